@@ -1,0 +1,74 @@
+"""The devices that gpunn computes on. This package is `gpunn.backends`, wherever its folder lies."""
+
+from __future__ import annotations
+
+if __name__ != "gpunn.backends":
+    raise ImportError(f"this package is gpunn.backends, not {__name__}; import gpunn.backends")
+
+import functools
+import logging
+import re
+from importlib.util import find_spec
+
+from gpunn.backends.base import Backend
+from gpunn.errors import ConfigurationError, DeviceError
+
+__all__ = ["Backend", "available_devices", "get_backend"]
+
+log = logging.getLogger("gpunn")
+
+
+def get_backend(device: str = "auto") -> Backend:
+    """The backend of a device, one for each device and process.
+
+    "auto" is the first GPU if it can be used, else the CPU; a GPU that is asked for by name is used or an error.
+    """
+    if device == "auto":
+        return _backend(_automatic_device())
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device) if isinstance(device, str) else None
+    if match is None:
+        raise ConfigurationError(
+            "device",
+            expected='"auto", "cpu", "cuda" or "cuda:" and a number',
+            got=repr(device),
+            fix="gpunn.backends.available_devices() lists those of this machine",
+        )
+    return _backend("cpu" if device == "cpu" else f"cuda:{int(match[1] or 0)}")
+
+
+def available_devices() -> tuple[str, ...]:
+    """The names of the devices that can be used here, the CPU first. Asks the driver and runs something small."""
+    from gpunn.backends.cupy_backend import import_cupy
+    from gpunn.backends.detection import device_count, require_device
+
+    try:
+        cupy = import_cupy()
+        indices = range(device_count(cupy))
+        for index in indices:
+            require_device(cupy, index)
+    except DeviceError:
+        return ("cpu",)
+    return ("cpu", *(f"cuda:{index}" for index in indices))
+
+
+@functools.cache
+def _backend(device: str) -> Backend:
+    if device == "cpu":
+        from gpunn.backends.numpy_backend import NumpyBackend
+
+        return NumpyBackend()
+    from gpunn.backends.cupy_backend import CupyBackend
+
+    return CupyBackend(int(device.partition(":")[2]))
+
+
+@functools.cache
+def _automatic_device() -> str:
+    try:
+        _backend("cuda:0")
+    except DeviceError as error:
+        # Without CuPy the CPU was the choice at installation; with it, the GPU was wanted.
+        level = logging.WARNING if find_spec("cupy") else logging.INFO
+        log.log(level, "using the CPU: %s", error)
+        return "cpu"
+    return "cuda:0"

@@ -1,0 +1,380 @@
+"""Every operation a network needs, in plain `xp`: what each one means. Other backends fuse, never change it.
+
+Shapes: a matrix of n examples is (n, d), of K models (K, n, d); operations read the last two axes and broadcast
+the rest. `out` and its like are written whole. Reductions keep their axis, so that results broadcast back.
+Where an argument may be updated in place, pass the same array object as input and as output.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpunn.backends import formulas
+from gpunn.backends.elementwise import Formula, Plain
+from gpunn.backends.philox import random_words
+from gpunn.errors import ArrayTypeError
+from gpunn.types import Array, Shape
+
+ROWS, COLUMNS = -1, -2  # the axis that a reduction runs along: within each row, within each column
+
+
+class Nonlinearity(Protocol):
+    """What `affine` and its relatives need to know of an activation; `layers/activation.py` has them all."""
+
+    @property
+    def keeps_output(self) -> bool: ...
+
+    def value(self, ops: Backend, Z: Array, b: Array | None, out: Array) -> None: ...
+
+    def gradient(self, ops: Backend, dA: Array, kept: Array, out: Array) -> None: ...
+
+
+class Backend:
+    """The plain backend on NumPy, any float or complex dtype; `reference` in the tests."""
+
+    name = "reference"
+    device = "cpu"
+    xp: Any = np
+
+    def __init__(self) -> None:
+        self.plain = Plain(self.xp)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} backend on {self.device}>"
+
+    # Memory and transfers
+
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """Uninitialised memory whose first byte stands at a 256-byte boundary."""
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        memory = np.empty(size + 256, np.uint8)
+        start = -memory.ctypes.data % 256
+        return memory[start : start + size].view(dtype).reshape(shape)
+
+    def zeros(self, shape: Shape, dtype: Any) -> Array:
+        array = self.empty(shape, dtype)
+        array[...] = 0
+        return array
+
+    def owns(self, array: Any) -> bool:
+        """Whether this is an array of the backend's own kind, on its own device."""
+        return isinstance(array, np.ndarray)
+
+    def require(self, where: str, *arrays: Array) -> None:
+        """Refuse arrays of another library or device: nothing is converted behind the caller's back."""
+        for array in arrays:
+            if not self.owns(array):
+                raise ArrayTypeError(
+                    where,
+                    expected=f"arrays on {self.device}",
+                    got=f"{type(array).__module__}.{type(array).__name__}",
+                    fix="move it with backend.from_host(array)",
+                )
+
+    def from_host(self, array: np.ndarray[Any, Any], dtype: Any = None) -> Array:
+        """Copy a NumPy array to the device."""
+        out = self.empty(array.shape, dtype or array.dtype)
+        out[...] = array
+        return out
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        return np.array(array)
+
+    def synchronize(self) -> None:
+        """Wait until everything asked of the device is done."""
+
+    def copy(self, source: Array, out: Array) -> None:
+        """out = source, cast and broadcast as needed; of a complex source a real `out` takes the real part."""
+        if source.dtype.kind == "c" and out.dtype.kind != "c":
+            source = source.real
+        self.xp.copyto(out, source, casting="unsafe")
+
+    def all_finite(self, array: Array) -> bool:
+        """Whether there is no NaN or infinity; waits for the device."""
+        return bool(self.xp.isfinite(array).all())
+
+    # Elementwise formulas and products
+
+    def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
+        """outputs = formula(inputs). A Python number among the inputs is compiled in: pass what changes as array."""
+        results = formula(self.plain, *inputs)
+        for out, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
+            out[...] = result
+
+    def matmul(self, A: Array, B: Array, out: Array) -> Array:
+        self.xp.matmul(A, B, out=out)
+        return out
+
+    def affine(
+        self, X: Array, W: Array, b: Array | None, activation: Nonlinearity | None, out: Array, Z: Array | None = None
+    ) -> Array:
+        """A = f(X W + b) in `out`; Z = X W + b is kept in `Z` where the activation's derivative needs it."""
+        kept = out if Z is None else Z
+        self.matmul(X, W, out=kept)
+        if Z is not None and b is not None:
+            self.elementwise(formulas.add, (Z, b), (Z,))
+            b = None
+        if activation is not None:
+            activation.value(self, kept, b, out)
+        elif b is not None:
+            self.elementwise(formulas.add, (kept, b), (out,))
+        return out
+
+    def activation_gradient(self, dA: Array, kept: Array, activation: Nonlinearity | None, out: Array) -> Array:
+        """dZ = dA f'(Z); `kept` is the activation's output or its argument, as `keeps_output` says."""
+        if activation is None:
+            return dA
+        activation.gradient(self, dA, kept, out)
+        return out
+
+    def affine_gradients(self, X: Array, dZ: Array, dW: Array, db: Array | None) -> None:
+        """dW = X' dZ, db = column sums of dZ."""
+        self.matmul(X.mT, dZ, out=dW)
+        if db is not None:
+            self.sum(dZ, COLUMNS, out=db)
+
+    # Reductions
+
+    def sum(self, X: Array, axis: int, out: Array) -> Array:
+        self.xp.sum(X, axis=axis, keepdims=True, out=out)
+        return out
+
+    def sum_product(self, X: Array, Y: Array, axis: int, out: Array) -> Array:
+        """The sum of X Y along an axis."""
+        return self.sum(X * Y, axis, out=out)
+
+    def total(self, X: Array, scale: float, out: Array) -> Array:
+        """scale times the sum of each model's matrix; `out` has the shape of X without its last two axes."""
+        out[...] = self.xp.sum(X, axis=(-2, -1)) * scale
+        return out
+
+    # Rows
+
+    def softmax(self, Z: Array, out: Array) -> Array:
+        E = self.xp.exp(Z - Z.real.max(axis=-1, keepdims=True))
+        out[...] = E / E.sum(axis=-1, keepdims=True)
+        return out
+
+    def softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
+        """The whole Jacobian, diag(a) - a a', times dA."""
+        out[...] = A * (dA - (dA * A).sum(axis=-1, keepdims=True))
+        return out
+
+    def log_softmax(self, Z: Array, out: Array) -> Array:
+        S = Z - Z.real.max(axis=-1, keepdims=True)
+        out[...] = S - self.xp.log(self.xp.exp(S).sum(axis=-1, keepdims=True))
+        return out
+
+    def log_softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
+        out[...] = dA - self.xp.exp(A) * dA.sum(axis=-1, keepdims=True)
+        return out
+
+    def softmax_cross_entropy(
+        self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
+    ) -> Array:
+        """Row losses -w Σ t log softmax(z), and scale times their gradient w (softmax(z) Σt - t), in one pass.
+
+        `target` is integer classes (..., n) or weights t (..., n, c); `smoothing` moves that share of t evenly to all
+        classes; `weight` (..., n, 1) is one factor a row; `loss` has shape (..., n, 1).
+        """
+        xp = self.xp
+        T = target if target.dtype.kind in "fc" else target[..., None] == xp.arange(Z.shape[-1])
+        T = T * (1.0 - smoothing) + T.sum(axis=-1, keepdims=True) * (smoothing / Z.shape[-1])
+        mass = T.sum(axis=-1, keepdims=True)
+        S = Z - Z.real.max(axis=-1, keepdims=True)
+        E = xp.exp(S)
+        norm = E.sum(axis=-1, keepdims=True)
+        w = 1.0 if weight is None else weight
+        loss[...] = w * (mass * xp.log(norm) - (T * S).sum(axis=-1, keepdims=True))
+        dZ[...] = w * scale * (E / norm * mass - T)
+        return dZ
+
+    # Scores, one for each row
+
+    def correct(self, A: Array, y: Array, decision: float, out: Array) -> Array:
+        """1 where the largest output is the class, or, of a single output, where it is on y's side of `decision`."""
+        if A.shape[-1] == 1:
+            out[...] = (A > decision) == (y > 0.5)
+        else:
+            classes = y if y.dtype.kind in "iu" else y.argmax(axis=-1)
+            out[..., 0] = A.argmax(axis=-1) == classes
+        return out
+
+    def row_error(self, A: Array, y: Array, power: int, out: Array) -> Array:
+        """The mean of |a - y| or of its square over each example's outputs."""
+        difference = A - y
+        terms = difference * difference if power == 2 else abs(difference)
+        axes = tuple(range(out.ndim - 1, terms.ndim))
+        out[...] = terms.mean(axis=axes).reshape(out.shape)
+        return out
+
+    # Normalisation
+
+    def normalize(
+        self,
+        X: Array,
+        axis: int,
+        center: bool,
+        eps: float,
+        outside: bool,
+        mean: Array,
+        var: Array,
+        scale: Array,
+        out: Array,
+    ) -> Array:
+        """X̂ = (X - μ) s along an axis, with s = 1/√(σ²+ε), or 1/(σ+ε) where ε stands `outside` the root.
+
+        Also writes μ, the mean square σ² of what is left after the (optional) centring, in two passes, and s. Sums run
+        over differences from the first element, so that a mean of 1e5 with a deviation of 1 loses nothing in float32.
+        `out` must not be X.
+        """  # fmt: skip
+        n = X.shape[axis]
+        if center:
+            pilot = X[..., :1, :] if axis == COLUMNS else X[..., :1]
+            self.elementwise(formulas.subtract, (X, pilot), (out,))
+            self.sum(out, axis, out=mean)
+            self.elementwise(formulas.multiply, (mean, 1.0 / n), (mean,))
+            self.elementwise(formulas.subtract, (out, mean), (out,))
+            self.elementwise(formulas.add, (mean, pilot), (mean,))
+        else:
+            self.copy(X, out=out)
+        self.sum_product(out, out, axis, out=var)
+        self.elementwise(formulas.multiply, (var, 1.0 / n), (var,))
+        self.elementwise(formulas.inverse_deviation, (var, eps, outside), (scale,))
+        self.elementwise(formulas.multiply, (out, scale), (out,))
+        return out
+
+    def scale_shift(
+        self, X: Array, G: Array | None, B: Array | None, activation: Nonlinearity | None, out: Array, Z: Array | None
+    ) -> Array:
+        """A = f(X G + B), keeping Z = X G + B where the activation's derivative needs it."""
+        kept = out if Z is None else Z
+        if G is None:
+            self.copy(X, out=kept)
+        elif B is None:
+            self.elementwise(formulas.multiply, (X, G), (kept,))
+        else:
+            self.elementwise(formulas.scale_shift, (X, G, B), (kept,))
+        if activation is not None:
+            activation.value(self, kept, None, out)
+        return out
+
+    def normalize_gradient(
+        self, dZ: Array, Xhat: Array, G: Array | None, axis: int, center: bool, eps: float, outside: bool,
+        var: Array, scale: Array, dG: Array, dB: Array, first: Array, second: Array, out: Array | None,
+    ) -> Array | None:  # fmt: skip
+        """Gradients of A = X̂ G + B: dG = Σ dZ X̂, dB = Σ dZ over the rows, and with g = dZ G,
+
+        dX = s (g - mean g) - r X̂ mean(g X̂), where r = s, or 1/σ for ε outside the root; uncentred: without mean g.
+        `first` and `second` hold the two means; `dG` and `dB` are column sums even where G and B do not exist.
+        """
+        self.sum_product(dZ, Xhat, COLUMNS, out=dG)
+        self.sum(dZ, COLUMNS, out=dB)
+        if out is None:
+            return None
+        n = Xhat.shape[axis]
+        gain: Any = 1.0 if G is None else G
+        if axis == COLUMNS:  # G is the same down a column, so the two sums are known already
+            self.elementwise(formulas.scaled_product, (dB, gain, 1.0 / n), (first,))
+            self.elementwise(formulas.scaled_product, (dG, gain, 1.0 / n), (second,))
+        else:
+            self._row_means(dZ, Xhat, G, first, second)
+        formula = formulas.normalized_gradient if center else formulas.uncentred_gradient
+        self.elementwise(formula, (dZ, gain, Xhat, scale, var, first, second, eps, outside), (out,))
+        return out
+
+    def _row_means(self, dZ: Array, Xhat: Array, G: Array | None, first: Array, second: Array) -> None:
+        g = dZ if G is None else dZ * G
+        first[...] = g.mean(axis=ROWS, keepdims=True)
+        second[...] = (g * Xhat).mean(axis=ROWS, keepdims=True)
+
+    # Gather and scatter
+
+    def gather(self, source: Array, indices: Array, out: Array, scale: float = 1.0) -> Array:
+        """out[..., i, :] = scale source[indices[..., i], :], cast to `out`; all models share the source."""
+        rows = source[indices]
+        out[...] = rows if scale == 1.0 else rows * scale
+        return out
+
+    def lookup(self, table: Array, indices: Array, out: Array) -> Array:
+        """out[k, i] = table[k, indices[k, i]]: each model has a table of its own; indices may be shared."""
+        if table.ndim == 2:
+            out[...] = table[indices]
+        else:
+            for k in range(table.shape[0]):
+                out[k] = table[k][_of_model(indices, out.shape[:-1], k)]
+        return out
+
+    def lookup_gradient(self, d: Array, indices: Array, out: Array) -> Array:
+        """out[k, v] = the sum of d[k, i] over all i with indices[k, i] = v."""
+        out[...] = 0
+        if out.ndim == 2:
+            self.xp.add.at(out, indices, d)
+        else:
+            for k in range(out.shape[0]):
+                self.xp.add.at(out[k], _of_model(indices, d.shape[:-1], k), d[k])
+        return out
+
+    # Random numbers: functions of (key, step), see gpunn.randomness
+
+    def random_words(self, key: Array, step: Array, out: Array) -> Array:
+        """Fill uint64 `out` (..., n) for keys (..., 2): the same words for a model alone and in a population."""
+        counter = int(step[0])
+        for k in np.ndindex(key.shape[:-1]):
+            out[k] = random_words(key[k], counter, out.shape[-1])
+        return out
+
+    def random_bits(self, key: Array, step: Array, out: Array) -> Array:
+        """Fill uint16 `out` (..., n, d) with 16 fair bits each, four from every word."""
+        size = out[(0,) * (key.ndim - 1)].size
+        words = self.empty((*key.shape[:-1], -(-size // 4)), np.uint64)
+        self.random_words(key, step, out=words)
+        out.reshape(*key.shape[:-1], -1)[...] = words.view(np.uint16)[..., :size]
+        return out
+
+    def random_uniform(self, key: Array, step: Array, out: Array) -> Array:
+        """Fill with uniform numbers in [0, 1): 53 bits of a word for float64, 24 bits of half a word for float32."""
+        size = out[(0,) * (key.ndim - 1)].size
+        halves = 2 if out.dtype == np.float32 else 1
+        words = self.empty((*key.shape[:-1], -(-size // halves)), np.uint64)
+        self.random_words(key, step, out=words)
+        flat = out.reshape(*key.shape[:-1], -1)
+        if halves == 2:
+            flat[...] = (words.view(np.uint32)[..., :size] >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+        else:
+            flat[...] = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return out
+
+    def random_normal(self, key: Array, step: Array, out: Array) -> Array:
+        """Fill with standard normal numbers, computed in float64 from a pair of uniforms for each pair of numbers."""
+        size = out[(0,) * (key.ndim - 1)].size
+        pairs = -(-size // 2)
+        uniform = self.empty((*key.shape[:-1], pairs, 2), np.float64)
+        self.random_uniform(key, step, out=uniform)
+        normal = self.empty(uniform.shape, np.float64)
+        self.elementwise(
+            formulas.normal_pair, (uniform[..., 0], uniform[..., 1]), (normal[..., 0], normal[..., 1])
+        )  # fmt: skip
+        out.reshape(*key.shape[:-1], -1)[...] = normal.reshape(*key.shape[:-1], -1)[..., :size]
+        return out
+
+    def permutation(self, key: Array, step: Array, out: Array) -> Array:
+        """Fill int64 `out` (..., n) with a shuffle of 0 … n-1.
+
+        Random words with the index in their low bits are sorted; no two are equal, so every sort gives the same order.
+        """
+        n = out.shape[-1]
+        low = np.uint64((1 << max(n - 1, 1).bit_length()) - 1)
+        words = out.view(np.uint64)
+        self.random_words(key, step, out=words)
+        words[...] = (words & ~low) | self.xp.arange(n, dtype=np.uint64)
+        words.sort(axis=-1)
+        words &= low
+        return out
+
+
+def _of_model(indices: Array, shape: Shape, k: int) -> Array:
+    """Model k's indices, which are the shared ones where they lack the population axis."""
+    return indices[k] if indices.ndim == len(shape) else indices

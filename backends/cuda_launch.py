@@ -1,0 +1,136 @@
+"""How the CUDA backend hands arrays to the kernels in `kernels/`: checked, since a kernel itself checks nothing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from gpunn.backends.base import Backend
+from gpunn.backends.kernels import BLOCK, Kernels, Types
+from gpunn.types import Array
+
+WARPS = BLOCK // 32  # row kernels: one warp for each row
+MOST_MODELS = 65535  # CUDA's limit for a grid's second and third extent
+FLOATS = ("float32", "float64")
+Operation = TypeVar("Operation", bound=Callable[..., Any])
+
+
+class IrregularOperandError(ValueError):
+    """An operand that the kernels are not written for."""
+
+
+def plain_where_irregular(method: Operation) -> Operation:
+    """Give operands that no kernel is written for to the plain operation of the base class.
+
+    Such are transposed ones, those broadcast along a row, and half precision. The plain operation is slower and
+    allocates, or says what is wrong with them.
+    """
+
+    @functools.wraps(method)
+    def call(self: Launcher, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(self, *arguments, **options)
+        except IrregularOperandError:
+            return getattr(Backend, method.__name__)(self, *arguments, **options)
+
+    return call  # type: ignore[return-value]
+
+
+class Launcher(Backend):
+    """Kernels, and scratch for their partial sums."""
+
+    kernels: Kernels
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scratch: dict[tuple[int, Any], Array] = {}
+
+    def launch(self, file: str, name: str, types: Types, grid: tuple[int, ...], *args: Any) -> None:
+        """Launch a kernel of `<file>.cu`; Python ints and floats arrive as long long and double."""
+        flat: list[Any] = []
+        for argument in args:
+            flat.extend(argument) if isinstance(argument, tuple) else flat.append(argument)
+        if max(grid[1:], default=1) > MOST_MODELS:
+            raise IrregularOperandError(f"no kernel for {max(grid[1:])} models")
+        self.activate()
+        self.kernels.get(file, name, types)(grid, (BLOCK,), tuple(flat))
+
+    def activate(self) -> None:
+        """Make this backend's device the current one."""
+
+    def scratch(self, models: int, rows: int, columns: int, dtype: str) -> Array:
+        """Device memory of this shape. It is kept for ever, by size: captured graphs hold its address."""
+        size = models * rows * columns
+        key = (1 << max(size - 1, 1).bit_length(), dtype)
+        if key not in self._scratch:
+            self._scratch[key] = self.empty((key[0],), dtype)
+        return self._scratch[key][:size].reshape(models, rows, columns)
+
+
+def float_types(dtype: Any, **others: Any) -> Types:
+    """The types for results of a float dtype, with sums in that dtype, and others by their names in the text."""
+    if dtype.name not in FLOATS:
+        raise IrregularOperandError(f"no kernel for {dtype}")
+    return (("T", dtype.name), ("ACC", dtype.name), *((symbol, other.name) for symbol, other in others.items()))
+
+
+def c_name(dtype: Any, *others: str) -> str:
+    """What the texts call a dtype, where they know it."""
+    name: str = dtype.name
+    if name not in ("float32", "float64", "bool", *others) and dtype.kind not in "iu":
+        raise IrregularOperandError(f"no kernel for {name}")
+    return name
+
+
+def models_of(out: Array) -> int:
+    """How many models a result has."""
+    if out.ndim not in (2, 3) or out.size == 0:
+        raise IrregularOperandError(f"no kernel for shape {out.shape}")
+    return int(out.shape[0]) if out.ndim == 3 else 1
+
+
+def operand(X: Array, models: int, rows: int, columns: int, dtype: Any) -> tuple[Array, int, int]:
+    """An array as kernels take it: first element, distance between models (0: shared), distance between rows."""
+    shape, strides = X.shape, X.strides
+    itemsize = dtype.itemsize
+    if (
+        X.dtype != dtype
+        or shape[-2:] != (rows, columns)
+        or shape[:-2] not in ((), (1,), (models,))
+        or (columns > 1 and strides[-1] != itemsize)
+        or (rows > 1 and strides[-2] % itemsize)
+    ):
+        raise IrregularOperandError(f"no kernel for {X.dtype} {shape} as {dtype} {(models, rows, columns)}")
+    model = strides[0] // itemsize if len(shape) == 3 and shape[0] > 1 else 0
+    return X, model, strides[-2] // itemsize if rows > 1 else 0
+
+
+def result(X: Array, models: int, rows: int, columns: int, dtype: Any) -> tuple[Array, int, int]:
+    """As `operand`, for an array that is written: models must not share it."""
+    if X.size != models * rows * columns:
+        raise IrregularOperandError(f"{X.shape} does not hold {(models, rows, columns)}")
+    return operand(X, models, rows, columns, dtype)
+
+
+def vectors(X: Array, shape: tuple[int, ...], models: int) -> tuple[Array, int]:
+    """An array whose elements of one model, of this shape, lie one after the other: first element, model distance."""
+    own = X.shape[X.ndim - len(shape) :]
+    lead = X.shape[: X.ndim - len(shape)]
+    expected = X.itemsize
+    for extent, stride in zip(reversed(own), reversed(X.strides), strict=False):
+        if extent > 1 and stride != expected:
+            raise IrregularOperandError(f"no kernel for strides {X.strides} of shape {X.shape}")
+        expected *= extent
+    if own != shape or lead not in ((), (1,), (models,)):
+        raise IrregularOperandError(f"no kernel for {X.shape} as {(models, *shape)}")
+    return X, X.strides[0] // X.itemsize if lead and lead[0] > 1 else 0
+
+
+def blocks(count: int, each: int = BLOCK) -> int:
+    """Blocks that serve `count` items at `each` a block."""
+    return -(-count // each)
+
+
+def row_blocks(rows: int) -> int:
+    return blocks(rows, WARPS)

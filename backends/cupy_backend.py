@@ -1,0 +1,113 @@
+"""CuPy on a CUDA device: fused elementwise formulas, cuBLASLt products, and the kernels in `kernels/`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends.cuda_elementwise import CudaFormulas
+from gpunn.backends.cuda_indexing import CudaIndexing, CudaRandom
+from gpunn.backends.cuda_reductions import CudaReductions
+from gpunn.backends.detection import diagnose_import, require_device
+from gpunn.backends.elementwise import Formula
+from gpunn.backends.gemm import ARITHMETIC, Gemm, load_cublaslt
+from gpunn.backends.kernels import Kernels
+from gpunn.types import Array, Shape
+
+
+def import_cupy() -> Any:
+    """CuPy, or the DeviceError that says why there is none; nothing is asked of the driver."""
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise diagnose_import(error) from error
+
+
+class CupyBackend(CudaReductions, CudaIndexing, CudaRandom):
+    """See `Backend` for what every operation means.
+
+    No operation of a training step waits, transfers, or allocates once it has run with the same shapes, and all can be
+    captured in a CUDA graph. Exceptions: `permutation` and `all_finite`, products without cuBLASLt (CuPy refuses to
+    capture cuBLAS), and operands that have no kernel (see `plain_where_irregular`). Each operation makes its
+    backend's device the current one and leaves it so.
+    """
+
+    name = "cuda"
+
+    def __init__(self, index: int = 0, cupy: Any = None, cublaslt: Any = None) -> None:
+        """`cupy` and `cublaslt` are the modules to use; without, the installed ones, after a look at the device."""
+        if cupy is None:
+            cupy = import_cupy()
+            require_device(cupy, index)
+        self.xp = cupy
+        self.device = f"cuda:{index}"
+        self.index = index
+        super().__init__()
+        self.kernels = Kernels(cupy)
+        self._device = cupy.cuda.Device(index)
+        self._formulas = CudaFormulas(cupy)
+        self._cublaslt = load_cublaslt() if cublaslt is None else cublaslt
+        self._gemm: Gemm | None = None
+
+    def activate(self) -> None:
+        if self.xp.cuda.runtime.getDevice() != self.index:
+            self._device.use()
+
+    # Memory and transfers
+
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """CuPy's pool gives blocks at 512-byte boundaries."""
+        self.activate()
+        return self.xp.empty(shape, dtype)
+
+    def zeros(self, shape: Shape, dtype: Any) -> Array:
+        self.activate()
+        return self.xp.zeros(shape, dtype)
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, self.xp.ndarray) and array.device.id == self.index
+
+    def from_host(self, array: np.ndarray[Any, Any], dtype: Any = None) -> Array:
+        """Converted on the side of the smaller type, so that no more bytes travel than needed."""
+        wanted = np.dtype(dtype or array.dtype)
+        travels = wanted if wanted.itemsize < array.dtype.itemsize else array.dtype
+        out = self.empty(array.shape, travels)
+        out.set(np.ascontiguousarray(array, travels).reshape(array.shape))
+        return out if travels == wanted else out.astype(wanted)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        host: np.ndarray[Any, Any] = array.get()
+        return host
+
+    def synchronize(self) -> None:
+        self._device.synchronize()
+
+    def copy(self, source: Array, out: Array) -> None:
+        self.activate()
+        self.xp.copyto(out, source, casting="unsafe")
+
+    # Elementwise formulas and products
+
+    def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
+        self.activate()
+        self._formulas.run(formula, inputs, outputs)
+
+    def matmul(self, A: Array, B: Array, out: Array) -> Array:
+        self.activate()
+        if self._cublaslt is None or out.dtype.name not in ARITHMETIC:
+            return self._plain_matmul(A, B, out)
+        if self._gemm is None:
+            self._gemm = Gemm(self.xp, self._cublaslt)
+        self._gemm(A, B, out)
+        return out
+
+    def _plain_matmul(self, A: Array, B: Array, out: Array) -> Array:
+        """Model by model, since CuPy copies transposed operands of a population; cannot be captured."""
+        if out.ndim == 2:
+            self.xp.matmul(A, B, out=out)
+        else:
+            for k in range(out.shape[0]):
+                self.xp.matmul(*(X[k % X.shape[0]] if X.ndim == 3 else X for X in (A, B)), out=out[k])
+        return out

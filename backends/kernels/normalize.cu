@@ -1,0 +1,133 @@
+// Normalisation along columns (statistics of a batch) or along rows (statistics of an example), in one launch.
+//
+//   normalize            μ = mean X,  σ² = mean (X - μ)²,  s = 1/√(σ²+ε) or, with ε outside the root, 1/(σ+ε)
+//                        X̂ = (X - μ) s;  uncentred: without μ, which is then not written
+//   normalize_gradient   g = dZ G,  first = mean g,  second = mean (g X̂),  r = s or, with ε outside the root, 1/σ
+//                        dX = s (g - first) - r second X̂;  uncentred: dX = s g - r second X̂
+//                        along columns also dG = Σ dZ X̂ and dB = Σ dZ
+//
+// Two passes for the variance: E[x²] - E[x]² loses all digits where the mean is large. Sums run over differences from
+// the first element, the pilot, for the same reason. A thread reads and writes the same elements, so X̂ may be X, and dX
+// may be dZ or X̂.
+
+static __device__ ACC inverse_deviation(ACC var, ACC eps, long long outside) {
+    return outside ? (ACC)1 / (sqrt(var) + eps) : (ACC)1 / sqrt(var + eps);
+}
+
+// r above, finite where all elements are equal: X̂ is 0 there.
+static __device__ ACC curvature(ACC var, ACC s, long long outside) {
+    return outside ? (ACC)1 / sqrt(fmax(var, (ACC)1e-30)) : s;
+}
+
+extern "C" __global__ void normalize_rows(
+    IN(T, X), OUT(T, mean), OUT(T, var), OUT(T, scale), OUT(T, Xhat),
+    long long rows, long long columns, long long center, double eps, long long outside) {
+    long long row = THIS_ROW, k = blockIdx.y;
+    if (row >= rows) return;
+    const T *x = X + k * X_model + row * X_row;
+    T *xhat = Xhat + k * Xhat_model + row * Xhat_row;
+    ACC pilot = center ? (ACC)x[0] : (ACC)0, m = 0, v = 0;
+    if (center) {
+        for (long long j = LANE; j < columns; j += WARP) m += (ACC)x[j] - pilot;
+        m = warp_sum(m) / (ACC)columns;
+    }
+    for (long long j = LANE; j < columns; j += WARP) {
+        ACC difference = ((ACC)x[j] - pilot) - m;
+        v += difference * difference;
+    }
+    v = warp_sum(v) / (ACC)columns;
+    ACC s = inverse_deviation(v, (ACC)eps, outside);
+    if (LANE == 0) {
+        if (center) mean[k * mean_model + row * mean_row] = (T)(pilot + m);
+        var[k * var_model + row * var_row] = (T)v;
+        scale[k * scale_model + row * scale_row] = (T)s;
+    }
+    for (long long j = LANE; j < columns; j += WARP) xhat[j] = (T)((((ACC)x[j] - pilot) - m) * s);
+}
+
+extern "C" __global__ void normalize_columns(
+    IN(T, X), OUT(T, mean), OUT(T, var), OUT(T, scale), OUT(T, Xhat),
+    long long rows, long long columns, long long center, double eps, long long outside) {
+    __shared__ ACC partial[LANES][TILE];
+    long long j = (long long)blockIdx.x * TILE + threadIdx.x % TILE, k = blockIdx.y, first = threadIdx.x / TILE;
+    long long stop = j < columns ? rows : 0;  // threads beyond the last column only keep the barriers complete
+    const T *x = X + k * X_model + j;
+    T *xhat = Xhat + k * Xhat_model + j;
+    ACC pilot = center && stop ? (ACC)x[0] : (ACC)0, m = 0, v = 0;
+    if (center) {
+        for (long long i = first; i < stop; i += LANES) m += (ACC)x[i * X_row] - pilot;
+        m = column_sum(m, partial) / (ACC)rows;
+    }
+    for (long long i = first; i < stop; i += LANES) {
+        ACC difference = ((ACC)x[i * X_row] - pilot) - m;
+        v += difference * difference;
+    }
+    v = column_sum(v, partial) / (ACC)rows;
+    ACC s = inverse_deviation(v, (ACC)eps, outside);
+    if (stop && first == 0) {
+        if (center) mean[k * mean_model + j] = (T)(pilot + m);
+        var[k * var_model + j] = (T)v;
+        scale[k * scale_model + j] = (T)s;
+    }
+    for (long long i = first; i < stop; i += LANES) xhat[i * Xhat_row] = (T)((((ACC)x[i * X_row] - pilot) - m) * s);
+}
+
+extern "C" __global__ void normalize_gradient_rows(
+    IN(T, dZ), IN(T, Xhat), IN(T, G), IN(T, var), IN(T, scale), OUT(T, first), OUT(T, second), OUT(T, dX),
+    long long rows, long long columns, long long gain, long long center, long long outside) {
+    long long row = THIS_ROW, k = blockIdx.y;
+    if (row >= rows) return;
+    const T *dz = dZ + k * dZ_model + row * dZ_row, *xhat = Xhat + k * Xhat_model + row * Xhat_row;
+    const T *gains = G + k * G_model;
+    T *dx = dX + k * dX_model + row * dX_row;
+    ACC sum = 0, dot = 0;
+    for (long long j = LANE; j < columns; j += WARP) {
+        ACC g = gain ? (ACC)dz[j] * (ACC)gains[j] : (ACC)dz[j];
+        sum += g;
+        dot += g * (ACC)xhat[j];
+    }
+    sum = warp_sum(sum) / (ACC)columns;
+    dot = warp_sum(dot) / (ACC)columns;
+    ACC s = (ACC)scale[k * scale_model + row * scale_row];
+    ACC r = curvature((ACC)var[k * var_model + row * var_row], s, outside);
+    if (LANE == 0) {
+        first[k * first_model + row * first_row] = (T)sum;
+        second[k * second_model + row * second_row] = (T)dot;
+    }
+    for (long long j = LANE; j < columns; j += WARP) {
+        ACC g = gain ? (ACC)dz[j] * (ACC)gains[j] : (ACC)dz[j];
+        dx[j] = (T)(s * (center ? g - sum : g) - r * dot * (ACC)xhat[j]);
+    }
+}
+
+extern "C" __global__ void normalize_gradient_columns(
+    IN(T, dZ), IN(T, Xhat), IN(T, G), IN(T, var), IN(T, scale),
+    OUT(T, dG), OUT(T, dB), OUT(T, first), OUT(T, second), OUT(T, dX),
+    long long rows, long long columns, long long gain, long long center, long long outside) {
+    __shared__ ACC partial[LANES][TILE];
+    long long j = (long long)blockIdx.x * TILE + threadIdx.x % TILE, k = blockIdx.y, lane = threadIdx.x / TILE;
+    long long stop = j < columns ? rows : 0;
+    const T *dz = dZ + k * dZ_model + j, *xhat = Xhat + k * Xhat_model + j;
+    T *dx = dX + k * dX_model + j;
+    ACC sum = 0, dot = 0;
+    for (long long i = lane; i < stop; i += LANES) {
+        sum += (ACC)dz[i * dZ_row];
+        dot += (ACC)dz[i * dZ_row] * (ACC)xhat[i * Xhat_row];
+    }
+    sum = column_sum(sum, partial);
+    dot = column_sum(dot, partial);
+    if (!stop) return;
+    ACC g = gain ? (ACC)G[k * G_model + j] : (ACC)1;
+    ACC s = (ACC)scale[k * scale_model + j], r = curvature((ACC)var[k * var_model + j], s, outside);
+    ACC mean = sum * g / (ACC)rows, slope = dot * g / (ACC)rows;
+    if (lane == 0) {
+        dG[k * dG_model + j] = (T)dot;
+        dB[k * dB_model + j] = (T)sum;
+        first[k * first_model + j] = (T)mean;
+        second[k * second_model + j] = (T)slope;
+    }
+    for (long long i = lane; i < stop; i += LANES) {
+        ACC value = (ACC)dz[i * dZ_row] * g;
+        dx[i * dX_row] = (T)(s * (center ? value - mean : value) - r * slope * (ACC)xhat[i * Xhat_row]);
+    }
+}

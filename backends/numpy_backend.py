@@ -1,0 +1,289 @@
+"""NumPy on the CPU: tiled formulas, reductions and row operations with `out=`, nothing allocated that is held."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends import formulas
+from gpunn.backends.base import COLUMNS, Backend
+from gpunn.backends.elementwise import Formula
+from gpunn.backends.numpy_tiles import TiledFormulas
+from gpunn.backends.philox import philox_stream
+from gpunn.types import Array, Shape
+
+BLOCK = 128  # rows that a float32 column sum runs over before it starts afresh
+CHUNK = 4096  # random words taken from the generator at once
+
+
+class NumpyBackend(Backend):
+    """See `Backend` for what every operation means."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tiles = TiledFormulas()
+        self._pool = _Pool()
+
+    def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
+        self._tiles.run(formula, inputs, outputs)
+
+    def matmul(self, A: Array, B: Array, out: Array) -> Array:
+        return np.matmul(A, B, out)
+
+    # Reductions
+
+    def sum(self, X: Array, axis: int, out: Array) -> Array:
+        if axis == COLUMNS and X.shape[-2] >= 2 * BLOCK and X.dtype == np.float32:
+            return self._blockwise_sum(X, None, out)
+        np.add.reduce(X, axis=axis, out=out, keepdims=True)
+        return out
+
+    def sum_product(self, X: Array, Y: Array, axis: int, out: Array) -> Array:
+        if axis != COLUMNS:
+            np.einsum("...nd,...nd->...n", X, Y, out=out[..., 0])
+        elif X.shape[-2] >= 2 * BLOCK and X.dtype == np.float32:
+            self._blockwise_sum(X, Y, out)
+        else:
+            _sum_rows(X, Y, out[..., 0, :])
+        return out
+
+    def _blockwise_sum(self, X: Array, Y: Array | None, out: Array) -> Array:
+        """Column sums of X, or of X Y, over blocks of rows, then over the blocks: one long float32 sum loses much."""
+        n, d = X.shape[-2:]
+        whole, rest = divmod(n, BLOCK)
+        sums = self._pool.array("blocks", (*out.shape[:-2], whole + (rest > 0), d), X.dtype)
+        even = slice(0, whole * BLOCK)
+        _sum_rows(_blocks(X[..., even, :]), None if Y is None else _blocks(Y[..., even, :]), sums[..., :whole, :])
+        if rest:
+            odd = slice(whole * BLOCK, n)
+            _sum_rows(X[..., odd, :], None if Y is None else Y[..., odd, :], sums[..., whole, :])
+        np.add.reduce(sums, axis=-2, out=out, keepdims=True)
+        return out
+
+    def total(self, X: Array, scale: float, out: Array) -> Array:
+        np.add.reduce(X, axis=(-2, -1), out=out)
+        np.multiply(out, scale, out)
+        return out
+
+    # Rows
+
+    def softmax(self, Z: Array, out: Array) -> Array:
+        column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
+        self._shifted(Z, column, out)
+        np.exp(out, out)
+        np.add.reduce(out, axis=-1, out=column, keepdims=True)
+        return np.divide(out, column, out)
+
+    def softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
+        column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
+        self.sum_product(dA, A, -1, out=column)
+        self.elementwise(formulas.softmax_gradient, (dA, A, column), (out,))
+        return out
+
+    def log_softmax(self, Z: Array, out: Array) -> Array:
+        column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
+        work = self._pool.array("rows", out.shape, out.dtype)
+        self._shifted(Z, column, out)
+        np.exp(out, work)
+        np.add.reduce(work, axis=-1, out=column, keepdims=True)
+        np.log(column, column)
+        return np.subtract(out, column, out)
+
+    def log_softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
+        column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
+        np.add.reduce(dA, axis=-1, out=column, keepdims=True)
+        self.elementwise(formulas.log_softmax_gradient, (dA, A, column), (out,))
+        return out
+
+    def softmax_cross_entropy(
+        self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
+    ) -> Array:
+        if not dZ.flags.c_contiguous:
+            return super().softmax_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
+        if smoothing or target.dtype.kind == "f":
+            return self._soft_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
+        column = self._pool.array("column", loss.shape, loss.dtype)
+        flat, places = dZ.reshape(-1), self._places(target, dZ.shape)
+        self._shifted(Z, column, dZ)
+        flat.take(places, None, loss[..., 0], "clip")
+        np.exp(dZ, dZ)
+        np.add.reduce(dZ, axis=-1, out=column, keepdims=True)
+        np.divide(column, scale, column)  # the gradient comes out scaled at no cost
+        np.divide(dZ, column, dZ)
+        flat[places] -= scale
+        np.multiply(column, scale, column)
+        np.log(column, column)
+        np.subtract(column, loss, loss)
+        return self._weighted(weight, loss, dZ)
+
+    def _soft_cross_entropy(
+        self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
+    ) -> Array:
+        classes = Z.shape[-1]
+        T = self._pool.array("rows", dZ.shape, dZ.dtype)
+        if target.dtype.kind == "f":
+            np.multiply(target, 1.0 - smoothing, T)
+            mass = self._pool.array("mass", (*target.shape[:-1], 1), dZ.dtype)
+            np.add.reduce(target, axis=-1, out=mass, keepdims=True)
+            np.add(T, mass * (smoothing / classes), T)
+        else:
+            T.fill(smoothing / classes)
+            T.reshape(-1)[self._places(target, dZ.shape)] += 1.0 - smoothing
+            mass = np.ones((1, 1), dZ.dtype)
+        column = self._pool.array("column", loss.shape, loss.dtype)
+        self._shifted(Z, column, dZ)
+        self.sum_product(T, dZ, -1, out=loss)
+        np.exp(dZ, dZ)
+        np.add.reduce(dZ, axis=-1, out=column, keepdims=True)
+        self.elementwise(formulas.soft_cross_entropy_gradient, (dZ, column, mass, T, scale), (dZ,))
+        np.log(column, column)
+        np.multiply(column, mass, column)
+        np.subtract(column, loss, loss)
+        return self._weighted(weight, loss, dZ)
+
+    def _weighted(self, weight: Array | None, loss: Array, dZ: Array) -> Array:
+        if weight is not None:
+            np.multiply(loss, weight, loss)
+            np.multiply(dZ, weight, dZ)
+        return dZ
+
+    def _shifted(self, Z: Array, column: Array, out: Array) -> None:
+        """out = Z - max Z in each row."""
+        if Z.shape == out.shape:
+            np.maximum.reduce(Z, axis=-1, out=column, keepdims=True)
+        else:  # inputs that all models share
+            column[...] = Z.max(-1, keepdims=True)
+        np.subtract(Z, column, out)
+
+    def _places(self, classes: Array, shape: Shape) -> Array:
+        """Where each row's class stands in the flattened matrix."""
+        starts = self._pool.starts(shape)
+        return np.add(starts, classes, self._pool.array("places", starts.shape, np.int64))
+
+    def _row_means(self, dZ: Array, Xhat: Array, G: Array | None, first: Array, second: Array) -> None:
+        g = dZ if G is None else np.multiply(dZ, G, self._pool.array("rows", dZ.shape, dZ.dtype))
+        n = Xhat.shape[-1]
+        np.divide(self.sum(g, -1, out=first), n, first)
+        np.divide(self.sum_product(g, Xhat, -1, out=second), n, second)
+
+    # Gather and scatter
+
+    def gather(self, source: Array, indices: Array, out: Array, scale: float = 1.0) -> Array:
+        if indices.ndim + source.ndim - 1 < out.ndim:  # all models take the same rows
+            rows = self.gather(source, indices, self._pool.array("shared", out.shape[1:], out.dtype), scale)
+            np.copyto(out, rows)
+            return out
+        if source.dtype == out.dtype:
+            source.take(indices, 0, out, "clip")  # "clip" writes straight into out; "raise" would buffer
+        else:
+            rows = self._pool.array("gathered", out.shape, source.dtype)
+            source.take(indices, 0, rows, "clip")
+            np.copyto(out, rows, "unsafe")
+        return out if scale == 1.0 else np.multiply(out, scale, out)
+
+    def lookup(self, table: Array, indices: Array, out: Array) -> Array:
+        if table.ndim == 2:
+            table.take(indices, 0, out, "clip")
+            return out
+        return super().lookup(table, indices, out)
+
+    def lookup_gradient(self, d: Array, indices: Array, out: Array) -> Array:
+        """`np.add.at` is quick on flat arrays only, so every table is scattered to element by element."""
+        width = out.shape[-1]
+        out[...] = 0
+        for k in np.ndindex(out.shape[:-2]):
+            rows = indices[k] if indices.ndim == d.ndim - 1 else indices
+            places = self._pool.array("places", (*rows.shape, width), np.int64)
+            np.multiply(rows[..., None], width, out=places)
+            np.add(places, self._pool.starts((width, 1)), out=places)  # 0, 1, ..., width - 1
+            np.add.at(out[k].reshape(-1), places.reshape(-1), d[k].reshape(-1))
+        return out
+
+    # Random numbers
+
+    def random_words(self, key: Array, step: Array, out: Array) -> Array:
+        """In chunks, because NumPy's generator only returns new arrays."""
+        for k in np.ndindex(key.shape[:-1]):
+            stream, row = philox_stream(key[k], int(step[0])), out[k]
+            for start in range(0, row.size, CHUNK):
+                part = row[start : start + CHUNK]
+                part[...] = stream.random_raw(part.size)
+        return out
+
+    def random_bits(self, key: Array, step: Array, out: Array) -> Array:
+        words = self._words(key, step, out, 4)
+        np.copyto(out.reshape(*key.shape[:-1], -1), words.view(np.uint16)[..., : _size(key, out)])
+        return out
+
+    def random_uniform(self, key: Array, step: Array, out: Array) -> Array:
+        flat = out.reshape(*key.shape[:-1], -1)
+        if out.dtype == np.float32:
+            integers = self._words(key, step, out, 2).view(np.uint32)[..., : _size(key, out)]
+            bits = 24
+        else:
+            integers = self._words(key, step, out, 1)
+            bits = 53
+        np.right_shift(integers, integers.dtype.type(8 * integers.itemsize - bits), out=integers)
+        np.copyto(flat, integers, casting="unsafe")
+        np.multiply(flat, out.dtype.type(2.0**-bits), out=flat)
+        return out
+
+    def random_normal(self, key: Array, step: Array, out: Array) -> Array:
+        pairs = (*key.shape[:-1], -(-_size(key, out) // 2), 2)
+        uniform, normal = self._pool.array("uniform", pairs, np.float64), self._pool.array("normal", pairs, np.float64)
+        self.random_uniform(key, step, out=uniform)
+        u, v = uniform[..., 0], uniform[..., 1]
+        self.elementwise(formulas.normal_pair, (u, v), (normal[..., 0], normal[..., 1]))
+        flat = normal.reshape(*key.shape[:-1], -1)[..., : _size(key, out)]
+        np.copyto(out.reshape(*key.shape[:-1], -1), flat, casting="same_kind")
+        return out
+
+    def _words(self, key: Array, step: Array, out: Array, numbers_each: int) -> Array:
+        words = self._pool.array("words", (*key.shape[:-1], -(-_size(key, out) // numbers_each)), np.uint64)
+        return self.random_words(key, step, out=words)
+
+
+def _blocks(X: Array) -> Array:
+    return X.reshape(*X.shape[:-2], -1, BLOCK, X.shape[-1])
+
+
+def _sum_rows(X: Array, Y: Array | None, out: Array) -> None:
+    if Y is None:
+        np.add.reduce(X, axis=-2, out=out)
+    else:
+        np.einsum("...nd,...nd->...d", X, Y, out=out)
+
+
+def _size(key: Array, out: Array) -> int:
+    """Numbers for each model."""
+    return int(out.size // math.prod(key.shape[:-1]))
+
+
+class _Pool(threading.local):
+    """Scratch by name and dtype: grown when needed, otherwise the same memory at every call; one for each thread."""
+
+    def __init__(self) -> None:
+        self._flat: dict[tuple[str, Any], Array] = {}
+        self._starts: dict[Shape, Array] = {}
+
+    def array(self, name: str, shape: Shape, dtype: Any) -> Array:
+        size = math.prod(shape)
+        flat = self._flat.get((name, dtype))
+        if flat is None or flat.size < size:
+            flat = self._flat[name, dtype] = np.empty(size, dtype)
+        return flat[:size].reshape(shape)
+
+    def starts(self, shape: Shape) -> Array:
+        """The flat index of each row's first element, in the shape of the rows."""
+        starts = self._starts.get(shape)
+        if starts is None:
+            if len(self._starts) > 64:
+                self._starts.clear()
+            rows = math.prod(shape[:-1])
+            starts = self._starts[shape] = (np.arange(rows, dtype=np.int64) * shape[-1]).reshape(shape[:-1])
+        return starts

@@ -1,0 +1,243 @@
+"""Elementwise formulas on NumPy: a short function of ufunc calls with `out=`, run over tiles that stay in cache."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends.elementwise import Formula, Node, Program, argument_key
+from gpunn.types import Array, Shape
+
+TILE = 32 * 1024  # elements; three float32 operands of this size leave room in a 1 MiB level-2 cache
+
+
+class TiledFormulas(threading.local):
+    """Compiled formulas by name, shapes, dtypes and aliasing, with their scratch; one set for each thread."""
+
+    def __init__(self, tile: int = TILE) -> None:
+        self.tile = tile
+        self._kernels: dict[tuple[Any, ...], Callable[..., None]] = {}
+        self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
+
+    def run(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
+        key = _key(formula, inputs, outputs, self.tile)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            kernel = self._kernels[key] = self._build(formula, inputs, outputs)
+        kernel(*inputs, *outputs)
+
+    def _build(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
+        shape = np.broadcast_shapes(*(a.shape for a in (*inputs, *outputs) if isinstance(a, np.ndarray)))
+        for output in outputs:
+            if output.shape != shape:
+                raise ValueError(f"{formula}: an output of shape {output.shape} cannot hold a result of shape {shape}")
+        if math.prod(shape) <= self.tile:
+            return self._compile(formula, inputs, outputs)
+        return self._tiled(formula, inputs, outputs, shape)
+
+    def _tiled(
+        self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], shape: Shape
+    ) -> Callable[..., None]:
+        flat = all(_flattens(a, shape) for a in (*inputs, *outputs))
+        if flat:
+            shape = (math.prod(shape),)
+        tiles = [tuple(_index(a, shape, tile) for a in (*inputs, *outputs)) for tile in _split(shape, self.tile)]
+        count = len(inputs)
+        aliases = [(i, count + j) for i, a in enumerate(inputs) for j, o in enumerate(outputs) if a is o]
+
+        def run(*arrays: Any) -> None:
+            if flat:
+                arrays = tuple(a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arrays)
+            for indices in tiles:
+                parts = [a if i is None else a[i] for a, i in zip(arrays, indices, strict=True)]
+                for i, j in aliases:  # an output that is also an input stays recognisable: one view for both
+                    parts[i] = parts[j]
+                self.run(formula, tuple(parts[:count]), tuple(parts[count:]))
+
+        return run
+
+    def _compile(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
+        program = formula.trace(tuple(argument_key(a) for a in inputs))
+        return _Lowering(self, program, inputs, outputs).function()
+
+    def scratch(self, dtype: np.dtype[Any], slot: int, shape: Shape) -> Array:
+        """Slot number `slot` of this dtype, as an array of the given shape."""
+        size = math.prod(shape)
+        if (dtype, slot) not in self._scratch:
+            self._scratch[dtype, slot] = np.empty(self.tile, dtype)
+        return self._scratch[dtype, slot][:size].reshape(shape)
+
+
+def _key(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], tile: int) -> tuple[Any, ...]:
+    """What a compiled function depends on: shapes, dtypes, constants, and which input is which output."""
+    parts: list[Any] = [formula]
+    for o in outputs:
+        parts += (o.shape, o.dtype)
+    for a in inputs:
+        if type(a) is np.ndarray:
+            parts += (a.shape, a.dtype)
+            parts += [position for position, o in enumerate(outputs) if a is o]
+        else:
+            parts.append(a)
+    if outputs[0].size > tile:
+        parts += [a.flags.c_contiguous for a in (*inputs, *outputs) if isinstance(a, np.ndarray)]
+    return tuple(parts)
+
+
+def _flattens(a: Any, shape: Shape) -> bool:
+    """Whether the array takes part in flat tiles: it has every element, in order, or only one."""
+    return not isinstance(a, np.ndarray) or a.size == 1 or (a.shape == shape and a.flags.c_contiguous)
+
+
+def _split(shape: Shape, tile: int) -> list[tuple[slice, ...]]:
+    """Cut a shape along its leading axes into boxes of at most `tile` elements."""
+    axis = next((i for i, extent in enumerate(shape) if extent > 1), None)
+    if axis is None:
+        return [(slice(None),) * len(shape)]
+    rest = math.prod(shape[axis + 1 :])
+    step = max(1, tile // rest)
+    boxes = []
+    for start in range(0, shape[axis], step):
+        part = slice(start, min(start + step, shape[axis]))
+        inner = _split((1,) * (axis + 1) + shape[axis + 1 :], tile) if rest > tile else [(slice(None),) * len(shape)]
+        boxes += [(slice(None),) * axis + (part,) + box[axis + 1 :] for box in inner]
+    return boxes
+
+
+def _index(a: Any, shape: Shape, tile: tuple[slice, ...]) -> tuple[slice, ...] | None:
+    """The part of a broadcast operand that a tile of the whole shape needs; None for all of it."""
+    if not isinstance(a, np.ndarray) or a.size == 1:
+        return None
+    extents = (math.prod(a.shape),) if len(shape) == 1 else a.shape
+    lead = len(shape) - len(extents)
+    return tuple(tile[lead + i] if extent == shape[lead + i] else slice(None) for i, extent in enumerate(extents))
+
+
+class _Lowering:
+    """Turns one traced formula into the source of a function of ufunc calls and compiles it.
+
+    Each node gets a register: an output where its value may be written at once, else a piece of scratch, which
+    is taken again as soon as its last reader has run.
+    """
+
+    def __init__(
+        self, pool: TiledFormulas, program: Program, inputs: tuple[Any, ...], outputs: tuple[Array, ...]
+    ) -> None:
+        self.pool, self.program, self.inputs, self.outputs = pool, program, inputs, outputs
+        self.last_use = {
+            id(operand): i for i, node in enumerate(program.nodes) for operand in node.operands if _is_node(operand)
+        }
+        self.readers: dict[int, int] = {}
+        for node in program.nodes:
+            for operand in node.operands:
+                self.readers[id(operand)] = self.readers.get(id(operand), 0) + 1
+        self.names: dict[str, Any] = {}
+        self.lines: list[str] = []
+        self.registers: dict[int, str] = {}
+        self.shapes: dict[int, Shape] = {}
+        self.free: dict[tuple[np.dtype[Any], Shape], list[str]] = {}
+        self.slots: dict[np.dtype[Any], int] = {}
+
+    def function(self) -> Callable[..., None]:
+        targets = self._targets()
+        for i, node in enumerate(self.program.nodes):
+            self._emit(node, i, targets.get(id(node)))
+        for j, value in enumerate(self.program.outputs):
+            source = self._operand(value, self.outputs[j].dtype)
+            if source != f"o{j}":
+                self._call("copyto", f"o{j}", source)
+        arguments = [f"x{i}" for i in range(len(self.inputs))] + [f"o{j}" for j in range(len(self.outputs))]
+        body = "".join(f"    {line}\n" for line in self.lines)
+        exec(
+            f"def formula_{self.program.name}({', '.join(arguments)}):\n{body}", self.names
+        )  # generated two lines above
+        function: Callable[..., None] = self.names[f"formula_{self.program.name}"]
+        return function
+
+    def _targets(self) -> dict[int, str]:
+        """Nodes whose value may be written straight into an output, and the operands computed there before."""
+        targets: dict[int, str] = {}
+        index = {id(node): i for i, node in enumerate(self.program.nodes)}
+        for j, value in enumerate(self.program.outputs):
+            same = [n for n in self._inputs_of() if self.inputs[n.position] is self.outputs[j]]
+            last_read = max((self.last_use[id(n)] for n in same), default=-1)
+            while (
+                _is_node(value)
+                and value.op != "input"
+                and id(value) not in targets
+                and index[id(value)] >= last_read
+                and value.dtype == self.outputs[j].dtype
+                and self._shape(value) == self.outputs[j].shape
+                and not (value.op == "where" and any(value.operands[1] is n for n in same))  # "no" is written first
+            ):
+                targets[id(value)] = f"o{j}"
+                candidates = value.operands[2:] if value.op == "where" else value.operands
+                value = next((o for o in candidates if self._only_read_once(o)), None)
+        return targets
+
+    def _only_read_once(self, value: Any) -> bool:
+        return _is_node(value) and self.readers[id(value)] == 1 and not any(value is o for o in self.program.outputs)
+
+    def _inputs_of(self) -> list[Node]:
+        return [o for node in self.program.nodes for o in node.operands if _is_node(o) and o.op == "input"]
+
+    def _emit(self, node: Node, i: int, target: str | None) -> None:
+        reusable = node.operands[2:] if node.op == "where" else node.operands
+        self._release(reusable, i)
+        register = target or self._scratch(node)
+        self.registers[id(node)] = register
+        if node.op == "where":
+            condition, yes, no = (self._operand(o, d) for o, d in zip(node.operands, (bool, node.dtype, node.dtype)))
+            if no != register:
+                self._call("copyto", register, no)
+            self._call("copyto", register, yes, "'same_kind'", condition)
+            self._release(node.operands[:2], i)
+        else:
+            dtype = np.result_type(*(o.dtype if _is_node(o) else o for o in node.operands))
+            self._call(node.op, *(self._operand(o, dtype) for o in node.operands), f"out={register}")
+
+    def _release(self, operands: tuple[Any, ...], i: int) -> None:
+        for operand in {id(o): o for o in operands if _is_node(o)}.values():
+            register = self.registers.get(id(operand), "")
+            if register.startswith("s") and self.last_use[id(operand)] == i:
+                kept = any(operand is value for value in self.program.outputs)
+                pool = self.free.setdefault((operand.dtype, self._shape(operand)), [])
+                if not kept and register not in pool:
+                    pool.append(register)
+
+    def _scratch(self, node: Node) -> str:
+        shape = self._shape(node)
+        pool = self.free.setdefault((node.dtype, shape), [])
+        if pool:
+            return pool.pop()
+        slot = self.slots[node.dtype] = self.slots.get(node.dtype, -1) + 1
+        register = f"s{len(self.names)}"
+        self.names[register] = self.pool.scratch(node.dtype, slot, shape)
+        return register
+
+    def _shape(self, node: Node) -> Shape:
+        if node.op == "input":
+            shape: Shape = self.inputs[node.position].shape
+            return shape
+        if id(node) not in self.shapes:
+            self.shapes[id(node)] = np.broadcast_shapes(*(self._shape(o) for o in node.operands if _is_node(o)))
+        return self.shapes[id(node)]
+
+    def _operand(self, operand: Any, dtype: Any) -> str:
+        if not _is_node(operand):
+            name = f"c{len(self.names)}"
+            self.names[name] = np.array(operand, dtype)  # a 0-d array spares a conversion at every call
+            return name
+        return f"x{operand.position}" if operand.op == "input" else self.registers[id(operand)]
+
+    def _call(self, op: str, *arguments: str) -> None:
+        self.names[op] = getattr(np, op)
+        self.lines.append(f"{op}({', '.join(arguments)})")
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, Node)

@@ -1,0 +1,39 @@
+"""Every error gpunn raises on purpose: where it happened, what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+
+class GpunnError(Exception):
+    """`where: expected ..., got ...; fix`, each part also an attribute."""
+
+    def __init__(self, where: str, *, expected: str, got: str, fix: str) -> None:
+        self.where, self.expected, self.got, self.fix = where, expected, got, fix
+        super().__init__(f"{where}: expected {expected}, got {got}; {fix}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keyword-only arguments need help to cross a process boundary."""
+        return _rebuild, (type(self), self.where, self.expected, self.got, self.fix)
+
+
+def _rebuild(kind: type[GpunnError], where: str, expected: str, got: str, fix: str) -> GpunnError:
+    return kind(where, expected=expected, got=got, fix=fix)
+
+
+class ConfigurationError(GpunnError, ValueError):
+    """A layer, loss, network or option that makes no sense, found before any array exists."""
+
+
+class ShapeError(GpunnError, ValueError):
+    """An array of the wrong rank, width or length."""
+
+
+class DataError(GpunnError, ValueError):
+    """Values that cannot be trained on: NaN, infinity, labels out of range, an empty batch."""
+
+
+class ArrayTypeError(GpunnError, TypeError):
+    """An array of the wrong dtype, or one that lives on the wrong device."""
+
+
+class DeviceError(GpunnError, RuntimeError):
+    """The device that was asked for cannot be used."""

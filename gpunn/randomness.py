@@ -1,0 +1,52 @@
+"""Random numbers as a function: Philox4x64-10 keyed by (seed, purpose, layer), counted by (block, step).
+
+Word i of a stream is lane i % 4 of block i // 4 + 1, so a stream can be read from any place on any device, and
+model k of a population draws what it would draw alone. NumPy has the generator in C; CUDA has `kernels/philox.cu`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from gpunn.errors import ConfigurationError
+
+
+class Purpose(IntEnum):
+    """What a stream is for, so that no two uses of one seed share numbers."""
+
+    INITIAL = 0
+    SHUFFLE = 1
+    SAMPLE = 2
+    LAYER = 3
+
+
+def stream_key(seed: int, purpose: Purpose, number: int = 0) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """The 128-bit key of a stream; `number` tells apart the layers or parameters that share a purpose."""
+    return np.array([seed, (int(purpose) << 32) | number], np.uint64)
+
+
+def check_seeds(seed: Any, models: int | None) -> tuple[int, ...]:
+    """One seed for each model: given, or counted up from the one given."""
+    seeds = tuple(seed) if isinstance(seed, (list, tuple, range, np.ndarray)) else None
+    given = seeds if seeds is not None else (seed,)
+    for value in given:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**63:
+            raise ConfigurationError(
+                "Network seed",
+                expected="integers from 0 to 2**63 - 1",
+                got=repr(value),
+                fix="pass seed=0 or a list of one seed for each model",
+            )
+    if seeds is None:
+        return tuple(int(seed) + k for k in range(models or 1))
+    if models is None or len(seeds) != models:
+        raise ConfigurationError(
+            "Network seed",
+            expected="one seed" if models is None else f"one seed or {models} of them",
+            got=f"{len(seeds)} seeds",
+            fix="set models= to the number of seeds",
+        )
+    return tuple(int(value) for value in seeds)

@@ -1,0 +1,384 @@
+"""Every product that ``gpunn.backends.gemm`` poses to cuBLASLt, computed by a host model of the library."""
+
+import gc
+import importlib
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from gpunn.backends.gemm import COMPUTE_32F_FAST_TF32, Gemm, load_cublaslt, plan_product
+from tests.strict.cublaslt import cuBLASLtError, make_cublaslt
+
+
+class DeviceArray:
+    """What ``Gemm`` may see of a CuPy array: no values, only where they are."""
+
+    def __init__(self, host: Any, dtype: Any = None) -> None:
+        self.host = host
+        self.shape, self.strides, self.dtype = host.shape, host.strides, dtype or host.dtype
+        self.data = SimpleNamespace(ptr=host.ctypes.data)
+
+    def fill(self, value: float) -> None:
+        self.host.fill(value)
+
+
+class NarrowType(NamedTuple):
+    """A dtype that NumPy does not have."""
+
+    name: str
+    itemsize: int
+
+
+class Device:
+    """A CuPy of one stream, a model of cuBLASLt, and what is recorded while capturing."""
+
+    def __init__(self, **options: Any) -> None:
+        self.capturing, self.allocations = False, 0
+        self.recorded: list[Any] = []
+        self.stream = SimpleNamespace(ptr=1234, is_capturing=lambda: self.capturing)
+        self.cuda = SimpleNamespace(get_current_stream=lambda: self.stream)
+        self.lt = make_cublaslt(self._submit, lambda: self.capturing)
+        self.gemm = Gemm(self, self.lt, 4096, **options)
+
+    def _submit(self, work: Any) -> None:
+        self.recorded.append(work) if self.capturing else work()
+
+    def empty(self, count: int, dtype: str) -> DeviceArray:
+        self.allocations += 1
+        return DeviceArray(np.empty(count, dtype))
+
+    def __call__(self, A: Any, B: Any, out: Any, **options: Any) -> Any:
+        return self.gemm(DeviceArray(A), DeviceArray(B), DeviceArray(out), **options).host
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+def aligned(shape: tuple[int, ...], dtype: str = "float32", value: float = 1.0) -> Any:
+    """A C-contiguous array at a 256-byte boundary, as CuPy's pool gives them."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 256, "uint8")
+    start = -memory.ctypes.data % 256
+    array = memory[start : start + size].view(dtype).reshape(shape)
+    array[...] = value
+    return array
+
+
+def random_view(rng: Any, rows: int, columns: int, population: int | None, dtype: str, fill: Any) -> tuple[Any, Any]:
+    """A random layout that BLAS can express: the memory it lies in, and the view."""
+    transposed = rng.random() < 0.5
+    high, wide = (columns, rows) if transposed else (rows, columns)
+    margin = rng.integers(0, 4, 4)
+    step = int(rng.integers(1, 4))
+    width = 1 if wide == 1 else wide
+    column_step = int(rng.integers(1, 4)) if 1 in (high, wide) else 1  # a vector may have any step
+    height_in_memory, width_in_memory = margin[0] + high * step + margin[1], margin[2] + width * column_step + margin[3]
+    place = (
+        slice(margin[0], margin[0] + high * step, step),
+        slice(margin[2], margin[2] + width * column_step, column_step),
+    )
+    if population is None:
+        memory = fill((height_in_memory, width_in_memory)).astype(dtype)
+        view = memory[place]
+    else:
+        skip = int(rng.integers(1, 3))
+        kind = rng.integers(3)
+        if kind == 0:  # one matrix after another
+            memory = fill((population * skip, height_in_memory, width_in_memory)).astype(dtype)
+            view = memory[::skip][:population, *place]
+        elif kind == 1:  # rows of the members interleaved
+            memory = fill((height_in_memory, population * skip, width_in_memory)).astype(dtype)
+            view = memory.transpose(1, 0, 2)[::skip][:population, *place]
+        else:  # a named view into one flat buffer of parameters for each member
+            memory = fill((population, margin[0] + high * wide + margin[1])).astype(dtype)
+            view = memory[:, margin[0] : margin[0] + high * wide].reshape(population, high, wide)
+            assert np.shares_memory(view, memory)
+    return memory, view.mT if transposed else view
+
+
+def random_operand(rng: Any, rows: int, columns: int, population: int | None, dtype: str) -> Any:
+    """Integers, so that sums are exact in every dtype and any order; sometimes shared by the population."""
+
+    def fill(shape: tuple[int, ...]) -> Any:
+        return rng.integers(-4, 5, shape)
+
+    if population is None or rng.random() < 0.25:
+        return random_view(rng, rows, columns, None, dtype, fill)[1]
+    if rng.random() < 0.25:
+        return np.broadcast_to(random_view(rng, rows, columns, None, dtype, fill)[1], (population, rows, columns))
+    return random_view(rng, rows, columns, population, dtype, fill)[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("seed", range(25))
+def test_random_products_equal_numpy_and_write_nothing_else(seed: int, dtype: str, device: Device) -> None:
+    rng = np.random.default_rng([seed, len(dtype), ord(dtype[-1])])
+    for _ in range(100):
+        sizes = [1 if rng.random() < 0.25 else int(rng.integers(1, 10)) for _ in range(3)]
+        rows, inner, columns = sizes
+        population = [None, 1, 2, 5][rng.integers(4)]
+        A = random_operand(rng, rows, inner, population, dtype)
+        B = random_operand(rng, inner, columns, population, dtype)
+        accumulate = bool(rng.integers(2))
+
+        def fill(shape: tuple[int, ...], accumulate: bool = accumulate) -> Any:
+            return rng.integers(-4, 5, shape) if accumulate else np.full(shape, np.nan)
+
+        memory, out = random_view(rng, rows, columns, population, dtype, fill)
+        expected_memory = memory.copy()
+        offset = (out.ctypes.data - memory.ctypes.data) // memory.itemsize
+        expected = np.lib.stride_tricks.as_strided(expected_memory.ravel()[offset:], out.shape, out.strides)
+        expected[...] = A @ B + (expected if accumulate else 0)
+
+        device(A, B, out, accumulate=accumulate)
+        np.testing.assert_array_equal(memory, expected_memory)
+
+
+def test_bfloat16_is_summed_in_float32_and_rounded_once(device: Device) -> None:
+    bfloat16 = NarrowType("bfloat16", 2)
+    rng = np.random.default_rng(0)
+    A, B = (rng.integers(-9, 10, shape).astype("float32") for shape in ((3, 50), (50, 4)))
+    out = np.empty((3, 4), "uint16")
+    a, b = (DeviceArray((X.view("uint32") >> 16).astype("uint16"), bfloat16) for X in (A, B))
+    device.gemm(a, b, DeviceArray(out, bfloat16))
+    result = (out.astype("uint32") << 16).view("float32")
+    np.testing.assert_allclose(result, A @ B, rtol=2**-8)  # half a unit of its last place
+    assert np.any(result != A @ B)
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(0, 3, 2), (3, 0, 2), (3, 2, 0)])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_empty_products(rows: int, inner: int, columns: int, accumulate: bool, device: Device) -> None:
+    A, B, out = np.ones((rows, inner)), np.ones((inner, columns)), np.full((rows, columns), 7.0)
+    device(A, B, out, accumulate=accumulate)
+    np.testing.assert_array_equal(out, 7.0 if accumulate else 0.0)
+    assert device.lt.matmul_calls == 0
+
+
+def test_row_major_operands_need_no_transposition() -> None:
+    A, B, out = np.ones((5, 3)), np.ones((3, 4)), np.ones((5, 4))
+    product = plan_product(A, B, out)
+    assert (product.m, product.n, product.k) == (4, 5, 3)
+    assert (product.transa, product.transb, product.swapped) == (False, False, True)
+    assert (product.lda, product.ldb, product.ldc) == (4, 3, 4)
+    assert str(product) == "1 x (5, 3) @ (3, 4) in float64"
+    assert {product: "found"}[plan_product(A.copy(), B, out)] == "found"
+
+
+def test_products_of_backpropagation_keep_their_views() -> None:
+    X, dZ, W = np.ones((8, 3)), np.ones((8, 4)), np.ones((3, 4))
+    weight_gradient = plan_product(X.mT, dZ, np.empty((3, 4)))
+    assert (weight_gradient.transa, weight_gradient.transb) == (False, True)
+    input_gradient = plan_product(dZ, W.mT, np.empty((8, 3)))
+    assert (input_gradient.transa, input_gradient.transb) == (True, False)
+
+
+def test_a_contiguous_vector_keeps_a_leading_dimension_as_long_as_itself() -> None:
+    X, w, out = np.ones((8, 3)), np.ones((3, 1)), np.ones((8, 1))
+    product = plan_product(X, w, out)
+    assert (product.m, product.n, product.lda, product.ldb, product.ldc) == (8, 1, 3, 3, 8)
+    strided_by_rows = plan_product(X, np.ones((3, 5))[:, 2:3], out)
+    assert (strided_by_rows.transb, strided_by_rows.ldb) == (True, 5)
+
+
+def test_a_shared_operand_has_population_stride_zero() -> None:
+    X, W, out = np.ones((8, 3)), np.ones((5, 3, 4)), np.ones((5, 8, 4))
+    product = plan_product(X, W, out)
+    assert (product.batch, product.stride_a, product.stride_b, product.stride_c) == (5, 12, 0, 32)
+    assert plan_product(np.broadcast_to(X, (5, 8, 3)), W, out) == product
+
+
+def strided(shape: tuple[int, ...], *strides: int) -> Any:
+    return np.lib.stride_tricks.as_strided(np.ones(1000), shape, strides)
+
+
+MATRIX = np.ones((4, 4))
+REFUSED = {
+    "inner sizes": (np.ones((4, 3)), MATRIX, MATRIX, r"gemm shapes: expected A \(m, k\).*, got A \(4, 3\), B \(4, 4\)"),
+    "out size": (MATRIX, MATRIX, np.ones((4, 5)), r"gemm shapes: .* out \(4, 5\)"),
+    "dtypes differ": (
+        MATRIX,
+        MATRIX,
+        np.ones((4, 4), "float32"),
+        "one dtype of .*, got A float64, B float64, out float32",
+    ),
+    "integers": (*3 * (np.ones((4, 4), int),), "expected one dtype of float64, .*, got A int64"),
+    "vector": (np.ones(4), MATRIX, MATRIX, r"gemm A: expected two or three dimensions, got shape \(4,\)"),
+    "four axes": (MATRIX, np.ones((1, 1, 4, 4)), MATRIX, "gemm B: expected two or three dimensions"),
+    "both axes strided": (
+        np.ones((8, 8))[::2, ::2],
+        MATRIX,
+        MATRIX,
+        "gemm A: expected contiguous rows or contiguous columns",
+    ),
+    "out strided": (
+        MATRIX,
+        MATRIX,
+        np.ones((8, 8))[::2, ::2],
+        "gemm out: expected contiguous rows or contiguous columns",
+    ),
+    "negative": (MATRIX, MATRIX[::-1], MATRIX, "gemm B: expected strides that are multiples of 8 bytes, none negative"),
+    "negative population": (np.ones((2, 4, 4))[::-1], MATRIX, np.ones((2, 4, 4)), "gemm A: expected strides"),
+    "between elements": (strided((4, 4), 36, 8), MATRIX, MATRIX, "gemm A: expected strides that are multiples of 8"),
+    "rows broadcast": (np.broadcast_to(np.ones(4), (4, 4)), MATRIX, MATRIX, "gemm A: expected contiguous rows"),
+    "rows overlap": (strided((4, 4), 16, 8), MATRIX, MATRIX, "gemm A: expected contiguous rows .* that do not overlap"),
+    "columns overlap": (
+        strided((4, 4), 8, 16),
+        MATRIX,
+        MATRIX,
+        "gemm A: expected contiguous rows .* that do not overlap",
+    ),
+    "populations differ": (
+        np.ones((3, 4, 4)),
+        MATRIX,
+        np.ones((2, 4, 4)),
+        "gemm A: expected a population of 2, .* got 3",
+    ),
+    "population of one": (
+        np.ones((1, 4, 4)),
+        MATRIX,
+        np.ones((2, 4, 4)),
+        "gemm A: expected a population of 2, .* got 1",
+    ),
+    "out without population": (MATRIX, np.ones((2, 4, 4)), MATRIX, "gemm B: expected a population of None"),
+    "out broadcast": (
+        MATRIX,
+        MATRIX,
+        np.broadcast_to(MATRIX, (2, 4, 4)),
+        "gemm out: expected elements that do not share",
+    ),
+    "out overlaps": (
+        MATRIX,
+        MATRIX,
+        strided((2, 4, 4), 64, 32, 8),
+        "gemm out: expected elements that do not share memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_blas_cannot_express_is_refused(case: str) -> None:
+    *arrays, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        plan_product(*arrays)
+
+
+def test_an_algorithm_is_sought_once_for_each_layout_and_alignment(device: Device) -> None:
+    A, B, out = (aligned((16, 16)) for _ in range(3))
+    for _ in range(3):
+        device(A, B, out)
+        device(A, B, out, accumulate=True)
+    assert device.lt.heuristic_calls == 1
+    device(A.mT, B, out)
+    assert device.lt.heuristic_calls == 2
+    device(A[1:, :8].mT, B[1:], out[:8])  # 64 bytes further, and smaller
+    device(A[2:, :8].mT, B[:14], out[:8])
+    assert device.lt.heuristic_calls == 4
+    device(*(aligned((16, 16), "float64") for _ in range(3)))
+    assert device.lt.heuristic_calls == 5
+    assert device.lt.matmul_calls == 10
+    assert device.allocations == 1
+
+
+def test_alignment_is_part_of_the_choice(device: Device) -> None:
+    B, out, memory = aligned((4, 4)), aligned((4, 4)), aligned((80,))
+    for offset, heuristic_calls in ((0, 1), (1, 2), (4, 3), (8, 3), (2, 4), (3, 4), (64, 4)):
+        device(memory[offset : offset + 16].reshape(4, 4), B, out)
+        assert device.lt.heuristic_calls == heuristic_calls
+
+
+def test_a_captured_product_is_recorded_and_replays_on_what_the_buffers_then_hold(device: Device) -> None:
+    A, B, out = (aligned((4, 4)) for _ in range(3))
+    device(A, B, out)
+    device.capturing = True
+    out[...] = 0
+    device(A, B, out, accumulate=True)
+    device.capturing = False
+    assert len(device.recorded) == 1
+    assert not out.any()
+    for replay in (1, 2):
+        A[...] = 2
+        device.recorded[0]()
+        np.testing.assert_array_equal(out, 8 * replay)
+
+
+def test_a_new_product_is_refused_during_a_capture(device: Device) -> None:
+    A, B, out = (aligned((4, 4)) for _ in range(3))
+    device.capturing = True
+    with pytest.raises(
+        RuntimeError, match=r"1 x \(4, 4\) @ \(4, 4\) in float32.* run the product once before the capture"
+    ):
+        device(A, B, out)
+    assert device.lt.heuristic_calls == 0
+    device.capturing = False
+    device(A, B, out)
+    device.capturing = True
+    device(A, B, out)
+    assert len(device.recorded) == 1
+
+
+def test_the_stream_is_read_at_every_call(device: Device) -> None:
+    A, B, out = (aligned((4, 4)) for _ in range(3))
+    for pointer in (1234, 99):
+        device.stream.ptr = pointer
+        device(A, B, out)
+        assert device.lt.last_stream == pointer
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_tf32_concerns_float32_only(dtype: str) -> None:
+    for tf32 in (False, True):
+        device = Device(tf32=tf32)
+        device(*(aligned((4, 4), dtype) for _ in range(3)))
+        assert (device.lt.last_compute_type == COMPUTE_32F_FAST_TF32) == (tf32 and dtype == "float32")
+
+
+def test_no_algorithm_names_the_product_and_leaves_nothing_behind(device: Device) -> None:
+    arrays = [aligned((4, 4)) for _ in range(3)]
+    device.lt.has_algorithms = False
+    with pytest.raises(RuntimeError, match=r"no algorithm for 1 x \(4, 4\) @ \(4, 4\) in float32"):
+        device(*arrays)
+
+    def unsupported(*_: Any) -> None:
+        raise cuBLASLtError(15, "as the library answers")
+
+    device.lt.matmul_algo_get_heuristic = unsupported
+    with pytest.raises(RuntimeError, match=r"no algorithm for 1 x \(4, 4\).*NOT_SUPPORTED"):
+        device(*arrays)
+    assert device.lt.live == 1  # the handle
+
+
+def test_close_destroys_every_descriptor_once(device: Device) -> None:
+    arrays = [aligned((4, 4)) for _ in range(3)]
+    device(*arrays)
+    assert device.lt.live == 5  # handle, operation, three layouts
+    device.gemm.close()
+    device.gemm.close()
+    assert device.lt.live == 0
+    with pytest.raises(RuntimeError, match="expected an open Gemm"):
+        device(*arrays)
+
+
+def test_a_forgotten_gemm_destroys_its_descriptors(device: Device) -> None:
+    device(*(aligned((4, 4)) for _ in range(3)))
+    del device.gemm
+    gc.collect()
+    assert device.lt.live == 0
+
+
+def test_load_cublaslt_is_none_only_where_nvmath_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        def import_module(_: str) -> Any:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return import_module
+
+    monkeypatch.setattr(importlib, "import_module", missing("nvmath"))
+    assert load_cublaslt() is None
+    monkeypatch.setattr(importlib, "import_module", missing("cuda.bindings"))
+    with pytest.raises(ModuleNotFoundError, match=r"cuda\.bindings"):
+        load_cublaslt()

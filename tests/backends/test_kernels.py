@@ -1,0 +1,226 @@
+"""The CUDA texts: NVRTC takes them for every architecture; elementwise formulas become kernels."""
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpunn.backends import formulas
+from gpunn.backends.base import COLUMNS, Backend
+from gpunn.backends.cuda_elementwise import kernel_source as elementwise_source
+from gpunn.backends.cuda_launch import IrregularOperandError
+from gpunn.backends.elementwise import Formula, elementwise
+from gpunn.backends.kernels import BLOCK, kernel_source
+from tests.backends.calls import random
+from tests.backends.test_operations import assert_close
+
+ARCHITECTURES = (80, 90, 100, 120)
+# What a text needs beside T and ACC.
+TYPES: dict[str, tuple[tuple[str, str], ...]] = {
+    "cross_entropy": (("I", "int64"),),
+    "gather": (("S", "uint8"), ("I", "int64")),
+    "lookup": (("I", "int64"),),
+    "normalize": (),
+    "philox": (),
+    "scores": (("I", "float64"),),
+    "softmax": (),
+    "sums": (("S", "float32"),),
+}
+
+
+@pytest.fixture(scope="module")
+def nvrtc() -> Any:
+    compiler = pytest.importorskip("cupy").cuda.compiler
+    try:
+        compiler._NVRTCProgram('extern "C" __global__ void f() {}').compile(("-arch=sm_80",))
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"NVRTC cannot be loaded: {error}")
+    return compiler
+
+
+def compile_with(nvrtc: Any, source: str, architecture: int, *options: str) -> str:
+    """What ptxas says about registers."""
+    log = io.StringIO()
+    options = (*options, f"-arch=sm_{architecture}", "--ptxas-options=-v")
+    nvrtc._NVRTCProgram(source, "kernel.cu", method="cubin").compile(options, log)
+    return log.getvalue()
+
+
+def test_every_text_is_compiled_here() -> None:
+    from importlib import resources
+
+    files = {file.name for file in resources.files("gpunn.backends.kernels").iterdir() if file.name.endswith(".cu")}
+    assert files == {f"{name}.cu" for name in TYPES} | {"common.cu"}
+    assert f"#define BLOCK {BLOCK}\n" in kernel_source("softmax", ())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", TYPES)
+def test_nvrtc_compiles_a_text_without_spills(nvrtc: Any, name: str, dtype: str) -> None:
+    source = kernel_source(name, (("T", dtype), ("ACC", dtype), *TYPES[name]))
+    for architecture in ARCHITECTURES:
+        log = compile_with(nvrtc, source, architecture)
+        spills, registers = re.findall(r"(\d+) bytes spill", log), re.findall(r"Used (\d+) registers", log)
+        assert len(spills) >= 2 * len(registers) > 0, log  # sin and cos bring functions of their own
+        assert not any(int(n) for n in spills), log
+        assert max(int(n) for n in registers) <= 80, log  # three blocks of 256 threads share a file of 65,536
+
+
+def test_nvrtc_compiles_gather_from_half_precision(nvrtc: Any) -> None:
+    types = (("T", "float32"), ("ACC", "float32"), ("S", "float16"), ("I", "int32"))
+    assert "error" not in compile_with(nvrtc, kernel_source("gather", types), 90)
+
+
+@elementwise
+def everything(xp: Any, x: Any, y: Any, bits: Any, scale: Any) -> Any:
+    """Every operation that a formula may use."""
+    chosen = xp.where((x > 0.5) & (y <= 0.25) | ~(x >= y), xp.maximum(x, y), xp.minimum(x, 2.0))
+    smooth = xp.tanh(x) + xp.exp(-xp.absolute(y)) + xp.log1p(y * y) + xp.expm1(x * 0.125) + xp.erf(x)
+    rest = xp.sqrt(xp.absolute(x)) * xp.sin(y) - xp.cos(x) / (1.0 + xp.log(1.5 + y * y)) + xp.sign(x) * (y**2)
+    masked = xp.where(bits >= 40000, x * scale, 0.0)
+    powers = xp.power(1.5 + x * x, y) + xp.where(xp.equal(x, 0.0), 1.0, xp.where(xp.not_equal(bits, 3), x, 3.0))
+    return chosen + smooth, rest + masked, powers, xp.less(x, y), 1e-30 + 0.0 * x
+
+
+def everything_inputs(shape: tuple[int, ...] = (5, 40)) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(20)
+    x, y = random(rng, *shape), random(rng, *shape[-1:])
+    x[0, :3], y[:3] = (0.0, -0.0, 0.5), (0.25, 0.0, -0.5)
+    return x, y, rng.integers(0, 2**16, shape).astype(np.uint16)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_formula_may_use_every_operation(backend: Any, dtype: str) -> None:
+    host = everything_inputs()
+    expected = everything(Backend().plain, *host, 1.25)
+    inputs = tuple(backend.from_host(a, dtype if a.dtype == np.float64 else None) for a in host)
+    kinds = (dtype, dtype, dtype, "bool", dtype)
+    outputs = tuple(backend.zeros(host[0].shape, kind) for kind in kinds)
+    backend.elementwise(everything, (*inputs, 1.25), outputs)
+    for out, wanted in zip(outputs, expected, strict=True):
+        assert_close(backend.to_host(out), wanted, dtype)
+
+
+@pytest.mark.parametrize("op", ["maximum", "minimum", "sign", "absolute", "exp", "tanh"])
+def test_a_nan_comes_through(backend: Any, op: str) -> None:
+    two = op in ("maximum", "minimum")
+    formula = Formula((lambda xp, x, y: getattr(xp, op)(x, y)) if two else (lambda xp, x, y: getattr(xp, op)(x)))
+    formula.name = f"nan_{op}"
+    x, y = np.array([np.nan, 1.0, np.nan]), np.array([1.0, np.nan if two else 1.0, np.nan])
+    out = backend.zeros((3,), "float64")
+    backend.elementwise(formula, (backend.from_host(x), backend.from_host(y)), (out,))
+    np.testing.assert_array_equal(np.isnan(backend.to_host(out)), [True, two, True])
+
+
+def test_mixed_dtypes_are_promoted_as_numpy_does(backend: Any) -> None:
+    rng = np.random.default_rng(21)
+    x, y = rng.standard_normal((2, 50)).astype(np.float32)
+    wide = backend.zeros((50,), "float64")
+    backend.elementwise(formulas.multiply, (backend.from_host(x, "float64"), backend.from_host(y)), (wide,))
+    np.testing.assert_array_equal(backend.to_host(wide), x.astype(np.float64) * y)
+    counts = np.arange(50, dtype=np.uint8)
+    backend.elementwise(formulas.multiply, (backend.from_host(counts), backend.from_host(y)), (wide,))
+    np.testing.assert_array_equal(backend.to_host(wide), counts.astype(np.float32) * y)
+
+
+def test_an_unreachable_threshold_drops_everything(strict: Any) -> None:
+    """65536 is no uint16: the comparison must not wrap it to 0."""
+    bits, X = strict.from_host(np.array([0, 65535], np.uint16)), strict.from_host(np.ones(2, np.float32))
+    out = strict.zeros((2,), "float32")
+    strict.elementwise(formulas.dropout, (X, bits, 65536, 1.0), (out,))
+    np.testing.assert_array_equal(strict.to_host(out), [0, 0])
+
+
+def test_another_constant_is_another_kernel(strict: Any) -> None:
+    x, out = strict.from_host(np.array([2.0])), strict.zeros((1,), "float64")
+    for constant in (True, 3, 0.5, np.inf, -np.inf, -1e-300):
+        strict.elementwise(formulas.multiply, (x, constant), (out,))
+        assert strict.to_host(out)[0] == 2.0 * constant
+    strict.elementwise(formulas.multiply, (x, np.nan), (out,))
+    assert np.isnan(strict.to_host(out)[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float32_formulas_have_no_double_in_them(dtype: str) -> None:
+    x, y, bits = (np.ones(1, d) for d in (dtype, dtype, "uint16"))
+    outputs = tuple(np.ones(1, d) for d in (dtype, dtype, dtype, "bool", dtype))
+    reads, writes, body = elementwise_source(everything, (x, y, bits, 1.25), outputs)
+    assert reads == f"{dtype} x0, {dtype} x1, uint16 x2"
+    assert writes.startswith(f"{dtype} y0, ")
+    literals = re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e[-+]?\d+)?(?:f|ll)?(?![\w.])", body)
+    floating = [text for text in literals if "." in text or "e" in text]
+    assert floating
+    assert all(text.endswith("f") == (dtype == "float32") for text in floating)
+    assert ("double" in body) == (dtype == "float64")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nvrtc_compiles_formulas(nvrtc: Any, dtype: str) -> None:
+    """The body inside a kernel of its own; CuPy's wrapping is private and brings headers that need a toolkit."""
+    c = {"float32": "float", "float64": "double", "uint16": "unsigned short", "bool": "bool"}
+    inputs = tuple(np.ones(1, d) for d in (dtype, dtype, "uint16"))
+    outputs = tuple(np.ones(1, d) for d in (dtype, dtype, dtype, "bool", dtype))
+    reads, writes, body = elementwise_source(everything, (*inputs, 1.25), outputs)
+    parameters = [p.split() for p in f"{reads}, {writes}".split(", ")]
+    arguments = ", ".join(f"{c[kind]} *p_{name}" for kind, name in parameters)
+    references = " ".join(f"{c[kind]} &{name} = p_{name}[threadIdx.x];" for kind, name in parameters)
+    source = f'extern "C" __global__ void f({arguments}) {{ {references}\n{body}\n}}'
+    for architecture in ARCHITECTURES:
+        log = compile_with(nvrtc, source, architecture)
+        assert not any(int(n) for n in re.findall(r"(\d+) bytes spill", log)), log
+
+
+@elementwise
+def exchanged(xp: Any, x: Any, y: Any) -> Any:
+    return y, x
+
+
+def test_everything_is_read_before_anything_is_written(strict: Any) -> None:
+    x, y = strict.from_host(np.arange(5.0)), strict.from_host(np.arange(5.0, 10.0))
+    strict.elementwise(exchanged, (x, y), (x, y))
+    np.testing.assert_array_equal(strict.to_host(x), np.arange(5.0, 10.0))
+    np.testing.assert_array_equal(strict.to_host(y), np.arange(5.0))
+
+
+def test_kernels_are_compiled_once(strict: Any) -> None:
+    X, out = strict.zeros((4, 3), "float32"), strict.zeros((1, 3), "float32")
+    strict.sum(X, COLUMNS, out=out)
+    modules, functions = dict(strict.kernels._modules), dict(strict.kernels._functions)
+    strict.sum(X, COLUMNS, out=out)
+    assert modules == strict.kernels._modules
+    assert functions == strict.kernels._functions
+
+
+# d, indices and out of a lookup gradient: shape and dtype of each.
+REFUSED = {
+    "dtype": (((2, 3), "float32"), ((2,), "int64"), ((4, 3), "float64")),
+    "width": (((2, 3), "float32"), ((2,), "int64"), ((4, 5), "float32")),
+    "count": (((2, 3), "float32"), ((3,), "int64"), ((4, 3), "float32")),
+    "half": (((2, 3), "float16"), ((2,), "int64"), ((4, 3), "float16")),
+    "index": (((2, 3), "float32"), ((2,), "float32"), ((4, 3), "float32")),
+    "none": (((0, 3), "float32"), ((0,), "int64"), ((4, 3), "float32")),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_kernel_is_written_for_is_refused_before_a_launch(strict: Any, case: str) -> None:
+    d, indices, out = (strict.zeros(*array) for array in REFUSED[case])
+    with pytest.raises(IrregularOperandError, match="no kernel"):
+        strict.lookup_gradient(d, indices, out=out)
+
+
+def test_random_numbers_need_unsigned_keys_and_no_gaps(strict: Any) -> None:
+    step, out = strict.zeros((1,), "int64"), strict.zeros((8,), "uint64")
+    for key, target in ((strict.zeros((2,), "int64"), out), (strict.zeros((2,), "uint64"), out[::2])):
+        with pytest.raises(IrregularOperandError, match="no kernel"):
+            strict.random_words(key, step, out=target)
+
+
+def test_wrong_shapes_reach_no_kernel(strict: Any) -> None:
+    Z = strict.zeros((4, 3), "float32")
+    with pytest.raises(ValueError, match=r"broadcast|mismatch"):
+        strict.softmax_gradient(Z, Z, out=strict.zeros((4, 2), "float32"))
+    with pytest.raises(IrregularOperandError, match="70000 models"):
+        strict.launch("sums", "sum_rows", (), (1, 70000))

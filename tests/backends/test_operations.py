@@ -1,0 +1,306 @@
+"""Every operation on every backend against the plain one in float64."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpunn.backends import formulas
+from gpunn.backends.base import COLUMNS, ROWS, Backend
+from gpunn.errors import ArrayTypeError
+from tests.backends.calls import FAMILIES, MATRICES, POPULATIONS, SHAPES, Call, Out, Placed, calls, random
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+DTYPES = tuple(TOLERANCE)
+
+
+def assert_close(actual: Any, expected: Any, dtype: str, what: str = "") -> None:
+    """Equal to the tolerance of the dtype, relative to the largest element: sums cancel."""
+    assert actual.shape == expected.shape
+    size = max(1.0, float(np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[dtype] * size, err_msg=what)
+
+
+def check(backend: Any, call: Call, dtype: str, strided: bool = False) -> None:
+    expected, actual = Placed(Backend(), call, "float64"), Placed(backend, call, dtype, strided)
+    expected.run()
+    actual.run()
+    for got, wanted in zip(actual.results(), expected.results(), strict=True):
+        assert_close(got, wanted, dtype, call.name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_operation_means_what_base_says(backend: Any, family: str, shape: tuple[int, ...], dtype: str) -> None:
+    for call in calls(family, shape):
+        check(backend, call, dtype)
+
+
+@pytest.mark.parametrize("shape", POPULATIONS, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_may_lie_in_one_buffer_with_gaps(backend: Any, family: str, shape: tuple[int, ...]) -> None:
+    for call in calls(family, shape):
+        check(backend, call, "float32", strided=True)
+
+
+def test_every_operation_has_a_call() -> None:
+    called = {call.name for family in FAMILIES for call in calls(family, (2, 5, 4))}
+    elsewhere = {
+        "empty", "zeros", "owns", "require", "from_host", "to_host", "synchronize", "all_finite",
+        "random_words", "random_bits", "random_uniform", "random_normal", "permutation",
+    }  # fmt: skip
+    public = {name for name, _ in inspect.getmembers(Backend, inspect.isfunction) if not name.startswith("_")}
+    assert called | elsewhere == public
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [ROWS, COLUMNS])
+def test_normalization_of_thousands_of_rows(backend: Any, axis: int, dtype: str) -> None:
+    """Past the size where CUDA changes from one launch to several."""
+    for call in calls("normalization", (2500, 5)):
+        if call.arguments["axis"] == axis:
+            check(backend, call, dtype)
+
+
+def test_the_total_of_many_elements(backend: Any) -> None:
+    rng = np.random.default_rng(1)
+    for shape in ((300, 100), (2, 300, 100)):
+        check(backend, Call("total", {"X": random(rng, *shape), "scale": 1 / 7, "out": Out(shape[:-2])}), "float32")
+
+
+def test_float32_sums_of_many_equal_numbers_keep_their_digits(backend: Any) -> None:
+    """One running sum would lose three of them."""
+    X = backend.from_host(np.full((20000, 2), 0.1, np.float32))
+    out, total = backend.zeros((1, 2), "float32"), backend.zeros((), "float32")
+    backend.sum(X, COLUMNS, out=out)
+    backend.total(X, 1.0, out=total)
+    if backend.name == "cuda":  # NumPy keeps one running sum for each column
+        np.testing.assert_allclose(backend.to_host(out), 2000, rtol=3e-6)
+    np.testing.assert_allclose(backend.to_host(total), 4000, rtol=3e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 40)], ids=str)
+def test_extreme_logits(backend: Any, shape: tuple[int, ...], dtype: str) -> None:
+    rng = np.random.default_rng(2)
+    Z = np.where(rng.random(shape) < 0.5, 1e4, -1e4)
+    labels = rng.integers(0, shape[-1], shape[:-1])
+    rows = (*shape[:-1], 1)
+    for name in ("softmax", "log_softmax"):
+        check(backend, Call(name, {"Z": Z, "out": Out(shape)}), dtype)
+    for smoothing in (0.0, 0.1):
+        call = Call(
+            "softmax_cross_entropy",
+            {
+                "Z": Z,
+                "target": labels,
+                "smoothing": smoothing,
+                "weight": None,
+                "scale": 1.0,
+                "loss": Out(rows),
+                "dZ": Out(shape),
+            },
+        )
+        check(backend, call, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [ROWS, COLUMNS])
+@pytest.mark.parametrize("outside", [False, True])
+def test_normalization_of_constants_gives_zeros(backend: Any, axis: int, outside: bool, dtype: str) -> None:
+    kept = (1, 4) if axis == COLUMNS else (6, 1)
+    options = {"axis": axis, "center": True, "eps": 1e-5, "outside": outside}
+    statistics = {name: backend.zeros(kept, dtype) for name in ("mean", "var", "scale")}
+    out = backend.zeros((6, 4), dtype)
+    backend.normalize(backend.from_host(np.full((6, 4), 3.0, dtype)), **options, **statistics, out=out)
+    np.testing.assert_array_equal(backend.to_host(out), 0)
+    sums = {name: backend.zeros((1, 4), dtype) for name in ("dG", "dB")}
+    means = {name: backend.zeros(kept, dtype) for name in ("first", "second")}
+    dX = backend.zeros((6, 4), dtype)
+    dZ = backend.from_host(np.random.default_rng(3).standard_normal((6, 4)).astype(dtype))
+    backend.normalize_gradient(
+        dZ, out, None, **options, var=statistics["var"], scale=statistics["scale"], **sums, **means, out=dX
+    )
+    assert np.isfinite(backend.to_host(dX)).all()
+
+
+@pytest.mark.parametrize("axis", [ROWS, COLUMNS])
+def test_a_large_mean_costs_no_digits(backend: Any, axis: int) -> None:
+    """E[x²] - E[x]² would have none left, and a mean that is summed up in float32 is off by a hundredth."""
+    X = (1e5 + np.random.default_rng(4).standard_normal((256, 300))).astype(np.float32).astype(np.float64)
+    kept = (1, 300) if axis == COLUMNS else (256, 1)
+    options = {"axis": axis, "center": True, "eps": 1e-5, "outside": False}
+    statistics = {name: Out(kept) for name in ("mean", "var", "scale")}
+    check(backend, Call("normalize", {"X": X, **options, **statistics, "out": Out(X.shape)}), "float32")
+
+
+IN_PLACE = (("softmax", "Z"), ("log_softmax", "Z"), ("softmax_gradient", "dA"), ("softmax_gradient", "A"),
+            ("log_softmax_gradient", "dA"))  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "shared"), IN_PLACE)
+def test_rows_may_be_written_over_their_argument(backend: Any, name: str, shared: str) -> None:
+    if backend.name == "cpu" and name == "softmax_gradient" and shared == "A":
+        pytest.skip("nothing asks the CPU for it")
+    call = next(call for call in calls("rows", (3, 33, 10)) if call.name == name)
+    expected = Placed(Backend(), call, "float64")
+    expected.run()
+    placed = Placed(backend, call, "float64")
+    placed.arguments["out"] = placed.arguments[shared]
+    placed.run()
+    assert_close(backend.to_host(placed.arguments[shared]), expected.results()[0], "float64")
+
+
+def test_elementwise_in_place_with_an_input_read_twice(backend: Any) -> None:
+    rng = np.random.default_rng(5)
+    u, v = rng.random((2, 40, 7))
+    a, b = backend.from_host(u), backend.from_host(v)
+    backend.elementwise(formulas.normal_pair, (a, b), (b, a))
+    expected = formulas.normal_pair(Backend().plain, u, v)
+    assert_close(backend.to_host(b), expected[0], "float64")
+    assert_close(backend.to_host(a), expected[1], "float64")
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_take_transposed_views(backend: Any, shape: tuple[int, ...], dtype: str) -> None:
+    rng = np.random.default_rng(6)
+    A, B = random(rng, *shape), random(rng, *shape)
+    left, right = (backend.from_host(X, dtype) for X in (A, B))
+    for first, second, expected in ((left.mT, right, A.mT @ B), (left, right.mT, A @ B.mT)):
+        out = backend.zeros(expected.shape, dtype)
+        assert backend.matmul(first, second, out=out) is out
+        assert_close(backend.to_host(out), expected, dtype)
+
+
+def test_a_shared_operand_serves_every_model(backend: Any) -> None:
+    rng = np.random.default_rng(7)
+    X, W = random(rng, 6, 4), random(rng, 3, 4, 5)
+    check(backend, Call("matmul", {"A": X, "B": W, "out": Out((3, 6, 5))}), "float32")
+    Z, target = random(rng, 3, 6, 4), rng.integers(0, 4, 6)
+    call = {"Z": Z, "target": target, "smoothing": 0.1, "scale": 1.0, "loss": Out((3, 6, 1)), "dZ": Out(Z.shape)}
+    check(backend, Call("softmax_cross_entropy", call | {"weight": np.abs(random(rng, 6, 1))}), "float32")
+    check(backend, Call("softmax_cross_entropy", call | {"weight": None, "target": random(rng, 6, 4)}), "float32")
+
+
+def test_operands_that_are_no_plain_rows_still_count(backend: Any) -> None:
+    """Transposed and broadcast operands, and sums of other types, which CUDA leaves to CuPy."""
+    rng = np.random.default_rng(8)
+    X = random(rng, 9, 6)
+    device, out = backend.from_host(X), backend.zeros((6, 1), "float64")
+    backend.sum(device.mT, ROWS, out=out)
+    assert_close(backend.to_host(out), X.sum(axis=0)[:, None], "float64")
+    scattered = backend.zeros((6, 9), "float64")
+    backend.log_softmax_gradient(device.mT, device.mT, out=scattered)
+    expected = Backend().log_softmax_gradient(X.T, X.T, out=np.empty((6, 9)))
+    assert_close(backend.to_host(scattered), expected, "float64")
+    count = backend.zeros((), "float64")
+    backend.total(backend.from_host(X > 0), 1.0, out=count)
+    assert backend.to_host(count) == (X > 0).sum()
+
+
+def test_the_last_batch_uses_part_of_a_buffer(backend: Any) -> None:
+    rng = np.random.default_rng(9)
+    X = random(rng, 3, 10, 4)
+    part, out = backend.from_host(X)[:, :6], backend.zeros((3, 8, 4), "float64")[:, :6]
+    backend.softmax(part, out=out)
+    assert_close(backend.to_host(out), Backend().softmax(X[:, :6], out=np.empty((3, 6, 4))), "float64")
+    half = backend.from_host(X)[..., :2]  # rows with a gap between them
+    sums = backend.zeros((3, 1, 2), "float64")
+    assert_close(backend.to_host(backend.sum(half, COLUMNS, out=sums)), X[..., :2].sum(1, keepdims=True), "float64")
+    total = backend.zeros((3,), "float64")
+    assert_close(backend.to_host(backend.total(half, 1.0, out=total)), X[..., :2].sum((1, 2)), "float64")
+
+
+@pytest.mark.parametrize("source", ["float16", "float32", "float64", "uint8", "int64", "int32", "bool"])
+@pytest.mark.parametrize("index", ["int64", "int32"])
+def test_gather_casts(backend: Any, source: str, index: str) -> None:
+    data = np.array([[0, 1, 2], [250, 3.5, 1e-7], [65504, 7, 6e-5]], np.float64)
+    host = (data > 2) if source == "bool" else np.clip(data, 0, 250 if source == "uint8" else None).astype(source)
+    out = backend.zeros((4, 3), "float32")
+    backend.gather(backend.from_host(host), backend.from_host(np.array([2, 0, 1, 2], index)), out=out)
+    np.testing.assert_array_equal(backend.to_host(out), host[[2, 0, 1, 2]].astype(np.float32))
+
+
+def test_gather_reads_every_half_precision_number(backend: Any) -> None:
+    host = np.arange(2**16, dtype=np.uint16).view(np.float16)[:, None]
+    out = backend.zeros(host.shape, "float32")
+    backend.gather(backend.from_host(host), backend.from_host(np.arange(2**16)), out=out)
+    np.testing.assert_array_equal(backend.to_host(out), host.astype(np.float32))
+
+
+def test_lookup_gradient_adds_repeated_rows_and_clears_the_others(backend: Any) -> None:
+    out = backend.from_host(np.full((4, 2), 9.0))
+    d = backend.from_host(np.arange(12.0).reshape(6, 2))
+    backend.lookup_gradient(d, backend.from_host(np.array([1, 1, 3, 1, 3, 0])), out=out)
+    np.testing.assert_array_equal(backend.to_host(out), [[10, 11], [8, 11], [0, 0], [12, 14]])
+
+
+def test_indices_of_sequences(backend: Any) -> None:
+    rng = np.random.default_rng(10)
+    indices = rng.integers(0, 5, (7, 3))
+    for models in ((), (2,)):
+        table, d = random(rng, *models, 5, 4), random(rng, *models, 7, 3, 4)
+        check(backend, Call("lookup", {"table": table, "indices": indices, "out": Out(d.shape)}), "float64")
+        check(backend, Call("lookup_gradient", {"d": d, "indices": indices, "out": Out(table.shape)}), "float64")
+
+
+# Memory
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3, 4)], ids=str)
+def test_arrays_travel_unchanged(backend: Any, shape: tuple[int, ...]) -> None:
+    host = np.random.default_rng(11).standard_normal(shape)
+    for dtype in (None, "float32", "float64"):
+        array = backend.from_host(np.asarray(host), dtype)
+        assert array.dtype == (dtype or "float64")
+        assert array.shape == shape
+        assert backend.owns(array)
+        back = backend.to_host(array)
+        assert type(back) is np.ndarray
+        np.testing.assert_array_equal(back, np.asarray(host, array.dtype))
+
+
+def test_from_host_takes_views(backend: Any) -> None:
+    host = np.arange(12.0).reshape(3, 4)
+    for view in (host.T, host[::2], host[:, ::-1]):
+        np.testing.assert_array_equal(backend.to_host(backend.from_host(view)), view)
+        np.testing.assert_array_equal(backend.to_host(backend.from_host(view, "float32")), view)
+    small = np.arange(5, dtype=np.uint8)
+    assert backend.from_host(small, "float32").dtype == np.float32
+
+
+def test_memory_is_aligned_and_zeros_are_zero(backend: Any) -> None:
+    for shape in ((3,), (5, 7)):
+        array = backend.empty(shape, "float32")
+        address = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+        if not hasattr(backend.xp, "machine"):  # the stand-in's memory is the host's
+            assert address % 256 == 0
+        assert not backend.to_host(backend.zeros(shape, "float32")).any()
+
+
+def test_foreign_arrays_are_refused(backend: Any) -> None:
+    assert not backend.owns([1.0])
+    with pytest.raises(ArrayTypeError, match=r"somewhere: expected arrays on .*, got builtins\.list; move it with"):
+        backend.require("somewhere", backend.zeros((1,), "float32"), [1.0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_all_finite(backend: Any, bad: float) -> None:
+    array = np.zeros((3, 4))
+    assert backend.all_finite(backend.from_host(array)) is True
+    array[1, 2] = bad
+    assert backend.all_finite(backend.from_host(array)) is False
+
+
+def test_copy_casts_and_broadcasts(backend: Any) -> None:
+    out = backend.zeros((2, 3), "float32")
+    backend.copy(backend.from_host(np.array([1.5, 2.5, 3.5])), out=out)
+    np.testing.assert_array_equal(backend.to_host(out), [[1.5, 2.5, 3.5]] * 2)
+    backend.synchronize()
+
+
+def test_matrices_of_one_element_are_among_the_shapes() -> None:
+    assert (1, 1) in MATRICES

@@ -1,0 +1,64 @@
+"""The `backend` fixture: one test body for the CPU, the plain reference, a stand-in for CUDA, and CUDA itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpunn.backends.base import Backend
+from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.errors import DeviceError
+from tests.strict.compiler import have_gxx
+from tests.strict.cublaslt import make_cublaslt
+from tests.strict.standin import make_cupy
+
+
+def strict_backend(**options: Any) -> Any:
+    """The CUDA backend on stand-ins for CuPy and cuBLASLt; `backend.xp` has the counters."""
+    from gpunn.backends.cupy_backend import CupyBackend
+
+    if not have_gxx():
+        pytest.skip("g++ is not installed, so CUDA kernels cannot run on the stand-in")
+    cupy = make_cupy(**options)
+    cublaslt = make_cublaslt(submit=cupy.machine.issue, capturing=lambda: cupy.machine.capturing)
+    return CupyBackend(cupy=cupy, cublaslt=cublaslt)
+
+
+def cuda_backend() -> Any:
+    from gpunn.backends.cupy_backend import CupyBackend
+
+    try:
+        return CupyBackend()
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+BACKENDS: dict[str, Callable[[], Any]] = {
+    "cpu": NumpyBackend,
+    "reference": Backend,
+    "strict": strict_backend,
+    "cuda": cuda_backend,
+}
+_made: dict[str, Any] = {}
+
+
+def backend_named(name: str) -> Any:
+    """One backend of each kind serves the whole run, as in a program: compiled kernels are kept."""
+    if name not in _made:
+        _made[name] = BACKENDS[name]()
+    return _made[name]
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.cuda if name == "cuda" else ()) for name in BACKENDS])
+def backend(request: pytest.FixtureRequest) -> Any:
+    return backend_named(request.param)
+
+
+@pytest.fixture
+def strict() -> Any:
+    return backend_named("strict")
+
+
+@pytest.fixture
+def reference() -> Backend:
+    return Backend()
