@@ -1,0 +1,186 @@
+"""What a layer declares (`Plan`) and where it finds its arrays (`Frame`).
+
+A network is planned once into a tree of `Planned` nodes; for each batch size a tree of frames is made from it.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpunn.backends.base import Backend
+from gpunn.errors import GpunnError
+from gpunn.parameters import Parameter, ParameterStore, State
+from gpunn.randomness import Purpose, stream_key
+from gpunn.types import Array, Shape
+
+if TYPE_CHECKING:
+    from gpunn.layers.base import Layer
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An array a layer works in: of `shape` for each row, or, with rows=False, of `shape` for each model."""
+
+    shape: Shape
+    dtype: str | None = None  # None: the network's own
+    rows: bool = True
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number a formula reads from the device: one for all models, or one for each."""
+
+    value: float | tuple[float, ...]
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a layer needs for inputs of one shape, by name; a bare shape stands for `Buffer(shape)`.
+
+    `backward` holds what only training and gradients need; `dX` among it is left out where nobody below wants it.
+    """
+
+    output: Shape
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    state: Mapping[str, State] = field(default_factory=dict)
+    buffers: Mapping[str, Shape | Buffer] = field(default_factory=dict)
+    backward: Mapping[str, Shape | Buffer] = field(default_factory=dict)
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    children: Mapping[str, tuple[Layer, Shape]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A layer with its plan, its place in the network and its children's."""
+
+    layer: Layer
+    path: str
+    shape: Shape
+    plan: Plan
+    children: Mapping[str, Planned]
+
+    def walk(self) -> Iterator[Planned]:
+        """This node and all below it, in forward order."""
+        yield self
+        for child in self.children.values():
+            yield from child.walk()
+
+    def named(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        return {node.named(n): p for node in self.walk() for n, p in node.plan.parameters.items()}
+
+    @property
+    def state(self) -> dict[str, State]:
+        return {node.named(n): s for node in self.walk() for n, s in node.plan.state.items()}
+
+    @property
+    def trains(self) -> bool:
+        return any(node.plan.parameters for node in self.walk())
+
+
+def plan_layer(layer: Layer, shape: Shape, path: str = "") -> Planned:
+    """Plan a layer and its children; an error says which layer it came from."""
+    try:
+        plan = layer.plan(shape)
+    except GpunnError as error:
+        where = f"layers.{path} {error.where}" if path and not error.where.startswith("layers.") else error.where
+        raise type(error)(where, expected=error.expected, got=error.got, fix=error.fix) from None
+    prefix = f"{path}." if path else ""
+    children = {
+        name: plan_layer(child, child_shape, prefix + name) for name, (child, child_shape) in plan.children.items()
+    }
+    return Planned(layer, path, shape, plan, children)
+
+
+class Frame:
+    """A layer's arrays for one batch size: `t.W`, `t.dW`, `t.mean`, `t.A` and whatever else its plan names.
+
+    Also `t.ops` (the backend), `t.training`, `t.track` (whether to move running statistics), `t.wants_dX`,
+    `t.shape` (of one input), `t.children` (frames by name), `t.key` and `t.step` (for random numbers).
+    """
+
+    X: Any  # what layers add to their frames in forward, for backward
+    columns: Any
+
+    def __init__(self, setting: Setting, planned: Planned, wants_dX: bool) -> None:
+        self.ops, self.training, self.track = setting.ops, setting.training, setting.track
+        self.wants_dX, self.shape, self.step = wants_dX and setting.backward, planned.shape, setting.step
+        self.path = planned.path
+        plan, store = planned.plan, setting.store
+        for name in plan.parameters:
+            setattr(self, name, store.views[planned.named(name)])
+            setattr(self, f"d{name}", store.gradient_views[planned.named(name)])
+        for name in plan.state:
+            setattr(self, name, store.state_views[planned.named(name)])
+        for name, buffer in planned_buffers(plan, setting.backward, self.wants_dX).items():
+            setattr(self, name, setting.allocate(buffer))
+        for name, constant in plan.constants.items():
+            setattr(self, name, setting.constant(constant, len(plan.output)))
+        self.key = setting.key(planned.path)
+        self.children: dict[str, Frame] = {}
+        below = wants_dX
+        for name, child in planned.children.items():
+            self.children[name] = Frame(setting, child, planned.layer.child_wants_dX(wants_dX, below))
+            below = below or child.trains
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"this frame has no {name!r}: name it in the layer's plan")
+
+
+def planned_buffers(plan: Plan, backward: bool, wants_dX: bool) -> dict[str, Buffer]:
+    """The buffers a frame of this kind holds."""
+    named = {**plan.buffers, **(plan.backward if backward else {})}
+    if not wants_dX:
+        named.pop("dX", None)
+    return {name: b if isinstance(b, Buffer) else Buffer(b) for name, b in named.items()}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all frames of one pass share."""
+
+    ops: Backend
+    store: ParameterStore
+    rows: int
+    step: Array
+    training: bool  # whether dropout drops and BatchNorm looks at the batch
+    backward: bool  # whether a backward pass may follow; training needs its buffers too
+    track: bool  # whether training moves the running statistics
+
+    @property
+    def lead(self) -> Shape:
+        return () if self.store.models is None else (self.store.models,)
+
+    def allocate(self, buffer: Buffer) -> Array:
+        rows = (self.rows,) if buffer.rows else ()
+        return self.ops.empty((*self.lead, *rows, *buffer.shape), buffer.dtype or self.store.dtype)
+
+    def constant(self, constant: Constant, rank: int) -> Array:
+        values = constant.value if isinstance(constant.value, tuple) else (constant.value,) * math.prod(self.lead)
+        host = np.array(values, constant.dtype or self.store.dtype).reshape(*self.lead, *(1,) * (rank + 1))
+        return self.ops.from_host(host)
+
+    def key(self, path: str) -> Array:
+        number = zlib.crc32(path.encode())
+        keys = np.stack([stream_key(seed, Purpose.LAYER, number) for seed in self.store.seeds])
+        return self.ops.from_host(keys if self.lead else keys[0])
+
+
+def bytes_needed(planned: Planned, rows: int, backward: bool, itemsize: int, models: int = 1) -> int:
+    """What a pass of this many rows allocates for its buffers."""
+    total = 0
+    for node in planned.walk():
+        for buffer in planned_buffers(node.plan, backward, True).values():
+            size = np.dtype(buffer.dtype).itemsize if buffer.dtype else itemsize
+            total += models * math.prod(buffer.shape) * size * (rows if buffer.rows else 1)
+    return total

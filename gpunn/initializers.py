@@ -1,0 +1,133 @@
+"""Initial values, always drawn on the host in float64, so that they are the same on every device.
+
+`fan_in` and `fan_out` are the last two extents of a parameter's shape.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+
+from gpunn.backends.base import Backend
+from gpunn.errors import ConfigurationError
+from gpunn.types import Array, Shape
+from gpunn.value import Value
+
+_host = Backend()
+
+
+class Initializer(Value):
+    """Base: `values(key, shape)` gives the start of one parameter from its own random stream."""
+
+    family: ClassVar[str] = "initializer"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ConfigurationError(
+                    f"{type(self).__name__} {field.name}",
+                    expected="a finite number",
+                    got=repr(value),
+                    fix="give a number",
+                )
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        raise NotImplementedError
+
+
+def normal(key: Array, shape: Shape) -> Array:
+    """Standard normal numbers of a stream."""
+    return _host.random_normal(key, np.zeros(1, np.uint64), np.empty((1, math.prod(shape)))).reshape(shape)
+
+
+def uniform(key: Array, shape: Shape) -> Array:
+    """Uniform numbers in [0, 1) of a stream."""
+    return _host.random_uniform(key, np.zeros(1, np.uint64), np.empty((1, math.prod(shape)))).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """Every value the same."""
+
+    value: float
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        return np.full(shape, float(self.value))
+
+
+@dataclass(frozen=True)
+class Zeros(Initializer):
+    """Every value 0: the usual start of a bias."""
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        return np.zeros(shape)
+
+
+@dataclass(frozen=True)
+class Gaussian(Initializer):
+    """Normal with the given deviation: small weights keep activations small."""
+
+    deviation: float = 0.01
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        return self.deviation * normal(key, shape)
+
+
+@dataclass(frozen=True)
+class Uniform(Initializer):
+    """Uniform in [-limit, limit)."""
+
+    limit: float = 0.05
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        return self.limit * (2.0 * uniform(key, shape) - 1.0)
+
+
+@dataclass(frozen=True)
+class Glorot(Initializer):
+    """Normal with deviation gain √(2 / (fan_in + fan_out)): activations and gradients keep their size."""
+
+    gain: float = 1.0
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        return self.gain * math.sqrt(2.0 / (shape[-2] + shape[-1])) * normal(key, shape)
+
+
+@dataclass(frozen=True)
+class He(Initializer):
+    """Normal with deviation √(2 / fan_in): half of a ReLU's inputs are cut off, the rest are doubled."""
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        return math.sqrt(2.0 / shape[-2]) * normal(key, shape)
+
+
+@dataclass(frozen=True)
+class LeCun(Initializer):
+    """Normal with deviation √(1 / fan_in): what SELU's self-normalisation assumes."""
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        return math.sqrt(1.0 / shape[-2]) * normal(key, shape)
+
+
+@dataclass(frozen=True)
+class Orthogonal(Initializer):
+    """gain times a random matrix with orthonormal rows or columns: the Q of a normal matrix, signs made unique."""
+
+    gain: float = 1.0
+
+    def values(self, key: Array, shape: Shape) -> Array:
+        rows, columns = shape[-2:]
+        Q, R = np.linalg.qr(normal(key, (max(rows, columns), min(rows, columns))))
+        Q = Q * np.where(np.diag(R) < 0, -1.0, 1.0)
+        return self.gain * (Q if rows >= columns else Q.T).reshape(shape)
+
+
+def for_activation(name: str | None) -> Initializer:
+    """What suits a layer that ends in this activation."""
+    if name in ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus"):
+        return He()
+    return LeCun() if name == "selu" else Glorot()

@@ -1,0 +1,236 @@
+"""What users hand in, checked and brought to the device: nothing is computed on data that cannot be right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends.base import Backend
+from gpunn.errors import ArrayTypeError, DataError, ShapeError
+from gpunn.layers.embedding import Embedding
+from gpunn.losses import Loss
+from gpunn.types import Array, Shape
+
+
+def as_array(where: str, value: Any, ops: Backend) -> Array:
+    """A numeric array from anything NumPy understands; a device array stays where it is."""
+    if not isinstance(value, np.ndarray) and ops.owns(value):
+        array = value
+    elif hasattr(value, "__cuda_array_interface__"):
+        raise ArrayTypeError(
+            where,
+            expected=f"an array on {ops.device}",
+            got=f"a {type(value).__module__}.{type(value).__name__} on a GPU",
+            fix="move one of the two: net = gn.Network(..., device='cuda'), or x.get()",
+        )
+    else:
+        array = _from_host(where, value)
+    if array.dtype.kind not in "fiub":
+        sparse = hasattr(value, "toarray")
+        raise ArrayTypeError(
+            where,
+            expected="real numbers",
+            got=f"dtype {array.dtype}" if array.ndim else f"a {type(value).__name__}",
+            fix="call its toarray()"
+            if sparse
+            else "encode categories as integers, leave out or fill missing values, and pass numbers",
+        )
+    return array
+
+
+def _from_host(where: str, value: Any) -> np.ndarray[Any, Any]:
+    """Plain memory in the machine's byte order; subclasses lose what they add to it, so masks must be empty."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DataError(
+            where,
+            expected="a number everywhere",
+            got=f"{np.count_nonzero(value.mask)} masked values",
+            fix="fill them, as x.filled(0) does, or leave their rows out",
+        )
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ArrayTypeError(
+            where,
+            expected="a rectangular table of numbers",
+            got=f"{type(value).__name__} ({error})",
+            fix="give every row the same length, or pass one NumPy array",
+        ) from None
+    native = array.dtype.kind not in "fiub" or array.dtype.isnative
+    return array if native else array.astype(array.dtype.newbyteorder("="))
+
+
+def check_inputs(
+    array: Array,
+    shape: Shape,
+    ops: Backend,
+    models: int | None,
+    embeddings: tuple[tuple[str, Embedding], ...] = (),
+    dtype: Any = np.float64,
+) -> None:
+    """X must be (n, *shape), or (K, n, *shape) with inputs of each model's own, finite, and in the range of `dtype`."""
+    ranks = (len(shape) + 1,) if models is None else (len(shape) + 1, len(shape) + 2)
+    own = array.ndim == len(shape) + 2 and models is not None
+    if array.ndim not in ranks or array.shape[array.ndim - len(shape) :] != shape or (own and array.shape[0] != models):
+        raise ShapeError(
+            "X", expected=_wanted_inputs(shape, models), got=f"{array.shape}", fix=_input_hint(array.shape, shape)
+        )
+    if array.shape[array.ndim - len(shape) - 1] == 0:
+        raise DataError("X", expected="at least one example", got=f"shape {array.shape}", fix="pass a batch")
+    _check_numbers("X", array, ops, dtype)
+    for path, layer in embeddings:
+        _check_indices(path, layer, array, ops)
+
+
+def _wanted_inputs(shape: Shape, models: int | None) -> str:
+    extents = ", ".join(map(str, shape))
+    shared = f"shape (n, {extents})" if shape else "shape (n,)"
+    return shared if models is None else f"{shared}, or ({models}, n, {extents})"
+
+
+def _input_hint(got: Shape, shape: Shape) -> str:
+    if got == shape:
+        return "for one example pass X[None]"
+    if len(got) == 1 and shape == (1,):
+        return "for one number an example pass X[:, None]"
+    return f"give every example the shape {shape}"
+
+
+def to_device(array: Array, ops: Backend, dtype: Any) -> Array:
+    """A contiguous array on the device in this dtype; the very array where it is one already."""
+    if ops.owns(array):
+        if array.dtype == dtype and array.flags.c_contiguous:
+            return array
+        out = ops.empty(array.shape, dtype)
+        ops.copy(array, out=out)
+        return out
+    return ops.from_host(array, dtype)
+
+
+def _library(array: Array, ops: Backend) -> Any:
+    return ops.xp if ops.owns(array) else np
+
+
+def _range(array: Array) -> tuple[Any, Any]:
+    """The smallest and the largest number, as Python has them; both are NaN where any is."""
+    with np.errstate(invalid="ignore"):
+        return array.min().item(), array.max().item()
+
+
+def _first(array: Array, ops: Backend, wrong: Callable[[Any], Any]) -> str:
+    """Which number is wrong, where it stands, and how many more there are: for messages only."""
+    host = ops.to_host(array) if ops.owns(array) else array
+    places = np.argwhere(wrong(host))
+    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    return f"{host[tuple(places[0])]} at [{', '.join(map(str, places[0]))}]{more}"
+
+
+def _check_numbers(where: str, array: Array, ops: Backend, dtype: Any) -> None:
+    """Refuse NaN, infinity, and what would become infinite in the network's dtype."""
+    if array.dtype.kind != "f":
+        return
+    low, high = _range(array)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        got = _first(array, ops, lambda host: ~np.isfinite(host))
+        raise DataError(where, expected="finite numbers", got=got, fix="drop or fill them")
+    largest = float(np.finfo(dtype).max)
+    if low < -largest or high > largest:
+        raise DataError(
+            where,
+            expected=f"numbers in the range of {np.dtype(dtype)}",
+            got=_first(array, ops, lambda host: np.abs(host) > largest),
+            fix="scale them, or make the network with dtype='float64'",
+        )
+
+
+def _check_whole(
+    where: str, array: Array, ops: Backend, count: int, *, expected: str, fix: str, fractions: str | None = None
+) -> None:
+    """Refuse all but the whole numbers from 0 to count - 1."""
+    xp = _library(array, ops)
+    if array.dtype.kind == "f" and not bool((array == xp.floor(array)).all()):
+        got = _first(array, ops, lambda host: host != np.floor(host))
+        raise DataError(where, expected=expected, got=got, fix=fractions or fix)
+    low, high = _range(array)
+    if low < 0 or high >= count:
+        got = _first(array, ops, lambda host: (host < 0) | (host >= count))
+        raise DataError(where, expected=expected, got=got, fix=fix)
+
+
+def _check_indices(path: str, layer: Embedding, array: Array, ops: Backend) -> None:
+    _check_whole(
+        f"X for layers.{path} Embedding",
+        array,
+        ops,
+        layer.categories,
+        expected=f"whole numbers from 0 to {layer.categories - 1}",
+        fix="raise categories, or map the column to 0, 1, 2, ...",
+    )
+
+
+def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend, dtype: Any) -> Array:
+    """y as this loss wants it for outputs of shape (*lead, *output): `lead` is (n,) or (K, n)."""
+    array = as_array("y", y, ops)
+    if loss.target in ("classes", "one_hot"):
+        if len(output) != 1 or output[0] < 2:
+            raise ShapeError(
+                type(loss).__name__,
+                expected="a last layer with one output for each class, at least 2",
+                got=f"outputs of shape {output}",
+                fix="end the network in Dense(classes), or use BinaryCrossEntropy for one output",
+            )
+        if array.shape in (lead, lead[-1:]):
+            return _classes(array, loss, output[0], ops, dtype)
+    allowed = [(*lead, *output), (lead[-1], *output)]
+    if array.shape not in allowed:
+        raise ShapeError(
+            "y", expected=_wanted(loss, lead, output), got=f"{array.shape}", fix=_reshape_hint(array.shape, allowed[-1])
+        )
+    _check_numbers("y", array, ops, dtype)
+    if loss.target != "numbers":
+        low, high = _range(array)
+        if low < 0 or high > 1:
+            raise DataError(
+                "y",
+                expected="probabilities from 0 to 1",
+                got=f"values from {low} to {high}",
+                fix="pass 0 and 1, or a regression loss such as SquaredError()",
+            )
+    return to_device(array, ops, dtype)
+
+
+def _classes(array: Array, loss: Loss, classes: int, ops: Backend, dtype: Any) -> Array:
+    """Integer labels, checked; as one-hot rows where the loss works on those."""
+    _check_numbers("y", array, ops, np.float64)
+    _check_whole(
+        "y",
+        array,
+        ops,
+        classes,
+        expected=f"whole classes from 0 to {classes - 1}",
+        fix="give the last layer one unit for each class, and count classes from 0",
+        fractions="pass integer classes, or probabilities of shape (n, classes)",
+    )
+    labels = to_device(array, ops, np.int64)
+    if loss.target == "classes":
+        return labels
+    one_hot = ops.empty((*labels.shape, classes), dtype)
+    ops.copy(labels[..., None] == ops.xp.arange(classes), out=one_hot)
+    return one_hot
+
+
+def _wanted(loss: Loss, lead: Shape, output: Shape) -> str:
+    full = f"shape {(lead[-1], *output)}"
+    wanted = f"{lead[-1]} classes or {full}" if loss.target in ("classes", "one_hot") else full
+    return wanted if len(lead) == 1 else f"{wanted}, or that for each of {lead[0]} models"
+
+
+def _reshape_hint(got: Shape, wanted: Shape) -> str:
+    if got == wanted[:1] and wanted[1:] == (1,):
+        return "pass y[:, None]"
+    if got == (wanted[0], 1):
+        return "pass y[:, 0] if it holds classes"
+    return "give y one row for each example of X and one column for each output"

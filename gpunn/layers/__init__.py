@@ -1,0 +1,32 @@
+"""Layers: frozen values that say what they need; their arrays arrive in a frame."""
+
+from gpunn.layers.activation import (
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    Identity,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Step,
+    Tanh,
+)  # fmt: skip
+from gpunn.layers.base import Layer
+from gpunn.layers.composite import Branch, Residual, Sequential
+from gpunn.layers.dense import Dense
+from gpunn.layers.dropout import Dropout
+from gpunn.layers.embedding import Embedding
+from gpunn.layers.noise import GaussianNoise
+from gpunn.layers.normalization import BatchNorm, LayerNorm, RMSNorm
+from gpunn.layers.shape import Flatten, Reshape
+
+__all__ = [
+    "ELU", "GELU", "SELU", "Activation", "BatchNorm", "Branch", "Dense", "Dropout", "Embedding", "Flatten",
+    "GaussianNoise", "Identity", "Layer", "LayerNorm", "LeakyReLU", "LogSoftmax", "RMSNorm", "ReLU", "Reshape",
+    "Residual", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh",
+]  # fmt: skip

@@ -1,0 +1,85 @@
+"""The contract of a layer, in ten lines.
+
+- A layer is a frozen dataclass: it says what it is and holds no array.
+- `plan(shape)` takes the shape of one input and names all it needs: parameters, state, buffers, children.
+- `forward(t, X)` reads X (n, *shape), or (K, n, *shape) for K models, and returns its output.
+- `backward(t, dA)` is called after it, in reverse order. It writes `t.dW` for each parameter W (gradients
+  overwrite) and returns dX, or None where `t.wants_dX` is false. It must leave dA as it found it.
+- The frame `t` has everything the plan named, and `t.ops`, `t.training`; `t.X = X` keeps X for backward.
+- A layer reads and writes the last axes only; what stands before them is its caller's business.
+- Write with `out=` into planned buffers. In backward a layer may write over its own output: by then every
+  layer that read it is done. So dZ commonly takes the place of A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+from gpunn.errors import ShapeError
+from gpunn.frame import Frame, Plan
+from gpunn.types import Array, Shape
+from gpunn.value import Value
+
+
+@dataclass(frozen=True)
+class Layer(Value):
+    """Base of all layers; see the contract at the top of this file."""
+
+    family: ClassVar[str] = "layer"
+    integer_input: ClassVar[bool] = False  # whether X holds indices rather than numbers
+    minimum_rows: ClassVar[int] = 1  # the smallest batch that can be trained on
+    per_model: ClassVar[tuple[str, ...]] = ()  # fields that may hold one number for each model of a population
+
+    def plan(self, shape: Shape) -> Plan:
+        raise NotImplementedError(f"{type(self).__name__} needs a plan method")
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} needs a forward method")
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        raise NotImplementedError(f"{type(self).__name__} needs a backward method")
+
+    def child_wants_dX(self, own: bool, below: bool) -> bool:
+        """Whether a child must return dX: `own` is this layer's wish, `below` adds what stands before the child."""
+        return own
+
+    def of_model(self, k: int) -> Self:
+        """This layer as model k of a population has it, with its own numbers."""
+        changes: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple) and field.name in self.per_model:
+                changes[field.name] = value[k]
+            elif isinstance(value, Layer):
+                changes[field.name] = value.of_model(k)
+            elif isinstance(value, tuple) and any(isinstance(v, Layer) for v in value):
+                changes[field.name] = tuple(v.of_model(k) if isinstance(v, Layer) else v for v in value)
+        return replace(self, **changes) if changes else self
+
+
+def vector_width(layer: Layer, shape: Shape) -> int:
+    """The width of a layer's input, which must be a vector."""
+    if len(shape) != 1:
+        raise ShapeError(
+            type(layer).__name__,
+            expected="x of shape (n, features)",
+            got=f"(n, {', '.join(map(str, shape))})",
+            fix="insert Flatten() before it",
+        )
+    return shape[0]
+
+
+def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """A layer and all layers inside it, each with its path as in the names of its parameters."""
+    yield path, layer
+    prefix = f"{path}." if path else ""
+    for field in fields(layer):
+        value = getattr(layer, field.name)
+        if isinstance(value, Layer):
+            yield from walk(value, prefix + field.name)
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                if isinstance(item, Layer):
+                    yield from walk(item, f"{prefix}{i}")

@@ -1,0 +1,199 @@
+"""Layers made of layers. Where a value has several successors, their gradients are added:
+
+∂L/∂u = Σ_v ∂L/∂v · ∂v/∂u over all successors v of u.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from gpunn import hyper
+from gpunn.backends import formulas
+from gpunn.errors import ConfigurationError, ShapeError
+from gpunn.frame import Frame, Plan, plan_layer
+from gpunn.layers.base import Layer
+from gpunn.types import Array, Shape
+
+
+@dataclass(frozen=True)
+class Sequential(Layer):
+    """One layer after another; `backward` runs them in reverse."""
+
+    layers: Sequence[Layer]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", _layers("Sequential", self.layers))
+
+    @property
+    def integer_input(self) -> bool:  # type: ignore[override]
+        return self.layers[0].integer_input
+
+    def plan(self, shape: Shape) -> Plan:
+        children: dict[str, tuple[Layer, Shape]] = {}
+        for i, layer in enumerate(self.layers):
+            children[str(i)] = (layer, shape)
+            shape = plan_layer(layer, shape, str(i)).plan.output
+        return Plan(output=shape, children=children)
+
+    def child_wants_dX(self, own: bool, below: bool) -> bool:
+        return below
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        for layer, frame in zip(self.layers, t.children.values()):
+            X = layer.forward(frame, X)
+        return X
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        dX: Array | None = dA
+        for layer, frame in zip(reversed(self.layers), reversed(t.children.values())):
+            dX = layer.backward(frame, dX)
+            if dX is None:  # nothing before this layer has parameters
+                return None
+        return dX
+
+
+@dataclass(frozen=True)
+class Residual(Layer):
+    """A = S(X) + F(X), with S the identity or a `shortcut` that brings X to the body's shape.
+
+    dX = dA + dF(X)  (two successors, one sum)
+    """
+
+    body: Any  # a layer, or a list that becomes a Sequential
+    shortcut: Any = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "body", _layer("Residual body", self.body))
+        if self.shortcut is not None:
+            object.__setattr__(self, "shortcut", _layer("Residual shortcut", self.shortcut))
+
+    @property
+    def integer_input(self) -> bool:  # type: ignore[override]
+        return self.body.integer_input and self.shortcut is not None and self.shortcut.integer_input
+
+    def plan(self, shape: Shape) -> Plan:
+        output = plan_layer(self.body, shape, "body").plan.output
+        straight = plan_layer(self.shortcut, shape, "shortcut").plan.output if self.shortcut else shape
+        if output != straight:
+            raise ShapeError(
+                "Residual",
+                expected=f"a body that returns the shape {straight} of what it is added to",
+                got=f"{output}",
+                fix="give a shortcut such as shortcut=Dense(units)",
+            )
+        children = {"body": (self.body, shape)}
+        if self.shortcut:
+            children["shortcut"] = (self.shortcut, shape)
+        return Plan(output=output, buffers={"A": output}, backward={"dX": shape}, children=children)
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        straight = self.shortcut.forward(t.children["shortcut"], X) if self.shortcut else X
+        t.ops.elementwise(formulas.add, (self.body.forward(t.children["body"], X), straight), (t.A,))
+        return t.A
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        dX = self.body.backward(t.children["body"], dA)
+        straight = self.shortcut.backward(t.children["shortcut"], dA) if self.shortcut else dA
+        return _summed(t, [dX, straight]) if t.wants_dX else None
+
+
+@dataclass(frozen=True)
+class Branch(Layer):
+    """Several layers on the same input, their outputs side by side (merge="concatenate") or added (merge="add").
+
+    dX = the sum of the branches' dX
+    """
+
+    branches: Sequence[Any]
+    merge: str = field(default="concatenate", kw_only=True)
+
+    def __post_init__(self) -> None:
+        branches = _layers("Branch", self.branches, nested=True)
+        object.__setattr__(self, "branches", branches)
+        hyper.choice("Branch merge", self.merge, ("concatenate", "add"))
+
+    @property
+    def integer_input(self) -> bool:  # type: ignore[override]
+        return all(branch.integer_input for branch in self.branches)
+
+    def plan(self, shape: Shape) -> Plan:
+        outputs = [plan_layer(b, shape, str(i)).plan.output for i, b in enumerate(self.branches)]
+        fits = {o[:-1] for o in outputs} if self.merge == "concatenate" else set(outputs)
+        if len(fits) != 1 or not outputs[0]:
+            raise ShapeError(
+                "Branch",
+                expected="branches whose outputs "
+                + ("differ in the last axis only" if self.merge != "add" else "agree"),
+                got=", ".join(map(str, outputs)),
+                fix="end the branches in Dense(units) or Flatten()",
+            )
+        output = outputs[0] if self.merge == "add" else (*outputs[0][:-1], sum(o[-1] for o in outputs))
+        parts = {f"part{i}": o for i, o in enumerate(outputs)} if self.merge == "concatenate" else {}
+        children = {str(i): (b, shape) for i, b in enumerate(self.branches)}
+        return Plan(output, buffers={"A": output}, backward={**parts, "dX": shape}, children=children)
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        outputs = [b.forward(frame, X) for b, frame in zip(self.branches, t.children.values())]
+        if self.merge == "add":
+            return _accumulated(t, outputs, t.A)
+        t.columns = _columns(outputs)
+        for columns, output in zip(t.columns, outputs):
+            t.ops.copy(output, out=t.A[..., columns])
+        return t.A
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        gradients = []
+        for i, (branch, frame) in enumerate(zip(self.branches, t.children.values())):
+            if self.merge == "concatenate":
+                part = getattr(t, f"part{i}")
+                t.ops.copy(dA[..., t.columns[i]], out=part)
+            gradients.append(branch.backward(frame, part if self.merge == "concatenate" else dA))
+        return _summed(t, gradients) if t.wants_dX else None
+
+
+def _columns(outputs: list[Array]) -> list[slice]:
+    edges = [0]
+    for output in outputs:
+        edges.append(edges[-1] + output.shape[-1])
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def _summed(t: Frame, gradients: list[Array | None]) -> Array | None:
+    """dX, the sum over all successors; None where no path leads down."""
+    return _accumulated(t, [g for g in gradients if g is not None], t.dX)
+
+
+def _accumulated(t: Frame, terms: list[Array], out: Array) -> Array | None:
+    if not terms:
+        return None
+    if len(terms) == 1:
+        t.ops.copy(terms[0], out=out)
+        return out
+    t.ops.elementwise(formulas.add, (terms[0], terms[1]), (out,))
+    for term in terms[2:]:
+        t.ops.elementwise(formulas.add, (out, term), (out,))
+    return out
+
+
+def _layer(where: str, value: Any) -> Layer:
+    """A layer; a list of layers stands for `Sequential`."""
+    if isinstance(value, Layer):
+        return value
+    return Sequential(value) if isinstance(value, (list, tuple)) else _layers(where, [value])[0]
+
+
+def _layers(where: str, values: Any, *, nested: bool = False) -> tuple[Layer, ...]:
+    given = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, dict)) else (values,)
+    if nested:
+        given = tuple(Sequential(v) if isinstance(v, (list, tuple)) else v for v in given)
+    wrong = next((v for v in given if not isinstance(v, Layer)), None)
+    if wrong is not None or not given:
+        hint = (
+            "write Dense(...), an instance, rather than Dense" if isinstance(wrong, type) else "pass a list of layers"
+        )
+        got = "an empty list" if not given else repr(wrong)
+        raise ConfigurationError(where, expected="one layer or more, such as [Dense(10)]", got=got, fix=hint)
+    return given

@@ -1,0 +1,44 @@
+"""A trained vector for each category."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gpunn import hyper
+from gpunn.frame import Buffer, Frame, Plan
+from gpunn.initializers import Gaussian
+from gpunn.layers.base import Layer
+from gpunn.parameters import Parameter
+from gpunn.types import Array, Shape
+
+
+@dataclass(frozen=True)
+class Embedding(Layer):
+    """Integer columns to rows of a table: a[i] = E[x[i]], dE[v] = Σ dA[i] over all i with x[i] = v.
+
+    Inputs of shape (columns,) give outputs of shape (columns, width); `Flatten()` puts them side by side.
+    """
+
+    categories: int
+    width: int
+    integer_input: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("categories", "width"):
+            object.__setattr__(self, name, hyper.whole(f"Embedding {name}", getattr(self, name)))
+
+    def plan(self, shape: Shape) -> Plan:
+        return Plan(
+            output=(*shape, self.width),
+            parameters={"E": Parameter((self.categories, self.width), Gaussian(1.0))},
+            buffers={"indices": Buffer(shape, "int64"), "A": (*shape, self.width)},
+        )
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        t.ops.copy(X, out=t.indices)
+        return t.ops.lookup(t.E, t.indices, out=t.A)
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        t.ops.lookup_gradient(dA, t.indices, out=t.dE)
+        return None

@@ -1,0 +1,39 @@
+"""Noise on the inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gpunn import hyper
+from gpunn.backends import formulas
+from gpunn.frame import Constant, Frame, Plan
+from gpunn.layers.base import Layer
+from gpunn.types import Array, Shape
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Layer):
+    """Adds normal noise of mean 0 and the given deviation while training; evaluation passes X through.
+
+    A = X + deviation ε,  dX = dA
+    """
+
+    deviation: float | tuple[float, ...] = 0.1
+    per_model: ClassVar[tuple[str, ...]] = ("deviation",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deviation", hyper.numbers("GaussianNoise deviation", self.deviation, low=0.0))
+
+    def plan(self, shape: Shape) -> Plan:
+        return Plan(output=shape, backward={"A": shape}, constants={"scale": Constant(self.deviation)})
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        if not t.training:
+            return X
+        t.ops.random_normal(t.key, t.step, out=t.A)
+        t.ops.elementwise(formulas.add_scaled, (X, t.A, t.scale), (t.A,))
+        return t.A
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        return dA if t.wants_dX else None

@@ -1,0 +1,160 @@
+"""Normalisation over the batch or over each row, with trained scale and shift and an activation of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+from gpunn import hyper
+from gpunn.backends import formulas
+from gpunn.backends.base import COLUMNS, ROWS
+from gpunn.frame import Buffer, Frame, Plan
+from gpunn.initializers import Constant, Zeros
+from gpunn.layers.activation import Nonlinearity, resolve
+from gpunn.layers.base import Layer, vector_width
+from gpunn.parameters import Parameter, State
+from gpunn.types import Array, Shape
+
+
+@dataclass(frozen=True)
+class Normalization(Layer):
+    """X̂ = (X - μ) / σ along an axis, Z = G X̂ + B, A = f(Z): what the three normalisations share.
+
+    dZ = dA * f'(Z),  dG = Σ dZ X̂,  dB = Σ dZ,  dX: see `Backend.normalize_gradient`
+    """
+
+    axis: ClassVar[int] = ROWS
+    center: ClassVar[bool] = True
+    shift: ClassVar[bool] = True  # whether there is a B
+    eps_outside: ClassVar[bool] = False
+
+    eps: float = 1e-5
+    activation: str | Nonlinearity | None = field(default=None, kw_only=True)
+    affine: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        object.__setattr__(self, "eps", hyper.number(f"{name} eps", self.eps, low=0.0, open_low=True))
+        hyper.choice(f"{name} affine", self.affine, (True, False))
+        resolve(self.activation, f"{name} activation")
+
+    @cached_property
+    def function(self) -> Nonlinearity | None:
+        return resolve(self.activation, f"{type(self).__name__} activation")
+
+    @property
+    def keeps_Z(self) -> bool:
+        return self.function is not None and not self.function.keeps_output
+
+    def plan(self, shape: Shape) -> Plan:
+        width = vector_width(self, shape)
+        column = Buffer((1, width), rows=False)
+        statistic = column if self.axis == COLUMNS else Buffer((1,))
+        parameters = {}
+        if self.affine:
+            parameters["G"] = Parameter((1, width), Constant(1.0), decay=False)
+            if self.shift:
+                parameters["B"] = Parameter((1, width), Zeros(), decay=False)
+        work = {f"d{name}": column for name in ("G", "B") if name not in parameters}
+        return Plan(
+            output=shape,
+            parameters=parameters,
+            buffers={"A": shape, "Xhat": shape, **({"Z": shape} if self.keeps_Z else {})}
+            | dict.fromkeys(("mean", "var", "scale"), statistic),
+            backward={"first": statistic, "second": statistic, **work},
+        )
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        Xhat = t.ops.normalize(
+            X, self.axis, self.center, self.eps, self.eps_outside, t.mean, t.var, t.scale, out=t.Xhat
+        )  # fmt: skip
+        return self.finish(t, Xhat)
+
+    def finish(self, t: Frame, Xhat: Array) -> Array:
+        """A = f(G X̂ + B)."""
+        G = t.G if self.affine else None
+        B = t.B if self.affine and self.shift else None
+        return t.ops.scale_shift(Xhat, G, B, self.function, out=t.A, Z=t.Z if self.keeps_Z else None)
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        dZ = t.ops.activation_gradient(dA, t.Z if self.keeps_Z else t.A, self.function, out=t.A)
+        return t.ops.normalize_gradient(
+            dZ, t.Xhat, t.G if self.affine else None, self.axis, self.center, self.eps, self.eps_outside,
+            t.var, t.scale, t.dG, t.dB, t.first, t.second, out=t.Xhat if t.wants_dX else None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerNorm(Normalization):
+    """Each row to mean 0 and deviation 1, then G X̂ + B."""
+
+
+@dataclass(frozen=True)
+class RMSNorm(Normalization):
+    """Each row divided by its root mean square, then G X̂."""
+
+    center = False
+    shift = False
+
+
+@dataclass(frozen=True)
+class BatchNorm(Normalization):
+    """Each column to mean 0 and deviation 1 over the batch, then G X̂ + B; running statistics when not training.
+
+    μ ← μ + momentum (batch mean - μ), and so the variance, unbiased. The usual form divides by √(σ² + ε); the lecture
+    notes' Definition 41 by σ + ε: eps_outside=True.
+    """
+
+    axis = COLUMNS
+    minimum_rows = 2
+
+    momentum: float = 0.1
+    eps_outside: bool = field(default=False, kw_only=True)  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "momentum", hyper.number("BatchNorm momentum", self.momentum, low=0.0, high=1.0))
+        hyper.choice("BatchNorm eps_outside", self.eps_outside, (True, False))
+
+    def plan(self, shape: Shape) -> Plan:
+        plan = super().plan(shape)
+        width = vector_width(self, shape)
+        column = Buffer((1, width), rows=False)
+        own = {name: buffer for name, buffer in plan.buffers.items() if name not in ("mean", "var", "scale")}
+        return Plan(
+            output=plan.output,
+            parameters=plan.parameters,
+            state={"mean": State((1, width)), "var": State((1, width), 1.0)},
+            buffers=own,
+            backward={**plan.backward, "batch_mean": column, "batch_var": column, "scale": column},
+        )
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        if not t.training:
+            t.ops.elementwise(formulas.standardize, (X, t.mean, t.var, self.eps, self.eps_outside), (t.Xhat,))
+            return self.finish(t, t.Xhat)
+        Xhat = t.ops.normalize(
+            X, COLUMNS, True, self.eps, self.eps_outside, t.batch_mean, t.batch_var, t.scale, out=t.Xhat
+        )  # fmt: skip
+        if t.track:
+            n = X.shape[-2]
+            t.ops.elementwise(formulas.blend, (t.mean, t.batch_mean, 1.0, self.momentum), (t.mean,))
+            t.ops.elementwise(formulas.blend, (t.var, t.batch_var, n / (n - 1), self.momentum), (t.var,))
+        return self.finish(t, Xhat)
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        dZ = t.ops.activation_gradient(dA, t.Z if self.keeps_Z else t.A, self.function, out=t.A)
+        G = t.G if self.affine else None
+        if t.training:
+            return t.ops.normalize_gradient(
+                dZ, t.Xhat, G, COLUMNS, True, self.eps, self.eps_outside, t.batch_var, t.scale, t.dG, t.dB,
+                t.first, t.second, out=t.Xhat if t.wants_dX else None,
+            )  # fmt: skip
+        t.ops.sum_product(dZ, t.Xhat, COLUMNS, out=t.dG)
+        t.ops.sum(dZ, COLUMNS, out=t.dB)
+        if not t.wants_dX:
+            return None
+        gain = 1.0 if G is None else G  # the running statistics are constants here: no sums over the batch
+        t.ops.elementwise(formulas.fixed_gradient, (dZ, gain, t.var, self.eps, self.eps_outside), (t.Xhat,))
+        return t.Xhat

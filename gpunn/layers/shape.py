@@ -1,0 +1,51 @@
+"""Layers that only look at their input in another shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gpunn import hyper
+from gpunn.errors import ShapeError
+from gpunn.frame import Frame, Plan
+from gpunn.layers.base import Layer
+from gpunn.types import Array, Shape
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """Each input as one vector."""
+
+    def target(self, shape: Shape) -> Shape:
+        return (math.prod(shape),)
+
+    def plan(self, shape: Shape) -> Plan:
+        return Plan(output=self.target(shape))
+
+    def forward(self, t: Frame, X: Array) -> Array:
+        return X.reshape(*X.shape[: X.ndim - len(t.shape)], *self.target(t.shape))
+
+    def backward(self, t: Frame, dA: Array) -> Array | None:
+        lead = dA.ndim - len(self.target(t.shape))
+        return dA.reshape(*dA.shape[:lead], *t.shape) if t.wants_dX else None
+
+
+@dataclass(frozen=True)
+class Reshape(Flatten):
+    """Each input in the given shape."""
+
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        given = self.shape if isinstance(self.shape, (tuple, list)) else (self.shape,)
+        object.__setattr__(self, "shape", tuple(hyper.whole("Reshape shape", extent) for extent in given))
+
+    def target(self, shape: Shape) -> Shape:
+        if math.prod(self.shape) != math.prod(shape):
+            raise ShapeError(
+                "Reshape",
+                expected=f"inputs of {math.prod(self.shape)} numbers for shape {self.shape}",
+                got=f"inputs of shape {shape}",
+                fix="make the two products equal",
+            )
+        return self.shape

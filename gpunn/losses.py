@@ -1,0 +1,216 @@
+"""Losses: a value for each model and the gradient with respect to the network's output, in one pass.
+
+reduction="mean" averages over examples and outputs for elementwise losses and over examples for the others;
+"sum" adds everything, as the lecture notes do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property
+from typing import Any, ClassVar
+
+from gpunn import hyper
+from gpunn.backends.elementwise import Formula, elementwise
+from gpunn.frame import Buffer, Frame, Plan
+from gpunn.types import Array, Shape
+from gpunn.value import Value
+
+
+@dataclass(frozen=True)
+class Loss(Value):
+    """`evaluate(t, A, y)` writes the loss to `t.value` and returns ∂L/∂A; the frame comes from `plan`."""
+
+    family: ClassVar[str] = "loss"
+    target: ClassVar[str] = "numbers"  # what y holds: "numbers", "probabilities" (0 to 1) or "classes"
+    link: ClassVar[str | None] = None  # the activation that turns the output into probabilities, if it is not one
+    decision: ClassVar[float] = 0.5  # above which a single output means "yes"
+    elementwise: ClassVar[bool] = True
+
+    reduction: str = field(default="mean", kw_only=True)
+
+    def __post_init__(self) -> None:
+        hyper.choice(f"{type(self).__name__} reduction", self.reduction, ("mean", "sum"))
+
+    def scale(self, rows: int, shape: Shape) -> float:
+        """What the sum of all terms is multiplied by."""
+        if self.reduction == "sum":
+            return 1.0
+        return 1.0 / (rows * math.prod(shape) if self.elementwise else rows)
+
+    def plan(self, shape: Shape) -> Plan:
+        return Plan(output=shape, buffers={"L": shape, "dA": shape, "value": Buffer((), rows=False)})
+
+    def evaluate(self, t: Frame, A: Array, y: Array, weight: Array | None = None) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} needs an evaluate method")
+
+
+@dataclass(frozen=True)
+class Elementwise(Loss):
+    """A loss of each output by itself: `formula(A, y, scale, *constants)` gives the term and its scaled derivative."""
+
+    formula: ClassVar[Formula]
+
+    @cached_property
+    def constants(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, f.name) for f in fields(self) if f.name != "reduction")
+
+    def evaluate(self, t: Frame, A: Array, y: Array, weight: Array | None = None) -> Array:
+        scale = self.scale(A.shape[A.ndim - len(t.shape) - 1], t.shape)
+        if weight is None:
+            t.ops.elementwise(self.formula, (A, y, scale, *self.constants), (t.L, t.dA))
+        else:
+            t.ops.elementwise(_weighted(self.formula), (weight, A, y, scale, *self.constants), (t.L, t.dA))
+        t.ops.total(_matrix(t.L, len(t.shape)), scale, out=t.value)
+        return t.dA
+
+
+@cache
+def _weighted(formula: Formula) -> Formula:
+    """The same terms times a weight for each row."""
+
+    def weighted(xp: Any, weight: Any, *arguments: Any) -> Any:
+        term, derivative = formula(xp, *arguments)
+        return weight * term, weight * derivative
+
+    weighted.__name__ = f"weighted_{formula.name}"
+    return Formula(weighted)
+
+
+def _matrix(L: Array, rank: int) -> Array:
+    """One row an example, whatever the shape of its terms."""
+    if rank == 1:
+        return L
+    lead = L.shape[: L.ndim - rank]
+    return L.reshape(*lead, math.prod(L.shape[len(lead) :]))
+
+
+@elementwise
+def squared_error(xp: Any, A: Any, y: Any, scale: Any) -> Any:
+    difference = A - y
+    return difference * difference, (2.0 * scale) * difference
+
+
+@dataclass(frozen=True)
+class SquaredError(Elementwise):
+    """(a - y)²."""
+
+    formula = squared_error
+
+
+@elementwise
+def absolute_error(xp: Any, A: Any, y: Any, scale: Any) -> Any:
+    difference = A - y
+    return xp.absolute(difference), scale * xp.sign(difference)
+
+
+@dataclass(frozen=True)
+class AbsoluteError(Elementwise):
+    """|a - y|; its derivative at 0 is 0."""
+
+    formula = absolute_error
+
+
+@elementwise
+def huber_error(xp: Any, A: Any, y: Any, scale: Any, delta: Any) -> Any:
+    difference = A - y
+    size = xp.absolute(difference)
+    inside = xp.minimum(size, delta)
+    return inside * (size - 0.5 * inside), scale * xp.minimum(xp.maximum(difference, -delta), delta)
+
+
+@dataclass(frozen=True)
+class Huber(Elementwise):
+    """½ (a - y)² up to |a - y| = δ, then δ (|a - y| - ½ δ)."""
+
+    delta: float = 1.0
+    formula = huber_error
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "delta", hyper.number("Huber delta", self.delta, low=0.0, open_low=True))
+
+
+TINY = 1e-37  # a float32 probability below this counts as this, so that y/p and log p stay finite
+
+
+@elementwise
+def binary_nll(xp: Any, A: Any, y: Any, scale: Any) -> Any:
+    p, q = xp.maximum(A, TINY), xp.maximum(1.0 - A, TINY)
+    return -(y * xp.log(p) + (1.0 - y) * xp.log(q)), scale * ((1.0 - y) / q - y / p)
+
+
+@dataclass(frozen=True)
+class NLL(Elementwise):
+    """-(y log a + (1 - y) log(1 - a)) on probabilities a, as in the notes' (6.44); (6.2) lacks the minus.
+
+    After a sigmoid the two are computed as `BinaryCrossEntropy` on its argument: the same gradient, finite anywhere.
+    """
+
+    target = "probabilities"
+    formula = binary_nll
+
+
+@elementwise
+def multiclass_nll(xp: Any, A: Any, y: Any, scale: Any) -> Any:
+    p = xp.maximum(A, TINY)
+    return -y * xp.log(p), -scale * y / p
+
+
+@dataclass(frozen=True)
+class NLLM(Elementwise):
+    """-Σ y log a on the probabilities of several classes; y holds classes, one-hot rows or probabilities.
+
+    After a softmax the two are computed as `CrossEntropy` on its argument: the same gradient, finite anywhere.
+    """
+
+    target = "one_hot"
+    elementwise = False
+    formula = multiclass_nll
+
+
+@elementwise
+def binary_cross_entropy(xp: Any, Z: Any, y: Any, scale: Any) -> Any:
+    small = xp.exp(-xp.absolute(Z))
+    probability = xp.where(Z >= 0.0, 1.0, small) / (1.0 + small)
+    return xp.maximum(Z, 0.0) - Z * y + xp.log1p(small), scale * (probability - y)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Elementwise):
+    """-(y log σ(z) + (1 - y) log(1 - σ(z))) on logits z: max(z, 0) - z y + log(1 + e^-|z|)."""
+
+    target = "probabilities"
+    link = "sigmoid"
+    decision = 0.0
+    formula = binary_cross_entropy
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """-Σ y log softmax(z) on logits z; y holds integer classes, one-hot rows or probabilities.
+
+    `smoothing` s replaces y by (1 - s) y + s / classes.
+    """
+
+    target = "classes"
+    link = "softmax"
+    elementwise = False
+
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(
+            self, "smoothing", hyper.number("CrossEntropy smoothing", self.smoothing, low=0.0, high=1.0)
+        )  # fmt: skip
+
+    def plan(self, shape: Shape) -> Plan:
+        return Plan(output=shape, buffers={"L": (1,), "dA": shape, "value": Buffer((), rows=False)})
+
+    def evaluate(self, t: Frame, A: Array, y: Array, weight: Array | None = None) -> Array:
+        scale = self.scale(A.shape[-2], t.shape)
+        t.ops.softmax_cross_entropy(A, y, self.smoothing, weight, scale, loss=t.L, dZ=t.dA)
+        t.ops.total(t.L, scale, out=t.value)
+        return t.dA

@@ -1,0 +1,132 @@
+"""One vector of parameters, one of gradients, one of state, with named views into them."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends.base import Backend
+from gpunn.errors import ShapeError
+from gpunn.initializers import Initializer, Zeros
+from gpunn.randomness import Purpose, stream_key
+from gpunn.types import Array, Shape
+
+ZEROS = Zeros()
+ALIGNMENT = 256  # bytes: every view can be read in the widest vectors of a CPU and a GPU
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a layer declares: a shape of two axes, how it starts, and whether weight decay applies to it."""
+
+    shape: Shape
+    initializer: Initializer = ZEROS
+    decay: bool = True
+
+
+@dataclass(frozen=True)
+class State:
+    """A value that training writes but no optimizer touches, such as a running mean."""
+
+    shape: Shape
+    value: float = 0.0
+
+
+class ParameterStore:
+    """`values`, `gradients` of shape (P,) or (K, P) and `state` likewise; `[name]` is a writable view.
+
+    Decaying parameters come first, so that weight decay is the slice `[:decaying]`. Between views there may be
+    padding up to the alignment; it is 0 and has gradient 0.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        state: Mapping[str, State],
+        ops: Backend,
+        dtype: Any,
+        seeds: tuple[int, ...],
+        models: int | None,
+    ) -> None:
+        self.ops, self.dtype, self.seeds, self.models = ops, np.dtype(dtype), seeds, models
+        self.parameters, self.state_values = dict(parameters), dict(state)
+        ordered = sorted(parameters, key=lambda name: not parameters[name].decay)  # stable: layer order within
+        places, size = _places({name: parameters[name].shape for name in ordered}, self.dtype.itemsize)
+        last = [name for name in ordered if parameters[name].decay][-1:]
+        self.decaying = places[last[0]].stop if last else 0
+        self.values, self.gradients = self._buffer(size), self._buffer(size)
+        state_places, state_size = _places({name: s.shape for name, s in state.items()}, self.dtype.itemsize)
+        self.state = self._buffer(state_size)
+        self.views = {name: self._view(self.values, places[name], parameters[name].shape) for name in parameters}
+        self.gradient_views = {
+            name: self._view(self.gradients, places[name], parameters[name].shape) for name in parameters
+        }
+        self.state_views = {name: self._view(self.state, state_places[name], s.shape) for name, s in state.items()}
+        self.reset()
+
+    @property
+    def count(self) -> int:
+        """Parameters of one model, padding not counted."""
+        return sum(math.prod(parameter.shape) for parameter in self.parameters.values())
+
+    def reset(self) -> None:
+        """Draw initial values and clear the state."""
+        for name, parameter in self.parameters.items():
+            self.set(name, self._initial(name, parameter))
+        for name, state in self.state_values.items():
+            self.state_views[name][...] = state.value
+
+    def set(self, name: str, value: Any) -> None:
+        """Write one parameter or state from a NumPy array."""
+        view = self.views[name] if name in self.views else self.state_views[name]
+        self.ops.copy(self.ops.from_host(np.asarray(value), self.dtype), out=view)
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Write every parameter and state. Nothing is written unless all names and shapes are right."""
+        views = {**self.views, **self.state_views}
+        problems = [f"missing {name}" for name in views if name not in values]
+        problems += [f"unexpected {name}" for name in values if name not in views]
+        problems += [
+            f"{name} of shape {np.shape(values[name])} instead of {tuple(view.shape)}"
+            for name, view in views.items()
+            if name in values and np.shape(values[name]) != tuple(view.shape)
+        ]
+        if problems:
+            raise ShapeError(
+                "parameters",
+                expected=f"the {len(views)} arrays {', '.join(views)}",
+                got="; ".join(problems),
+                fix="load them into a network of the same architecture",
+            )
+        for name in views:
+            self.set(name, values[name])
+
+    def _initial(self, name: str, parameter: Parameter) -> Array:
+        number = zlib.crc32(name.encode())
+        drawn = {
+            seed: parameter.initializer.values(stream_key(seed, Purpose.INITIAL, number), parameter.shape)
+            for seed in set(self.seeds)
+        }
+        return drawn[self.seeds[0]] if self.models is None else np.stack([drawn[seed] for seed in self.seeds])
+
+    def _buffer(self, size: int) -> Array:
+        return self.ops.zeros((size,) if self.models is None else (self.models, size), self.dtype)
+
+    def _view(self, buffer: Array, place: slice, shape: Shape) -> Array:
+        return buffer[..., place].reshape(*buffer.shape[:-1], *shape)
+
+
+def _places(shapes: Mapping[str, Shape], itemsize: int) -> tuple[dict[str, slice], int]:
+    """Where each array stands in a flat buffer, and the buffer's length, both in elements."""
+    step = ALIGNMENT // itemsize
+    places, start = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        places[name] = slice(start, start + size)
+        start += -(-size // step) * step
+    return places, start

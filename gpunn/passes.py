@@ -1,0 +1,107 @@
+"""A pass: a network planned for one loss and batch size, with every buffer that forward and backward need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpunn.errors import ConfigurationError, DataError
+from gpunn.frame import Frame, Planned, Setting, plan_layer
+from gpunn.layers.activation import Nonlinearity, Sigmoid, Softmax, resolve
+from gpunn.layers.base import Layer
+from gpunn.layers.composite import Sequential
+from gpunn.layers.dense import Dense
+from gpunn.layers.normalization import Normalization
+from gpunn.losses import NLL, NLLM, BinaryCrossEntropy, CrossEntropy, Loss
+from gpunn.types import Array, Shape
+
+# A probability loss, the activation that makes its probabilities, and the loss that does both from logits.
+FUSED: dict[type[Loss], tuple[type[Layer], type[Loss]]] = {
+    NLLM: (Softmax, CrossEntropy),
+    NLL: (Sigmoid, BinaryCrossEntropy),
+}
+
+
+def fuse(network: Layer, loss: Loss) -> tuple[Layer, Loss]:
+    """Recognise softmax + NLLM and sigmoid + NLL at the end of a network and compute both from the logits.
+
+    This is ∂L/∂Z taken directly, without ∂L/∂A and ∂A/∂Z: the same gradient, finite at any logits.
+    """
+    if type(loss) not in FUSED:
+        return network, loss
+    activation, on_logits = FUSED[type(loss)]
+    stripped = _without(network, activation)
+    return (network, loss) if stripped is None else (stripped, on_logits(reduction=loss.reduction))
+
+
+def _without(layer: Layer, activation: type[Layer]) -> Layer | None:
+    """The layer less the activation it ends in; None where it ends otherwise."""
+    if isinstance(layer, Sequential):
+        *first, last = layer.layers
+        if first and isinstance(getattr(last, "resolved", last), activation):
+            return Sequential(tuple(first))
+        stripped = _without(last, activation)
+        return None if stripped is None else Sequential((*first, stripped))
+    if isinstance(layer, (Dense, Normalization)) and isinstance(layer.function, activation):
+        return replace(layer, activation=None)
+    return None
+
+
+class Pass:
+    """Forward, loss and backward for batches of one size."""
+
+    def __init__(self, network: Layer, shape: Shape, loss: Loss | None, setting: Setting) -> None:
+        self.ops = setting.ops
+        self.loss: Loss | None = None
+        self.fused: Nonlinearity | None = None  # the last activation, where the loss has taken it over
+        self.network = network
+        if loss is not None:
+            self.network, self.loss = fuse(network, loss)
+            if self.network is not network:
+                self.fused = resolve(self.loss.link, "link")
+        self.planned = plan_layer(self.network, shape)
+        check_rows(self.planned, setting)
+        self.frame = Frame(setting, self.planned, wants_dX=False)
+        check_indices(self.planned, self.frame)
+        if self.loss is not None:
+            output = self.planned.plan.output
+            leaf = Planned(self.network, "loss", output, self.loss.plan(output), {})
+            self.loss_frame = Frame(setting, leaf, wants_dX=False)
+
+    def forward(self, X: Array) -> Array:
+        """The last layer's output; of a network whose last activation the loss took over, the logits."""
+        return self.network.forward(self.frame, X)
+
+    def value(self, A: Array, y: Array, weight: Array | None = None) -> Array:
+        """The loss of outputs A for each model, still on the device; its gradient waits for `backward`."""
+        assert self.loss is not None
+        self.dA = self.loss.evaluate(self.loss_frame, A, y, weight)
+        return self.loss_frame.value
+
+    def backward(self) -> None:
+        """All gradients, from the loss that `value` took last."""
+        self.network.backward(self.frame, self.dA)
+
+
+def check_rows(planned: Planned, setting: Setting) -> None:
+    """Refuse a training batch that is too small for some layer."""
+    for node in planned.walk():
+        if setting.training and setting.rows < node.layer.minimum_rows:
+            raise DataError(
+                f"layers.{node.path} {type(node.layer).__name__}",
+                expected=f"a training batch of at least {node.layer.minimum_rows} examples",
+                got=f"{setting.rows}",
+                fix="use a larger batch, or LayerNorm or RMSNorm, which do not look across the batch",
+            )
+
+
+def check_indices(planned: Planned, frame: Frame) -> None:
+    """Refuse indices that come out of trained layers: no gradient can pass through them."""
+    if not planned.children and planned.layer.integer_input and frame.wants_dX:
+        raise ConfigurationError(
+            f"layers.{planned.path} {type(planned.layer).__name__}",
+            expected="indices from the data",
+            got="the output of a layer with parameters",
+            fix="put it first",
+        )
+    for name, child in planned.children.items():
+        check_indices(child, frame.children[name])
