@@ -1,0 +1,69 @@
+"""README.md: its examples run, and its commands are those of the automatic checks."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMANDS = {"install": 'python -m pip install -e ".[test]"', "test": "python -m pytest"}
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) < 120
+
+
+def test_every_block_has_a_known_language() -> None:
+    """So that no example escapes the test below by another name."""
+    assert {language for language, _ in BLOCK.findall(README)} == {"bash", "python"}
+    assert len(re.findall("^```", README, re.MULTILINE)) == 2 * len(BLOCK.findall(README))
+
+
+def test_every_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = [text for language, text in BLOCK.findall(README) if language == "python"]
+    assert len(blocks) == 3
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    for number, text in enumerate(blocks):
+        exec(compile(text, f"README.md, python block {number + 1}", "exec"), namespace)
+    assert 0.0 < namespace["loss"] < 0.2  # ln 3 is what guessing gives
+    accuracy = np.mean(namespace["net"].predict(namespace["X"]).argmax(axis=1) == namespace["y"])
+    assert accuracy > 0.95
+    assert "LayerNorm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_stands_behind_its_marker(name: str) -> None:
+    assert f"<!-- ci: {name} -->\n```bash\n{COMMANDS[name]}\n```\n" in README
+
+
+def test_the_checks_run_the_commands_of_the_readme() -> None:
+    run = subprocess.run(
+        ["bash", ".ci/run", "commands"], cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    install, test, *oracles = run.stdout.splitlines()
+    assert {"install": install, "test": test} == COMMANDS
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    declared = {requirement.replace("[ctk]", "") for name in ("peers", "cuda13") for requirement in extras[name]}
+    # NVRTC is a part of the toolkit that [ctk] names; the checks install it alone.
+    assert {requirement for requirement in oracles if not requirement.startswith("nvidia-cuda-nvrtc")} <= declared
+
+
+def test_the_checks_follow_the_readme(tmp_path: Path) -> None:
+    """They have no copy of the commands: in a tree with another README they take the other commands."""
+    (tmp_path / ".ci").mkdir()
+    script = tmp_path / ".ci" / "run"
+    script.write_bytes((ROOT / ".ci" / "run").read_bytes())
+    readme = tmp_path / "README.md"
+    readme.write_text(README.replace(COMMANDS["test"], "python -m another"), encoding="utf-8")
+    run = subprocess.run(["bash", script, "commands"], cwd="/", capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[1] == "python -m another"
+    readme.write_text(README.replace("<!-- ci: test -->", ""), encoding="utf-8")
+    run = subprocess.run(["bash", script, "commands"], cwd="/", capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "README.md has no command after <!-- ci: test -->" in run.stderr
