@@ -90,11 +90,15 @@ class CudaReductions(Launcher):
     # Rows
 
     def _rows(self, file: str, name: str, inputs: tuple[Array, ...], out: Array) -> Array:
+        target = out
+        if out.ndim > 3 and all(X.shape == out.shape and X.flags.c_contiguous for X in (*inputs, out)):
+            inputs = tuple(X.reshape(-1, X.shape[-1]) for X in inputs)  # no row looks at another
+            out = out.reshape(-1, out.shape[-1])
         models, (rows, columns), dtype = models_of(out), out.shape[-2:], out.dtype
         arrays = [operand(X, models, rows, columns, dtype) for X in inputs]
         arrays.append(result(out, models, rows, columns, dtype))
         self.launch(file, name, float_types(dtype), (row_blocks(rows), models), *arrays, rows, columns)
-        return out
+        return target
 
     @plain_where_irregular
     def softmax(self, Z: Array, out: Array) -> Array:

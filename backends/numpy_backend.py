@@ -33,6 +33,8 @@ class NumpyBackend(Backend):
         self._tiles.run(formula, inputs, outputs)
 
     def matmul(self, A: Array, B: Array, out: Array) -> Array:
+        if A.ndim == 2 and B.ndim == 2 and out.flags.c_contiguous:
+            return np.dot(A, B, out)  # the same BLAS call as matmul's, with less around it
         return np.matmul(A, B, out)
 
     # Reductions
@@ -107,18 +109,17 @@ class NumpyBackend(Backend):
             return super().softmax_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
         if smoothing or target.dtype.kind == "f":
             return self._soft_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
-        column = self._pool.array("column", loss.shape, loss.dtype)
+        column, logarithm = self._pool.array("columns", (2, *loss.shape), loss.dtype)
         flat, places = dZ.reshape(-1), self._places(target, dZ.shape)
         self._shifted(Z, column, dZ)
         flat.take(places, None, loss[..., 0], "clip")
         np.exp(dZ, dZ)
         np.add.reduce(dZ, axis=-1, out=column, keepdims=True)
-        np.divide(column, scale, column)  # the gradient comes out scaled at no cost
-        np.divide(dZ, column, dZ)
+        np.log(column, logarithm)
+        np.divide(scale, column, column)  # the gradient comes out scaled at no cost
+        np.multiply(dZ, column, dZ)
         flat[places] -= scale
-        np.multiply(column, scale, column)
-        np.log(column, column)
-        np.subtract(column, loss, loss)
+        np.subtract(logarithm, loss, loss)
         return self._weighted(weight, loss, dZ)
 
     def _soft_cross_entropy(
@@ -162,8 +163,8 @@ class NumpyBackend(Backend):
 
     def _places(self, classes: Array, shape: Shape) -> Array:
         """Where each row's class stands in the flattened matrix."""
-        starts = self._pool.starts(shape)
-        return np.add(starts, classes, self._pool.array("places", starts.shape, np.int64))
+        starts, places = self._pool.starts(shape)
+        return np.add(starts, classes, places)
 
     def _row_means(self, dZ: Array, Xhat: Array, G: Array | None, first: Array, second: Array) -> None:
         g = dZ if G is None else np.multiply(dZ, G, self._pool.array("rows", dZ.shape, dZ.dtype))
@@ -200,7 +201,7 @@ class NumpyBackend(Backend):
             rows = indices[k] if indices.ndim == d.ndim - 1 else indices
             places = self._pool.array("places", (*rows.shape, width), np.int64)
             np.multiply(rows[..., None], width, out=places)
-            np.add(places, self._pool.starts((width, 1)), out=places)  # 0, 1, ..., width - 1
+            np.add(places, self._pool.starts((width, 1))[0], out=places)  # 0, 1, ..., width - 1
             np.add.at(out[k].reshape(-1), places.reshape(-1), d[k].reshape(-1))
         return out
 
@@ -269,7 +270,7 @@ class _Pool(threading.local):
 
     def __init__(self) -> None:
         self._flat: dict[tuple[str, Any], Array] = {}
-        self._starts: dict[Shape, Array] = {}
+        self._starts: dict[Shape, tuple[Array, Array]] = {}
 
     def array(self, name: str, shape: Shape, dtype: Any) -> Array:
         size = math.prod(shape)
@@ -278,12 +279,13 @@ class _Pool(threading.local):
             flat = self._flat[name, dtype] = np.empty(size, dtype)
         return flat[:size].reshape(shape)
 
-    def starts(self, shape: Shape) -> Array:
-        """The flat index of each row's first element, in the shape of the rows."""
+    def starts(self, shape: Shape) -> tuple[Array, Array]:
+        """The flat index of each row's first element, in the shape of the rows; and room for as many others."""
         starts = self._starts.get(shape)
         if starts is None:
             if len(self._starts) > 64:
                 self._starts.clear()
             rows = math.prod(shape[:-1])
-            starts = self._starts[shape] = (np.arange(rows, dtype=np.int64) * shape[-1]).reshape(shape[:-1])
+            first = (np.arange(rows, dtype=np.int64) * shape[-1]).reshape(shape[:-1])
+            starts = self._starts[shape] = first, np.empty_like(first)
         return starts
