@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.frame import Frame, Planned, Setting, plan_layer
-from gpunn.layers.activation import Nonlinearity, Sigmoid, Softmax, resolve
+from gpunn.layers.activation import Identity, Nonlinearity, Sigmoid, Softmax, resolve
 from gpunn.layers.base import Layer
 from gpunn.layers.composite import Sequential
 from gpunn.layers.dense import Dense
@@ -37,8 +37,8 @@ def _without(layer: Layer, activation: type[Layer]) -> Layer | None:
     """The layer less the activation it ends in; None where it ends otherwise."""
     if isinstance(layer, Sequential):
         *first, last = layer.layers
-        if first and isinstance(getattr(last, "resolved", last), activation):
-            return Sequential(tuple(first))
+        if isinstance(getattr(last, "resolved", last), activation):
+            return Sequential(tuple(first) or (Identity(),))
         stripped = _without(last, activation)
         return None if stripped is None else Sequential((*first, stripped))
     if isinstance(layer, (Dense, Normalization)) and isinstance(layer.function, activation):

@@ -84,7 +84,8 @@ def test_a_captured_step_replays_with_the_current_values(strict: Any, name: str,
         ([gn.Dense(1, "sigmoid")], gn.SquaredError(), None),
         ([gn.Dense(3, "softmax"), gn.Dropout(0.1)], gn.NLLM(), None),
         ([gn.Dense(3, "sigmoid")], gn.NLLM(), None),
-        ([gn.Softmax()], gn.NLLM(), None),
+        ([gn.Softmax()], gn.NLLM(), gn.CrossEntropy()),
+        ([gn.Dense(3), gn.Sequential([gn.Softmax()])], gn.NLLM(), gn.CrossEntropy()),
     ],
 )
 def test_what_is_fused_with_the_loss(ending: Any, loss: Any, fused: Any) -> None:

@@ -7,10 +7,10 @@ from functools import cached_property
 
 from gpunn import hyper
 from gpunn.frame import Frame, Plan
-from gpunn.initializers import Initializer, Zeros, for_activation
+from gpunn.initializers import Initializer, for_activation
 from gpunn.layers.activation import Nonlinearity, resolve
 from gpunn.layers.base import Layer, vector_width
-from gpunn.parameters import Parameter
+from gpunn.parameters import ZEROS, Parameter
 from gpunn.types import Array, Shape
 
 
@@ -25,7 +25,8 @@ class Dense(Layer):
     units: int
     activation: str | Nonlinearity | None = None
     bias: bool = field(default=True, kw_only=True)
-    initializer: Initializer | None = field(default=None, kw_only=True)
+    initializer: Initializer | None = field(default=None, kw_only=True)  # of W; None: what suits the activation
+    bias_initializer: Initializer = field(default=ZEROS, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", hyper.whole("Dense units", self.units))
@@ -41,7 +42,7 @@ class Dense(Layer):
         start = self.initializer or for_activation(self.function.name if self.function else None)
         parameters = {"W": Parameter((features, self.units), start)}
         if self.bias:
-            parameters["b"] = Parameter((1, self.units), Zeros(), decay=False)
+            parameters["b"] = Parameter((1, self.units), self.bias_initializer, decay=False)
         buffers = {"A": (self.units,)}
         if self.function and not self.function.keeps_output:
             buffers["Z"] = (self.units,)
