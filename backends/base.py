@@ -7,6 +7,8 @@ Where an argument may be updated in place, pass the same array object as input a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,6 +96,14 @@ class Backend:
     def all_finite(self, array: Array) -> bool:
         """Whether there is no NaN or infinity; waits for the device."""
         return bool(self.xp.isfinite(array).all())
+
+    def program(self, step: Callable[[], None]) -> Callable[[], None]:
+        """The same step, in whatever form runs again and again at the least cost."""
+        return step
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Within it, arithmetic that leaves the finite numbers gives no warning: training watches the loss itself."""
+        return np.errstate(all="ignore")
 
     # Elementwise formulas and products
 

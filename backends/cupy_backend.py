@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
 import numpy as np
 
+from gpunn.backends.base import Backend
 from gpunn.backends.cuda_elementwise import CudaFormulas
 from gpunn.backends.cuda_indexing import CudaIndexing, CudaRandom
 from gpunn.backends.cuda_reductions import CudaReductions
@@ -111,3 +113,23 @@ class CupyBackend(CudaReductions, CudaIndexing, CudaRandom):
             for k in range(out.shape[0]):
                 self.xp.matmul(*(X[k % X.shape[0]] if X.ndim == 3 else X for X in (A, B)), out=out[k])
         return out
+
+
+def _on_the_device(operation: Any) -> Any:
+    """Refuse NumPy arrays before anything is computed: a kernel would take one element for a number or an address."""
+
+    @functools.wraps(operation)
+    def call(self: CupyBackend, *arguments: Any, **options: Any) -> Any:
+        for argument in (*arguments, *options.values()):
+            for part in argument if type(argument) is tuple else (argument,):
+                if isinstance(part, np.ndarray):
+                    self.require(operation.__name__, part)
+        return operation(self, *arguments, **options)
+
+    return call
+
+
+FROM_HOST = ("empty", "zeros", "from_host", "owns", "require")  # what may be handed NumPy arrays
+for _name in dir(Backend):
+    if not _name.startswith("_") and callable(getattr(Backend, _name)) and _name not in FROM_HOST:
+        setattr(CupyBackend, _name, _on_the_device(getattr(CupyBackend, _name)))

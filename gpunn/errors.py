@@ -37,3 +37,11 @@ class ArrayTypeError(GpunnError, TypeError):
 
 class DeviceError(GpunnError, RuntimeError):
     """The device that was asked for cannot be used."""
+
+
+class MissingExtraError(GpunnError, ImportError):
+    """Something that needs a library which gpunn installs only on request."""
+
+
+class CheckpointError(GpunnError, ValueError):
+    """A file that cannot be written, or is not the checkpoint it should be."""

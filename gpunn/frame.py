@@ -93,7 +93,9 @@ def plan_layer(layer: Layer, shape: Shape, path: str = "") -> Planned:
     try:
         plan = layer.plan(shape)
     except GpunnError as error:
-        where = f"layers.{path} {error.where}" if path and not error.where.startswith("layers.") else error.where
+        inside = error.where.removeprefix("layers.")  # a child of this layer knows its place in this layer only
+        joint = "" if not path else f"layers.{path} " if inside == error.where else f"layers.{path}."
+        where = joint + inside if path else error.where
         raise type(error)(where, expected=error.expected, got=error.got, fix=error.fix) from None
     prefix = f"{path}." if path else ""
     children = {

@@ -24,8 +24,9 @@ def number(
 ) -> float:
     """A finite real number in an interval; infinity and NaN are refused whatever the interval."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    fits = real and -LARGEST <= value <= LARGEST and low <= value <= high
-    if not fits or (open_low and value == low) or (open_high and value == high):
+    plain = value.item() if isinstance(value, np.generic) else value  # NumPy would compare in the type of `value`
+    fits = real and -LARGEST <= plain <= LARGEST and low <= plain <= high
+    if not fits or (open_low and plain == low) or (open_high and plain == high):
         if low == -math.inf and high == math.inf:
             expected = "a finite number"
         else:

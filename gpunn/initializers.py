@@ -19,7 +19,7 @@ from gpunn.value import Value
 _host = Backend()
 
 
-class Initializer(Value):
+class Initializer(Value, abstract=True):
     """Base: `values(key, shape)` gives the start of one parameter from its own random stream."""
 
     family: ClassVar[str] = "initializer"

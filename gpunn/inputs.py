@@ -10,6 +10,7 @@ import numpy as np
 
 from gpunn.backends.base import Backend
 from gpunn.errors import ArrayTypeError, DataError, ShapeError
+from gpunn.frame import Planned
 from gpunn.layers.embedding import Embedding
 from gpunn.losses import Loss
 from gpunn.types import Array, Shape
@@ -63,15 +64,10 @@ def _from_host(where: str, value: Any) -> np.ndarray[Any, Any]:
     return array if native else array.astype(array.dtype.newbyteorder("="))
 
 
-def check_inputs(
-    array: Array,
-    shape: Shape,
-    ops: Backend,
-    models: int | None,
-    embeddings: tuple[tuple[str, Embedding], ...] = (),
-    dtype: Any = np.float64,
-) -> None:
-    """X must be (n, *shape), or (K, n, *shape) with inputs of each model's own, finite, and in the range of `dtype`."""
+def check_inputs(array: Array, planned: Planned, ops: Backend, models: int | None, dtype: Any = np.float64) -> None:
+    """X must be (n, *shape), or (K, n, *shape) with inputs of each model's own, finite, and in the range of `dtype`;
+    where it is looked up in tables, it must hold their row numbers."""
+    shape = planned.shape
     ranks = (len(shape) + 1,) if models is None else (len(shape) + 1, len(shape) + 2)
     own = array.ndim == len(shape) + 2 and models is not None
     if array.ndim not in ranks or array.shape[array.ndim - len(shape) :] != shape or (own and array.shape[0] != models):
@@ -81,8 +77,9 @@ def check_inputs(
     if array.shape[array.ndim - len(shape) - 1] == 0:
         raise DataError("X", expected="at least one example", got=f"shape {array.shape}", fix="pass a batch")
     _check_numbers("X", array, ops, dtype)
-    for path, layer in embeddings:
-        _check_indices(path, layer, array, ops)
+    for node in planned.walk():
+        if isinstance(node.layer, Embedding):
+            _check_indices(node.path, node.layer, array, ops)
 
 
 def _wanted_inputs(shape: Shape, models: int | None) -> str:

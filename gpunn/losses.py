@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 
 from gpunn import hyper
 from gpunn.backends.elementwise import Formula, elementwise
+from gpunn.errors import ConfigurationError
 from gpunn.frame import Buffer, Frame, Plan
 from gpunn.types import Array, Shape
 from gpunn.value import Value
 
 
 @dataclass(frozen=True)
-class Loss(Value):
+class Loss(Value, abstract=True):
     """`evaluate(t, A, y)` writes the loss to `t.value` and returns ∂L/∂A; the frame comes from `plan`."""
 
     family: ClassVar[str] = "loss"
@@ -46,8 +47,20 @@ class Loss(Value):
         raise NotImplementedError(f"{type(self).__name__} needs an evaluate method")
 
 
+def checked_loss(where: str, loss: Any) -> Loss:
+    """The loss itself; refuses whatever is none."""
+    if not isinstance(loss, Loss):
+        raise ConfigurationError(
+            where,
+            expected="a loss such as gn.CrossEntropy()",
+            got=repr(loss),
+            fix="make one, with its parentheses" if isinstance(loss, type) else "pass one of gpunn's losses",
+        )
+    return loss
+
+
 @dataclass(frozen=True)
-class Elementwise(Loss):
+class Elementwise(Loss, abstract=True):
     """A loss of each output by itself: `formula(A, y, scale, *constants)` gives the term and its scaled derivative."""
 
     formula: ClassVar[Formula]

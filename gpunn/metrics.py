@@ -18,6 +18,7 @@ class Metric:
     """`rows(ops, A, y, decision, out)` writes the score of each example to `out` (..., n, 1)."""
 
     named: ClassVar[dict[str, Metric]] = {}
+    needs_targets: ClassVar[bool] = False  # whether `finish` looks at the whole set's target
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -66,6 +67,7 @@ class R2(Metric):
     """1 - Σ (a - y)² / Σ (y - mean y)², over all outputs together; 0 for a constant target that is missed."""
 
     name = "r2"
+    needs_targets = True
 
     def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
         row_error(ops, self.name, A, y, 2, out)

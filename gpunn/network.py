@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 
 from gpunn import metrics as scores
-from gpunn.backends import get_backend
+from gpunn.backends import formulas, get_backend
 from gpunn.backends.base import Backend
-from gpunn.errors import ConfigurationError
+from gpunn.errors import ConfigurationError, GpunnError, ShapeError
 from gpunn.frame import Planned, Setting, bytes_needed, plan_layer
-from gpunn.hyper import choice, whole
+from gpunn.hyper import choice, number, whole
 from gpunn.inputs import as_array, check_inputs, checked_targets, to_device
 from gpunn.layers.activation import resolve
 from gpunn.layers.base import Layer, walk
 from gpunn.layers.composite import Sequential
-from gpunn.layers.embedding import Embedding
-from gpunn.losses import Loss
+from gpunn.losses import Loss, checked_loss
 from gpunn.parameters import ParameterStore
-from gpunn.passes import Pass
+from gpunn.passes import Pass, check_indices
 from gpunn.randomness import check_seeds
 from gpunn.summary import summary_table
+from gpunn.training.batches import examples
+from gpunn.training.evaluation import Evaluator
 from gpunn.types import Array, Shape
 from gpunn.value import from_json, to_json
 
@@ -34,7 +35,10 @@ KEPT_PASSES = 4
 
 
 class Network:
-    """Layers, one vector of parameters, and a device; `models=K` makes it K networks of one architecture."""
+    """Layers, one vector of parameters, and a device; `models=K` makes it K networks of one architecture.
+
+    Inputs are multiplied by `scale` as they are cast to `dtype`: 1/255 lets images stay bytes until then.
+    """
 
     def __init__(
         self,
@@ -45,12 +49,15 @@ class Network:
         dtype: str = "float32",
         models: int | None = None,
         seed: int | Sequence[int] = 0,
+        scale: float = 1.0,
     ) -> None:
         self.network = layers if isinstance(layers, Sequential) else Sequential(layers)
         self.ops = device if isinstance(device, Backend) else get_backend(device)
         self.dtype = self._checked_dtype(dtype)
         self.models = None if models is None else whole("Network models", models)
         self.seeds = check_seeds(seed, self.models)
+        self.scale = number("Network scale", scale)
+        self.reads_indices = self.network.integer_input  # then X stays whole numbers, neither cast nor scaled
         self.loss: Loss | None = None
         self._inputs: Shape | None = None
         self._passes: OrderedDict[tuple[Any, ...], Pass] = OrderedDict()
@@ -87,12 +94,12 @@ class Network:
 
     def _build(self, inputs: Shape) -> None:
         planned = plan_layer(self.network, inputs)
+        check_indices(planned)
         self.store = ParameterStore(
             planned.parameters, planned.state, self.ops, self.dtype, self.seeds, self.models
         )  # fmt: skip
         self.planned, self._inputs = planned, inputs
         self.step = self.ops.zeros((1,), np.uint64)
-        self._embeddings = tuple((n.path, n.layer) for n in planned.walk() if isinstance(n.layer, Embedding))
 
     def _built(self) -> Planned:
         if self._inputs is None:
@@ -104,18 +111,25 @@ class Network:
             )
         return self.planned
 
-    def _checked(self, X: Any) -> Array:
+    def checked_inputs(self, X: Any) -> Array:
         """X checked against the network, which takes its input shape from the first X if it has none."""
         array = as_array("X", X, self.ops)
+        shape = tuple(array.shape[1:]) or (1,) if self._inputs is None else self._inputs
+        if 0 in shape:
+            raise ShapeError("X", expected="at least one column", got=f"{array.shape}", fix="pass data")
+        planned = plan_layer(self.network, shape) if self._inputs is None else self.planned
+        check_inputs(array, planned, self.ops, self.models if self._inputs else None, self.dtype)
         if self._inputs is None:
-            self._build(tuple(array.shape[1:]) or (1,))
-        assert self._inputs is not None
-        check_inputs(array, self._inputs, self.ops, self.models, self._embeddings)
+            self._build(shape)
         return array
 
     def _on_device(self, X: Array) -> Array:
-        whole_numbers = bool(self._embeddings) and X.dtype.kind in "iub"
-        return to_device(X, self.ops, np.int64 if whole_numbers else self.dtype)
+        array = to_device(X, self.ops, np.int64 if self.reads_indices else self.dtype)
+        if self.scale == 1.0:
+            return array
+        scaled = self.ops.empty(array.shape, self.dtype)
+        self.ops.elementwise(formulas.multiply, (array, self.scale), (scaled,))
+        return scaled
 
     def compile(
         self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
@@ -132,6 +146,11 @@ class Network:
         return self._passes[key]
 
     # Parameters
+
+    @property
+    def lead(self) -> Shape:
+        """What stands before the rows in the shape of an activation: nothing, or (K,)."""
+        return () if self.models is None else (self.models,)
 
     @property
     def inputs(self) -> Shape:
@@ -175,7 +194,8 @@ class Network:
     def member(self, k: int) -> Network:
         """Model k of a population as a network of its own, with a copy of its parameters and state."""
         planned = self._built()
-        if self.models is None or not -self.models <= k < self.models:
+        whole_number = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+        if self.models is None or not whole_number or not -self.models <= k < self.models:
             raise ConfigurationError(
                 "Network.member",
                 expected=f"an index below {self.models}" if self.models else "a population",
@@ -184,7 +204,12 @@ class Network:
             )
         k %= self.models
         single = Network(
-            self.network.of_model(k).layers, planned.shape, device=self.ops, dtype=self.dtype.name, seed=self.seeds[k]
+            self.network.of_model(k).layers,
+            planned.shape,
+            device=self.ops,
+            dtype=self.dtype.name,
+            seed=self.seeds[k],
+            scale=self.scale,
         )
         self.ops.copy(self.store.values[k], out=single.store.values)
         self.ops.copy(self.store.state[k], out=single.store.state)
@@ -208,16 +233,15 @@ class Network:
                 got="a network that was not trained",
                 fix="train it, or pass loss=gn.CrossEntropy()",
             )
-        return self._outputs(X, batch_size, loss.link)
+        return self._outputs(X, batch_size, checked_loss("predict_probability loss", loss).link)
 
     def _outputs(self, X: Any, batch_size: int | None, link: str | None) -> Array:
-        array = self._checked(X)
+        array = self.checked_inputs(X)
         planned = self._built()
         axis = array.ndim - len(planned.shape) - 1
-        n, chunk = array.shape[axis], self._chunk(batch_size)
-        lead = () if self.models is None else (self.models,)
+        n, chunk = array.shape[axis], self.chunk(batch_size)
         stays = self.ops.owns(X)
-        shape = (*lead, n, *planned.plan.output)
+        shape = (*self.lead, n, *planned.plan.output)
         out = self.ops.empty(shape, self.dtype) if stays else np.empty(shape, self.dtype)
         function = resolve(link, "link")
         for start in range(0, n, chunk):
@@ -225,22 +249,32 @@ class Network:
             part = self._on_device(array[(slice(None),) * axis + (rows,)])
             A = self.compile(part.shape[axis], training=False, backward=False).forward(part)
             if function is not None:
-                function.value(self.ops, A, None, out=A)
-            place = (slice(None),) * len(lead) + (rows,)
+                P = self.ops.empty(A.shape, self.dtype)  # A may be X itself
+                function.value(self.ops, A, None, out=P)
+                A = P
+            place = (slice(None),) * len(self.lead) + (rows,)
             if stays:
                 self.ops.copy(A, out=out[place])
             else:
                 out[place] = self.ops.to_host(A)
         return out
 
-    def _chunk(self, batch_size: int | None) -> int:
+    def chunk(self, batch_size: int | None) -> int:
+        """Rows that are computed at once where no gradient is needed."""
         if batch_size is not None:
             return whole("batch_size", batch_size)
         row = bytes_needed(self.planned, 1, False, self.dtype.itemsize, self.models or 1)
         return max(1, CHUNK_BYTES // max(row, 1))
 
     def evaluate(
-        self, X: Any, y: Any, *, metrics: Sequence[str] = (), loss: Loss | None = None, batch_size: int | None = None
+        self,
+        X: Any,
+        y: Any,
+        *,
+        metrics: Sequence[str] = (),
+        loss: Loss | None = None,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
     ) -> dict[str, Any]:
         """The loss (the trained one unless given) and metrics on a set, as numbers, or arrays of one for each model."""
         loss = loss or self.loss
@@ -248,39 +282,13 @@ class Network:
             raise ConfigurationError(
                 "evaluate", expected="a loss", got="a network that was not trained", fix="pass loss=gn.CrossEntropy()"
             )
+        checked_loss("evaluate loss", loss)
         wanted = scores.resolve(metrics)
-        array = self._checked(X)
-        axis = array.ndim - len(self.inputs) - 1
-        n, chunk = array.shape[axis], self._chunk(batch_size)
-        target = checked_targets(y, loss, array.shape[: axis + 1], self.outputs, self.ops, self.dtype)
-        totals = {name: np.zeros(() if self.models is None else (self.models,)) for name in ("loss", *wanted)}
-        for start in range(0, n, chunk):
-            part = (slice(None),) * axis + (slice(start, min(start + chunk, n)),)
-            X_part = self._on_device(array[part])
-            labels = target[part if target.shape[: axis + 1] == array.shape[: axis + 1] else part[-1]]
-            for name, value in self._scores(X_part, labels, loss, wanted, X_part.shape[axis]).items():
-                share = 1.0 if name == "loss" and loss.reduction == "sum" else X_part.shape[axis] / n
-                totals[name] += share * value
-        results = {"loss": totals["loss"]}
-        host = self.ops.to_host(target)
-        results |= {name: metric.finish(totals[name], host) for name, metric in wanted.items()}
-        return {name: float(value) if self.models is None else value for name, value in results.items()}
-
-    def _scores(
-        self, X: Array, y: Array, loss: Loss, metrics: Mapping[str, scores.Metric], n: int
-    ) -> dict[str, Any]:  # fmt: skip
-        run = self.compile(n, loss, training=False, backward=False)
-        A = run.forward(X)
-        results = {"loss": self.ops.to_host(run.value(A, y))}
-        decision = loss.decision
-        if metrics and run.fused is not None:
-            run.fused.value(self.ops, A, None, out=A)
-        lead = () if self.models is None else (self.models,)
-        rows, value = self.ops.empty((*lead, n, 1), self.dtype), self.ops.empty(lead, self.dtype)
-        for name, metric in metrics.items():
-            metric.rows(self.ops, A, y, decision, out=rows)
-            results[name] = self.ops.to_host(self.ops.total(rows, 1.0 / n, out=value))
-        return results
+        data = examples(self, "evaluate", X, y, loss, weight=sample_weight)
+        evaluator = Evaluator(self, data, loss, wanted, self.chunk(batch_size))
+        evaluator.run()
+        results = evaluator.read()
+        return {name: float(value[0]) if self.models is None else value for name, value in results.items()}
 
     def gradients(self, X: Any, y: Any, loss: Loss, *, training: bool = True) -> tuple[Any, dict[str, Array]]:
         """The loss of one batch and its gradient, an array for each name in `parameters`.
@@ -298,7 +306,8 @@ class Network:
         return self._run(X, y, loss, training)[1]
 
     def _run(self, X: Any, y: Any, loss: Loss, training: bool) -> tuple[Pass, Any]:
-        array = self._checked(X)
+        checked_loss("loss", loss)
+        array = self.checked_inputs(X)
         axis = array.ndim - len(self.inputs) - 1
         run = self.compile(array.shape[axis], loss, training=training, track=False)
         target = checked_targets(y, loss, array.shape[: axis + 1], self.outputs, self.ops, self.dtype)
@@ -323,16 +332,26 @@ class Network:
         inputs = None if self._inputs is None else list(self._inputs)
         return json.dumps({
             "layers": to_json(self.network.layers), "inputs": inputs, "dtype": self.dtype.name,
-            "models": self.models, "seeds": list(self.seeds),
+            "models": self.models, "seeds": list(self.seeds), "scale": self.scale,
         })  # fmt: skip
 
     @classmethod
     def from_json(cls, text: str, *, device: str | Backend = "auto") -> Network:
         """A network of the architecture that `to_json` wrote, with fresh initial values."""
-        data = json.loads(text)
-        inputs = None if data["inputs"] is None else tuple(data["inputs"])
-        models = data["models"]
-        return cls(
-            from_json(data["layers"]), inputs, device=device, dtype=data["dtype"], models=models,
-            seed=data["seeds"] if models else data["seeds"][0],
-        )  # fmt: skip
+        try:
+            data = json.loads(text)
+            inputs = None if data["inputs"] is None else tuple(data["inputs"])
+            models = data["models"]
+            return cls(
+                from_json(data["layers"]), inputs, device=device, dtype=data["dtype"], models=models,
+                seed=data["seeds"] if models else data["seeds"][0], scale=data["scale"],
+            )  # fmt: skip
+        except GpunnError:
+            raise
+        except Exception as error:  # the text may come from anywhere and be anything
+            raise ConfigurationError(
+                "Network.from_json",
+                expected="the JSON that Network.to_json writes",
+                got=f"{type(error).__name__}: {str(error)[:100]}",
+                fix="write it again from the network",
+            ) from error

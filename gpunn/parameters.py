@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends.base import Backend
-from gpunn.errors import ShapeError
+from gpunn.errors import ConfigurationError, DataError, ShapeError
 from gpunn.initializers import Initializer, Zeros
 from gpunn.randomness import Purpose, stream_key
 from gpunn.types import Array, Shape
@@ -89,12 +89,20 @@ class ParameterStore:
     def load(self, values: Mapping[str, Any]) -> None:
         """Write every parameter and state. Nothing is written unless all names and shapes are right."""
         views = {**self.views, **self.state_views}
+        if not isinstance(values, Mapping):
+            raise ConfigurationError(
+                "parameters",
+                expected="a mapping of names to arrays",
+                got=type(values).__name__,
+                fix="pass a dict such as net.parameters",
+            )
+        host = {name: self._on_host(name, value) for name, value in values.items() if name in views}
         problems = [f"missing {name}" for name in views if name not in values]
         problems += [f"unexpected {name}" for name in values if name not in views]
         problems += [
-            f"{name} of shape {np.shape(values[name])} instead of {tuple(view.shape)}"
+            f"{name} of shape {host[name].shape} instead of {tuple(view.shape)}"
             for name, view in views.items()
-            if name in values and np.shape(values[name]) != tuple(view.shape)
+            if name in host and host[name].shape != tuple(view.shape)
         ]
         if problems:
             raise ShapeError(
@@ -104,7 +112,24 @@ class ParameterStore:
                 fix="load them into a network of the same architecture",
             )
         for name in views:
-            self.set(name, values[name])
+            self.set(name, host[name])
+
+    def _on_host(self, name: str, value: Any) -> Array:
+        """A value as a NumPy array of this store's dtype."""
+        try:
+            array = self.ops.to_host(value) if self.ops.owns(value) else np.asarray(value)
+        except (ValueError, TypeError) as error:
+            array = np.array(str(error))  # not a number, as the next lines will find
+        fits = array.dtype.kind in "fiub" or array.dtype.kind == self.dtype.kind
+        largest = np.finfo(self.dtype).max
+        if not fits or np.ma.is_masked(value) or bool((np.isfinite(array) & (abs(array) > largest)).any()):
+            raise DataError(
+                f"parameters {name}",
+                expected=f"an array of {self.dtype.name} numbers",
+                got=f"{type(value).__name__} of dtype {array.dtype}",
+                fix="pass numbers that this dtype can hold",
+            )
+        return array.astype(self.dtype)
 
     def _initial(self, name: str, parameter: Parameter) -> Array:
         number = zlib.crc32(name.encode())

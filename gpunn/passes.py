@@ -11,6 +11,7 @@ from gpunn.layers.base import Layer
 from gpunn.layers.composite import Sequential
 from gpunn.layers.dense import Dense
 from gpunn.layers.normalization import Normalization
+from gpunn.layers.shape import Flatten
 from gpunn.losses import NLL, NLLM, BinaryCrossEntropy, CrossEntropy, Loss
 from gpunn.types import Array, Shape
 
@@ -50,7 +51,7 @@ class Pass:
     """Forward, loss and backward for batches of one size."""
 
     def __init__(self, network: Layer, shape: Shape, loss: Loss | None, setting: Setting) -> None:
-        self.ops = setting.ops
+        self.ops, self.rows = setting.ops, setting.rows
         self.loss: Loss | None = None
         self.fused: Nonlinearity | None = None  # the last activation, where the loss has taken it over
         self.network = network
@@ -61,7 +62,6 @@ class Pass:
         self.planned = plan_layer(self.network, shape)
         check_rows(self.planned, setting)
         self.frame = Frame(setting, self.planned, wants_dX=False)
-        check_indices(self.planned, self.frame)
         if self.loss is not None:
             output = self.planned.plan.output
             leaf = Planned(self.network, "loss", output, self.loss.plan(output), {})
@@ -94,14 +94,21 @@ def check_rows(planned: Planned, setting: Setting) -> None:
             )
 
 
-def check_indices(planned: Planned, frame: Frame) -> None:
-    """Refuse indices that come out of trained layers: no gradient can pass through them."""
-    if not planned.children and planned.layer.integer_input and frame.wants_dX:
+def check_indices(planned: Planned, raw: bool = True) -> bool:
+    """Refuse indices that are not the data's own: nothing checks what a layer makes of them, and no gradient passes.
+
+    `raw` says whether the layer's input still holds the data's values; what returns says it of its output.
+    """
+    if planned.children:
+        for child in planned.children.values():
+            after = check_indices(child, raw)
+            raw = after if isinstance(planned.layer, Sequential) else raw
+        return raw and isinstance(planned.layer, Sequential)
+    if planned.layer.integer_input and not raw:
         raise ConfigurationError(
             f"layers.{planned.path} {type(planned.layer).__name__}",
             expected="indices from the data",
-            got="the output of a layer with parameters",
+            got="the output of another layer",
             fix="put it first",
         )
-    for name, child in planned.children.items():
-        check_indices(child, frame.children[name])
+    return raw and isinstance(planned.layer, Flatten)

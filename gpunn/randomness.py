@@ -13,6 +13,8 @@ import numpy as np
 
 from gpunn.errors import ConfigurationError
 
+LIMIT = 2**63
+
 
 class Purpose(IntEnum):
     """What a stream is for, so that no two uses of one seed share numbers."""
@@ -30,10 +32,12 @@ def stream_key(seed: int, purpose: Purpose, number: int = 0) -> np.ndarray[Any, 
 
 def check_seeds(seed: Any, models: int | None) -> tuple[int, ...]:
     """One seed for each model: given, or counted up from the one given."""
-    seeds = tuple(seed) if isinstance(seed, (list, tuple, range, np.ndarray)) else None
+    several = isinstance(seed, (list, tuple, range)) or (isinstance(seed, np.ndarray) and seed.ndim > 0)
+    seeds = tuple(seed) if several else None
     given = seeds if seeds is not None else (seed,)
     for value in given:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**63:
+        number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not number or not 0 <= value < LIMIT - (models or 1):
             raise ConfigurationError(
                 "Network seed",
                 expected="integers from 0 to 2**63 - 1",

@@ -29,7 +29,7 @@ class Value:
                 got=f"that of gpunn's own {cls.family}",
                 fix="rename it: saved networks find classes by name",
             )
-        if not abstract:
+        if not abstract:  # a base is nothing that a file may name
             Value.known[key] = cls
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Value.__repr__  # type: ignore[method-assign]  # keeps @dataclass from writing a longer one
@@ -37,12 +37,11 @@ class Value:
     def __repr__(self) -> str:
         """Code that makes this value; what stands at its default is left out."""
         parts: list[str] = []
-        for field in fields(self):  # type: ignore[arg-type]
+        for position, field in enumerate(sorted(fields(self), key=lambda f: f.kw_only is True)):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if field.default is MISSING or value != field.default:
-                named = field.kw_only or len(parts) != list(fields(self)).index(field)  # type: ignore[arg-type]
-                shown = _code(value)
-                parts.append(f"{field.name}={shown}" if named else shown)
+                named = field.kw_only or len(parts) != position
+                parts.append(f"{field.name}={_code(value)}" if named else _code(value))
         return f"{type(self).__name__}({', '.join(parts)})"
 
 

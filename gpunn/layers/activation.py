@@ -21,7 +21,7 @@ from gpunn.types import Array, Shape
 
 
 @dataclass(frozen=True)
-class Nonlinearity(Layer):
+class Nonlinearity(Layer, abstract=True):
     """A = f(Z), dZ = dA f'(Z): what `Activation` and its short names have in common."""
 
     named: ClassVar[dict[str, type[Nonlinearity]]] = {}
@@ -61,7 +61,7 @@ class Nonlinearity(Layer):
 
 
 @dataclass(frozen=True)
-class Pointwise(Nonlinearity):
+class Pointwise(Nonlinearity, abstract=True):
     """An activation of each element by itself; its fields are the constants of its two formulas."""
 
     formula: ClassVar[Formula]
@@ -389,6 +389,13 @@ class Activation(Nonlinearity):
     function: str
 
     def __post_init__(self) -> None:
+        if self.function is None or isinstance(self.function, Nonlinearity):
+            raise ConfigurationError(
+                "Activation function",
+                expected="a name such as 'relu'",
+                got=repr(self.function),
+                fix="use the activation itself as the layer",
+            )
         resolve(self.function, "Activation function")
 
     @cached_property

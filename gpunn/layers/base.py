@@ -24,7 +24,7 @@ from gpunn.value import Value
 
 
 @dataclass(frozen=True)
-class Layer(Value):
+class Layer(Value, abstract=True):
     """Base of all layers; see the contract at the top of this file."""
 
     family: ClassVar[str] = "layer"
@@ -65,7 +65,7 @@ def vector_width(layer: Layer, shape: Shape) -> int:
         raise ShapeError(
             type(layer).__name__,
             expected="x of shape (n, features)",
-            got=f"(n, {', '.join(map(str, shape))})",
+            got=f"({', '.join(['n', *map(str, shape)])}{'' if shape else ','})",
             fix="insert Flatten() before it",
         )
     return shape[0]

@@ -189,8 +189,9 @@ def _layers(where: str, values: Any, *, nested: bool = False) -> tuple[Layer, ..
     given = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, dict)) else (values,)
     if nested:
         given = tuple(Sequential(v) if isinstance(v, (list, tuple)) else v for v in given)
-    wrong = next((v for v in given if not isinstance(v, Layer)), None)
-    if wrong is not None or not given:
+    strangers = [v for v in given if not isinstance(v, Layer)]
+    if strangers or not given:
+        wrong = strangers[0] if strangers else None
         hint = (
             "write Dense(...), an instance, rather than Dense" if isinstance(wrong, type) else "pass a list of layers"
         )

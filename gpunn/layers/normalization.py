@@ -18,7 +18,7 @@ from gpunn.types import Array, Shape
 
 
 @dataclass(frozen=True)
-class Normalization(Layer):
+class Normalization(Layer, abstract=True):
     """X̂ = (X - μ) / σ along an axis, Z = G X̂ + B, A = f(Z): what the three normalisations share.
 
     dZ = dA * f'(Z),  dG = Σ dZ X̂,  dB = Σ dZ,  dX: see `Backend.normalize_gradient`

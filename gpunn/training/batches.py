@@ -1,0 +1,183 @@
+"""Examples on the device, the order they are drawn in, and the gather that makes a batch of them.
+
+The set is uploaded once in its own dtype. Permutations, batches and casts are made on the device; the place in the
+epoch is a device-side cursor, so that a captured step finds its own batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpunn.backends import formulas
+from gpunn.backends.base import Backend
+from gpunn.errors import DataError, ShapeError
+from gpunn.hyper import choice
+from gpunn.inputs import checked_targets, to_device
+from gpunn.losses import Loss
+from gpunn.randomness import Purpose, stream_key
+from gpunn.types import Array, Shape
+
+if TYPE_CHECKING:
+    from gpunn.network import Network
+
+SAMPLING = ("shuffle", "replacement", "sequential")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A checked set: one copy for all models, and the rows that each of them may see (None: every model all rows)."""
+
+    X: Array  # (N, *shape)
+    y: Array  # (N, ...)
+    weight: Array | None  # (N, 1)
+    subsets: Array | None  # (K, m) row numbers
+    size: int  # rows that one model sees in an epoch
+
+
+def examples(
+    network: Network, where: str, X: Any, y: Any, loss: Loss, *, weight: Any = None, subsets: Any = None
+) -> Examples:
+    """Check a set against the network and bring it to the device."""
+    array = network.checked_inputs(X)
+    rank = len(network.inputs) + 1
+    own = array.ndim > rank  # a set for each model: laid end to end, each model seeing its own stretch
+    lead = array.shape[: array.ndim - rank + 1]
+    target = checked_targets(y, loss, lead, network.outputs, network.ops, network.dtype)
+    rows = lead[-1]
+    if own:
+        if target.shape[:2] != lead:
+            target = network.ops.from_host(np.stack([network.ops.to_host(target)] * lead[0]))
+        array, target = _joined(array), _joined(target)
+        if subsets is not None or weight is not None:
+            raise ShapeError(
+                where,
+                expected="one set for all models together with indices or weights",
+                got=f"X of shape {lead}...",
+                fix="pass X of shape (n, ...) and let indices= choose the rows of each model",
+            )
+        subsets = np.arange(lead[0] * rows).reshape(lead)
+    chosen = None if subsets is None else _subsets(where, subsets, len(array), network)
+    weights = None if weight is None else _weights(where, weight, len(array), network)
+    kept = array.dtype if array.dtype.kind in "ub" or network.reads_indices else network.dtype
+    size = rows if chosen is None else chosen.shape[1]
+    return Examples(to_device(array, network.ops, kept), target, weights, chosen, size)
+
+
+def _joined(array: Array) -> Array:
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+
+
+def _subsets(where: str, subsets: Any, rows: int, network: Network) -> Array:
+    models = network.models or 1
+    sets = [np.asarray(s) for s in subsets] if network.models else [np.asarray(subsets)]
+    lengths = sorted({len(s) for s in sets})
+    if len(sets) != models or len(lengths) != 1 or any(s.ndim != 1 or s.dtype.kind not in "iu" for s in sets):
+        raise ShapeError(
+            f"{where} indices",
+            expected=f"{models} lists of row numbers, all of one length"
+            if network.models
+            else "one list of row numbers",
+            got=f"{len(sets)} of lengths {lengths}",
+            fix="leave out a row of the longer ones: a step trains all models on equal batches",
+        )
+    table = np.stack(sets).astype(np.int64)
+    if table.size == 0 or table.min() < 0 or table.max() >= rows:
+        raise DataError(
+            f"{where} indices",
+            expected=f"row numbers from 0 to {rows - 1}",
+            got="none" if table.size == 0 else f"{table.min()} to {table.max()}",
+            fix="number the rows of X from 0",
+        )
+    return network.ops.from_host(table)
+
+
+def _weights(where: str, weight: Any, rows: int, network: Network) -> Array:
+    host = np.asarray(weight, np.float64)
+    if host.shape != (rows,) or not np.isfinite(host).all() or (host < 0).any() or not host.any():
+        raise DataError(
+            f"{where} sample_weight",
+            expected=f"{rows} finite numbers >= 0, not all 0",
+            got=f"shape {host.shape}" if host.shape != (rows,) else f"values from {host.min()} to {host.max()}",
+            fix="give one weight for each example",
+        )
+    return network.ops.from_host(host[:, None], network.dtype)
+
+
+class Order:
+    """Row numbers in the order of an epoch, (m,) for all models or (K, m): a function of seed and epoch."""
+
+    def __init__(self, network: Network, data: Examples, sampling: str) -> None:
+        choice("fit sampling", sampling, SAMPLING)
+        ops = self.ops = network.ops
+        self.sampling, self.size, self.data = sampling, data.size, data
+        shared = network.models is None or (sampling == "sequential" and data.subsets is None)
+        self.lead: Shape = () if shared else (len(network.seeds),)
+        purpose = Purpose.SHUFFLE if sampling == "shuffle" else Purpose.SAMPLE
+        keys = np.stack([stream_key(seed, purpose) for seed in network.seeds])
+        self.key = ops.from_host(keys if self.lead else keys[0])
+        self.epoch = ops.zeros((1,), np.uint64)
+        self.rows = ops.from_host(np.broadcast_to(np.arange(self.size), (*self.lead, self.size)).copy())
+        self.uniform = ops.empty((*self.lead, self.size), np.float64) if sampling == "replacement" else None
+        starts = np.arange(math.prod(self.lead))[:, None] * self.size
+        self.starts = ops.from_host(starts if self.lead else starts[0])
+        self.chosen = None if data.subsets is None else ops.empty((*self.lead, self.size, 1), np.int64)
+        self.places = None if data.subsets is None else ops.empty(self.rows.shape, np.int64)
+
+    @property
+    def flat(self) -> Array:
+        """All row numbers as one column, for a gather."""
+        return (self.rows if self.chosen is None else self.chosen).reshape(-1, 1)
+
+    def begin(self, epoch: int) -> None:
+        """Make the order of an epoch, on the device."""
+        self.epoch[...] = epoch
+        if self.sampling == "shuffle":
+            self.ops.permutation(self.key, self.epoch, out=self.rows)
+        elif self.uniform is not None:
+            self.ops.random_uniform(self.key, self.epoch, out=self.uniform)
+            self.ops.elementwise(formulas.multiply, (self.uniform, float(self.size)), (self.uniform,))
+            self.ops.copy(self.uniform, out=self.rows)  # the cast cuts the fraction off
+        if self.chosen is not None and self.places is not None:
+            self.ops.elementwise(formulas.add, (self.rows, self.starts), (self.places,))
+            self.ops.gather(self.data.subsets.reshape(-1, 1), self.places, out=self.chosen)  # type: ignore[union-attr]
+
+
+class Loader:
+    """Batches of one size: `load` gathers the rows that stand at the cursor into fixed arrays."""
+
+    def __init__(self, network: Network, order: Order, rows: int, cursor: Array) -> None:
+        ops: Backend = network.ops
+        data, lead = order.data, order.lead
+        self.ops, self.data, self.order, self.cursor, self.scale = ops, data, order, cursor, network.scale
+        places = np.arange(rows) + np.arange(math.prod(lead))[:, None] * order.size
+        self.base = ops.from_host(places if lead else places[0])
+        self.places = ops.empty(self.base.shape, np.int64)
+        self.column = ops.empty((*self.base.shape, 1), np.int64)
+        self.indices = self.column.reshape(self.base.shape)
+        dtype = np.int64 if network.reads_indices else network.dtype
+        self.X = ops.empty((*lead, rows, *network.inputs), dtype)
+        self.y, self._y, self._source = self._target(lead, rows)
+        self.weight = None if data.weight is None else ops.empty((*lead, rows, 1), network.dtype)
+        self.flat = order.flat
+
+    def _target(self, lead: Shape, rows: int) -> tuple[Array, Array, Array]:
+        """The batch's target; the same memory as the gather writes it; the whole set's, as the gather reads it."""
+        y = self.data.y
+        if y.ndim > 1:
+            batch = self.ops.empty((*lead, rows, *y.shape[1:]), y.dtype)
+            return batch, batch, y
+        column = self.ops.empty((*lead, rows, 1), y.dtype)
+        return column.reshape(*lead, rows), column, y.reshape(-1, 1)
+
+    def load(self) -> None:
+        ops, data = self.ops, self.data
+        ops.elementwise(formulas.add, (self.base, self.cursor), (self.places,))
+        ops.gather(self.flat, self.places, out=self.column)
+        ops.gather(data.X, self.indices, out=self.X, scale=self.scale)
+        ops.gather(self._source, self.indices, out=self._y)
+        if self.weight is not None:
+            ops.gather(data.weight, self.indices, out=self.weight)

@@ -1,0 +1,93 @@
+"""Loss and metrics on a set, chunk by chunk, summed on the device and read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpunn.losses import Loss
+from gpunn.metrics import Metric
+from gpunn.passes import Pass
+from gpunn.training.batches import Examples, Loader, Order
+from gpunn.training.meters import Meters
+from gpunn.types import Array
+
+if TYPE_CHECKING:
+    from gpunn.network import Network
+
+
+class Scorer:
+    """Adds one batch's loss and metrics to the meters; its arrays are made once for a batch size."""
+
+    def __init__(self, network: Network, run: Pass, loss: Loss, metrics: Mapping[str, Metric], meters: Meters) -> None:
+        self.ops, self.run, self.metrics, self.meters = network.ops, run, metrics, meters
+        lead, n = network.lead, run.rows
+        self.weight = n if loss.reduction == "mean" else 1.0
+        self.decision, self.n = loss.decision, n
+        if metrics:
+            self.rows = self.ops.empty((*lead, n, 1), network.dtype)
+            self.value = self.ops.empty(lead, network.dtype)
+        if metrics and run.fused is not None:
+            self.activated = self.ops.empty((*lead, n, *network.outputs), network.dtype)
+
+    def add(self, A: Array, value: Array, y: Array) -> None:
+        self.meters.add("loss", value.reshape(-1), self.weight)
+        if self.metrics and self.run.fused is not None:
+            self.run.fused.value(self.ops, A, None, out=self.activated)
+            A = self.activated
+        for name, metric in self.metrics.items():
+            metric.rows(self.ops, A, y, self.decision, out=self.rows)
+            self.meters.add(name, self.ops.total(self.rows, 1.0, out=self.value).reshape(-1), 1.0)
+
+
+class Evaluator:
+    """A set that is evaluated again and again: `run` works on the device, `read` waits for the result."""
+
+    def __init__(
+        self, network: Network, data: Examples, loss: Loss, metrics: Mapping[str, Metric], chunk: int
+    ) -> None:  # fmt: skip
+        self.network, self.data, self.loss, self.metrics = network, data, loss, metrics
+        self.meters = Meters(network.ops, ("loss", *metrics), network.models or 1)
+        self.y = network.ops.to_host(data.y) if any(metric.needs_targets for metric in metrics.values()) else None
+        self.order = Order(network, data, "sequential")
+        self.order.begin(0)
+        self.cursor = network.ops.zeros((1,), np.int64)
+        chunk = min(chunk, data.size)
+        sizes = [chunk] * (data.size // chunk) + [data.size % chunk] * (data.size % chunk > 0)
+        self.chunks = sizes
+        self.parts: dict[int, tuple[Pass, Loader, Scorer]] = {}
+        for n in set(sizes):
+            run = network.compile(n, loss, training=False, backward=False)
+            self.parts[n] = (
+                run,
+                Loader(network, self.order, n, self.cursor),
+                Scorer(network, run, loss, metrics, self.meters),
+            )
+
+    def run(self) -> None:
+        self.meters.begin()
+        for i, n in enumerate(self.chunks):
+            run, loader, scorer = self.parts[n]
+            self.cursor[...] = i * self.chunks[0]
+            loader.load()
+            A = run.forward(loader.X)
+            scorer.add(A, run.value(A, loader.y, loader.weight), loader.y)
+
+    def read(self) -> dict[str, Any]:
+        """Loss and metrics, arrays of one number for each model."""
+        sums = self.meters.read()
+        size = self.data.size
+        results = {"loss": sums["loss"] / (size if self.loss.reduction == "mean" else 1.0)}
+        for name, metric in self.metrics.items():
+            results[name] = metric.finish(sums[name] / size, self._targets(), len(self.network.outputs))
+        return results
+
+    def _targets(self) -> Any:
+        """The targets each model is judged by, (m, ...) or (K, m, ...)."""
+        if self.y is None:
+            return None
+        if self.data.subsets is None:
+            return self.y
+        return self.y[self.network.ops.to_host(self.data.subsets)]

@@ -1,0 +1,47 @@
+"""What is measured during an epoch: sums kept on the device, read once at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends import formulas
+from gpunn.backends.base import Backend
+from gpunn.backends.elementwise import elementwise
+from gpunn.types import Array
+
+LARGEST = 1e300  # a loss beyond this is no loss to go on from; float32 reaches infinity long before
+
+
+@elementwise
+def first_bad(xp: Any, known: Any, value: Any, tick: Any) -> Any:
+    """The first step whose loss is not finite; -1 so far."""
+    return xp.where(known >= 0.0, known, xp.where(xp.absolute(value) <= LARGEST, -1.0, tick))
+
+
+class Meters:
+    """One row of float64 sums for each name, one column for each model."""
+
+    def __init__(self, ops: Backend, names: tuple[str, ...], models: int) -> None:
+        self.ops, self.names = ops, names
+        self.table = ops.zeros((len(names), models), np.float64)
+        self.rows = {name: self.table[i] for i, name in enumerate(names)}
+
+    def begin(self) -> None:
+        self.table[...] = 0.0
+        if "bad step" in self.rows:
+            self.rows["bad step"][...] = -1.0
+
+    def add(self, name: str, value: Array, factor: float) -> None:
+        row = self.rows[name]
+        self.ops.elementwise(formulas.add_scaled, (row, value, factor), (row,))
+
+    def watch(self, value: Array, tick: Array) -> None:
+        row = self.rows["bad step"]
+        self.ops.elementwise(first_bad, (row, value, tick), (row,))
+
+    def read(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All sums, in the one transfer of an epoch."""
+        host = self.ops.to_host(self.table)
+        return {name: host[i] for i, name in enumerate(self.names)}

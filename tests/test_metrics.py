@@ -1,0 +1,175 @@
+"""Metrics against their definitions, and which names there are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+from gpunn import metrics
+from gpunn.errors import ConfigurationError
+from gpunn.metrics import Metric
+from tests.conftest import backend_named
+from tests.faults import contents, exactly
+
+rng = np.random.default_rng(0)
+A = rng.normal(size=(9, 3))
+Y = A + 0.3 * rng.normal(size=(9, 3))
+LABELS = rng.integers(0, 3, 9)
+SQUARED, CROSS, BINARY = gn.SquaredError(), gn.CrossEntropy(), gn.BinaryCrossEntropy()
+
+
+def r_squared(A: Any, Y: Any) -> Any:
+    return 1 - np.square(A - Y).sum() / np.square(Y - Y.mean(axis=0)).sum()
+
+
+def score(
+    backend: Any, A: Any, y: Any, names: Sequence[str], loss: Any, size: int | None = None, **options: Any
+) -> Any:
+    """Scores of a network whose outputs are A."""
+    network = gn.Network([gn.Identity()], np.shape(A)[-1], device=backend, dtype="float64", **options)
+    return network.evaluate(A, y, loss=loss, metrics=names, batch_size=size)
+
+
+@pytest.mark.parametrize("size", [None, 1, 4])
+@pytest.mark.parametrize(
+    ("name", "loss", "y", "expected"),
+    [
+        ("accuracy", CROSS, LABELS, (A.argmax(axis=1) == LABELS).mean()),
+        ("accuracy", CROSS, np.eye(3)[LABELS], (A.argmax(axis=1) == LABELS).mean()),
+        ("accuracy", SQUARED, np.eye(3)[LABELS], (A.argmax(axis=1) == LABELS).mean()),
+        ("mse", SQUARED, Y, np.square(A - Y).mean()),
+        ("mae", SQUARED, Y, np.abs(A - Y).mean()),
+        ("r2", SQUARED, Y, r_squared(A, Y)),
+        ("mse", gn.AbsoluteError(), Y, np.square(A - Y).mean()),
+    ],
+    ids=["classes", "one-hot", "one-hot numbers", "mse", "mae", "r2", "mse of another loss"],
+)
+def test_a_metric_is_what_it_says(
+    backend: Any, name: str, loss: Any, y: Any, expected: float, size: int | None
+) -> None:
+    np.testing.assert_allclose(score(backend, A, y, [name], loss, size)[name], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "edge"), [(BINARY, 0.0), (gn.NLL(), 0.5), (SQUARED, 0.5)], ids=["logits", "probabilities", "numbers"]
+)
+def test_one_output_decides_by_its_side(backend: Any, loss: Any, edge: float) -> None:
+    outputs = np.array([[edge - 0.1], [edge + 0.1], [edge + 0.2], [edge - 0.2]])
+    y = np.array([[0.0], [1.0], [0.0], [0.0]])
+    assert score(backend, outputs, y, ["accuracy"], loss)["accuracy"] == 0.75
+
+
+def test_one_output_after_a_sigmoid_that_the_loss_takes_over(backend: Any) -> None:
+    """The network gives logits inside and probabilities outside; the decision falls on the latter."""
+    network = gn.Network([gn.Identity(), gn.Sigmoid()], 1, device=backend, dtype="float64")
+    X, y = np.array([[-1.0], [0.2], [0.3], [2.0]]), np.array([[0.0], [1.0], [0.0], [1.0]])
+    assert network.compile(4, gn.NLL()).fused is not None
+    result = network.evaluate(X, y, loss=gn.NLL(), metrics=["accuracy", "mse"])
+    assert result["accuracy"] == 0.75
+    np.testing.assert_allclose(result["mse"], np.square(1 / (1 + np.exp(-X)) - y).mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_every_model_has_scores_of_its_own(backend: Any, size: int | None) -> None:
+    outputs, own = np.stack([A, A[::-1]]), np.stack([Y, 5 * Y])
+    for y in (Y, own):
+        scores = score(backend, outputs, y, ["mse", "mae", "r2"], SQUARED, size, models=2)
+        for k in range(2):
+            target = y if y is Y else y[k]
+            np.testing.assert_allclose(scores["mse"][k], np.square(outputs[k] - target).mean(), rtol=1e-12)
+            np.testing.assert_allclose(scores["mae"][k], np.abs(outputs[k] - target).mean(), rtol=1e-12)
+            np.testing.assert_allclose(scores["r2"][k], r_squared(outputs[k], target), rtol=1e-12)
+
+
+def test_outputs_of_several_axes(backend: Any) -> None:
+    for models in (None, 2):
+        network = gn.Network([gn.Identity(), gn.Reshape((3, 2))], 6, device=backend, dtype="float64", models=models)
+        X, y = rng.normal(size=(5, 6)), rng.normal(size=(5, 3, 2))
+        result = network.evaluate(X, y, loss=SQUARED, metrics=["mse", "r2"], batch_size=2)
+        np.testing.assert_allclose(result["mse"], np.square(X.reshape(5, 3, 2) - y).mean(), rtol=1e-12)
+        np.testing.assert_allclose(result["r2"], r_squared(X.reshape(5, 3, 2), y), rtol=1e-12)
+
+
+@pytest.mark.parametrize("constant", [0.1, 3.0, 1e5])
+def test_r2_of_a_constant_target(constant: float) -> None:
+    y = np.full((7, 1), constant)
+    assert score(backend_named("cpu"), y, y, ["r2"], SQUARED)["r2"] == 1.0
+    assert score(backend_named("cpu"), y + 1, y, ["r2"], SQUARED)["r2"] == 0.0
+
+
+def test_r2_of_a_far_target_keeps_its_digits() -> None:
+    """Deviations of 1 about a mean of 1e6, added up row by row, in float32."""
+    y = (1e6 + np.arange(20000.0)[:, None] % 3).astype("float32")
+    network = gn.Network([gn.Identity()], 1, device="cpu")
+    outputs = y + np.float32(0.5)
+    result = network.evaluate(outputs, y, loss=SQUARED, metrics=["r2"])["r2"]
+    np.testing.assert_allclose(result, r_squared(outputs.astype(float), y.astype(float)), rtol=1e-4)
+
+
+def test_the_spread_of_a_target_is_added_up_in_double_precision() -> None:
+    y = (100 + rng.normal(size=(20000, 2))).astype("float32")
+    expected = 1 - 0.5 / y.astype("float64").var(axis=0).mean()
+    np.testing.assert_allclose(metrics.R2().finish(np.array(0.5), y), expected, rtol=1e-10)
+
+
+def test_scores_are_in_the_order_asked_for() -> None:
+    names = ["r2", "mae", "mse"]
+    assert list(score(backend_named("cpu"), A, Y, names, SQUARED)) == ["loss", *names]
+    assert list(score(backend_named("cpu"), A, Y, "mae", SQUARED)) == ["loss", "mae"]
+    assert list(score(backend_named("cpu"), A, Y, [], SQUARED)) == ["loss"]
+
+
+def test_a_metric_may_be_given_itself() -> None:
+    cpu = backend_named("cpu")
+    assert score(cpu, A, Y, [metrics.R2()], SQUARED) == score(cpu, A, Y, ["r2"], SQUARED)
+    assert score(cpu, A, Y, metrics.R2(), SQUARED) == score(cpu, A, Y, ["r2"], SQUARED)
+
+
+@pytest.mark.parametrize("bad", ["acc", "", "loss", metrics.Accuracy, 5, None, ["accuracy"]], ids=repr)
+def test_what_is_no_metric(bad: Any) -> None:
+    message = f"metrics: expected some of accuracy, mse, mae, r2, got {bad!r}; use one of these names"
+    with pytest.raises(ConfigurationError, match=exactly(message)):
+        score(backend_named("cpu"), A, Y, ["mse", bad], SQUARED)
+    if not isinstance(bad, list):
+        with pytest.raises(ConfigurationError, match=exactly(message)):
+            score(backend_named("cpu"), A, Y, bad, SQUARED)
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "r2"])
+@pytest.mark.parametrize("rows", [3, 9], ids=["as many as classes", "more"])
+@pytest.mark.parametrize("models", [None, 2])
+def test_classes_have_no_distance(backend: Any, models: int | None, rows: int, name: str) -> None:
+    """With as many examples as classes, the subtraction would broadcast."""
+    network = gn.Network([gn.Dense(3)], 3, device=backend, models=models)
+    before = contents(network)
+    message = (
+        rf"^metrics {name}: expected a target of one number for each output, of shape .*; use accuracy for classes$"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        network.evaluate(A[:rows], LABELS[:rows], loss=CROSS, metrics=[name])
+    assert contents(network) == before
+
+
+def test_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Metric, "named", dict(Metric.named))
+
+    class Largest(Metric):
+        name = "largest"
+
+        def rows(self, ops: Any, A: Any, y: Any, decision: float, out: Any) -> None:
+            ops.copy(A.max(axis=-1, keepdims=True), out=out)
+
+    result = score(backend_named("cpu"), A, Y, ["largest", Largest()], SQUARED)
+    np.testing.assert_allclose(result["largest"], A.max(axis=1).mean(), rtol=1e-12)
+
+
+def test_a_metric_of_ones_own_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Metric, "named", dict(Metric.named))
+
+    class Nothing(Metric):
+        name = "nothing"
+
+    with pytest.raises(NotImplementedError, match="Nothing needs a rows method"):
+        score(backend_named("cpu"), A, Y, ["nothing"], SQUARED)
