@@ -1,6 +1,7 @@
 """Neural networks on NumPy and CuPy from one implementation: `import gpunn as gn`."""
 
-from gpunn import errors, initializers, metrics
+from gpunn import errors, initializers, metrics, regularization, schedules
+from gpunn.checkpoint import load_network as load
 from gpunn.layers import (
     ELU,
     GELU,
@@ -32,12 +33,32 @@ from gpunn.layers import (
 )  # fmt: skip
 from gpunn.losses import NLL, NLLM, AbsoluteError, BinaryCrossEntropy, CrossEntropy, Huber, SquaredError
 from gpunn.network import Network
+from gpunn.optimizers import (
+    LBFGS,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Lion,
+    NAdam,
+    RAdam,
+    RMSprop,
+)  # fmt: skip
+from gpunn.training.callbacks import Callback
+from gpunn.training.flow import GradientFlow
+from gpunn.training.history import History
+from gpunn.training.stopping import EarlyStopping, GradientTolerance, LossTolerance, TimeLimit
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ELU", "GELU", "NLL", "NLLM", "SELU", "AbsoluteError", "Activation", "BatchNorm", "BinaryCrossEntropy", "Branch",
-    "CrossEntropy", "Dense", "Dropout", "Embedding", "Flatten", "GaussianNoise", "Huber", "Identity", "Layer",
-    "LayerNorm", "LeakyReLU", "LogSoftmax", "Network", "RMSNorm", "ReLU", "Reshape", "Residual", "Sequential", "SiLU",
-    "Sigmoid", "Softmax", "Softplus", "SquaredError", "Step", "Tanh", "errors", "initializers", "metrics",
+    "ELU", "GELU", "LBFGS", "NLL", "NLLM", "SELU", "SGD", "AbsoluteError", "Activation", "Adadelta", "Adagrad", "Adam",
+    "AdamW", "Adamax", "BatchNorm", "BinaryCrossEntropy", "Branch", "Callback", "CrossEntropy", "Dense", "Dropout",
+    "EarlyStopping", "Embedding", "Flatten", "GaussianNoise", "GradientFlow", "GradientTolerance", "History", "Huber",
+    "Identity", "Layer", "LayerNorm", "LeakyReLU", "Lion", "LogSoftmax", "LossTolerance", "NAdam", "Network", "RAdam",
+    "RMSNorm", "RMSprop", "ReLU", "Reshape", "Residual", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus",
+    "SquaredError", "Step", "Tanh", "TimeLimit", "errors", "initializers", "load", "metrics", "regularization",
+    "schedules",
 ]  # fmt: skip

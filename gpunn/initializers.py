@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from gpunn import hyper
 from gpunn.backends.base import Backend
 from gpunn.errors import ConfigurationError
 from gpunn.types import Array, Shape
@@ -26,17 +27,11 @@ class Initializer(Value, abstract=True):
 
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ConfigurationError(
-                    f"{type(self).__name__} {field.name}",
-                    expected="a finite number",
-                    got=repr(value),
-                    fix="give a number",
-                )
+            where = f"{type(self).__name__} {field.name}"
+            object.__setattr__(self, field.name, hyper.number(where, getattr(self, field.name)))
 
     def values(self, key: Array, shape: Shape) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a values method")
 
 
 def normal(key: Array, shape: Shape) -> Array:
@@ -131,3 +126,15 @@ def for_activation(name: str | None) -> Initializer:
     if name in ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus"):
         return He()
     return LeCun() if name == "selu" else Glorot()
+
+
+def checked(where: str, initializer: Any) -> Initializer:
+    """The initializer itself; refuses whatever is none."""
+    if not isinstance(initializer, Initializer):
+        raise ConfigurationError(
+            where,
+            expected="an initializer such as gn.initializers.He()",
+            got=repr(initializer),
+            fix="make one, with its parentheses",
+        )
+    return initializer

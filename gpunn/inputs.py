@@ -179,7 +179,8 @@ def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend
                 got=f"outputs of shape {output}",
                 fix="end the network in Dense(classes), or use BinaryCrossEntropy for one output",
             )
-        if array.shape in (lead, lead[-1:]):
+        one_hot = array.shape == (lead[-1], *output) and array.dtype.kind == "f"  # of K = n models it could be either
+        if array.shape in (lead, lead[-1:]) and not one_hot:
             return _classes(array, loss, output[0], ops, dtype)
     allowed = [(*lead, *output), (lead[-1], *output)]
     if array.shape not in allowed:

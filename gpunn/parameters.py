@@ -57,11 +57,12 @@ class ParameterStore:
         self.parameters, self.state_values = dict(parameters), dict(state)
         ordered = sorted(parameters, key=lambda name: not parameters[name].decay)  # stable: layer order within
         places, size = _places({name: parameters[name].shape for name in ordered}, self.dtype.itemsize)
+        self.places = places
         last = [name for name in ordered if parameters[name].decay][-1:]
         self.decaying = places[last[0]].stop if last else 0
         self.values, self.gradients = self._buffer(size), self._buffer(size)
         state_places, state_size = _places({name: s.shape for name, s in state.items()}, self.dtype.itemsize)
-        self.state = self._buffer(state_size)
+        self.state, self.state_places = self._buffer(state_size), state_places
         self.views = {name: self._view(self.values, places[name], parameters[name].shape) for name in parameters}
         self.gradient_views = {
             name: self._view(self.gradients, places[name], parameters[name].shape) for name in parameters

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.frame import Frame, Planned, Setting, plan_layer
-from gpunn.layers.activation import Identity, Nonlinearity, Sigmoid, Softmax, resolve
+from gpunn.layers.activation import Nonlinearity, Softmax, resolve
 from gpunn.layers.base import Layer
 from gpunn.layers.composite import Sequential
 from gpunn.layers.dense import Dense
 from gpunn.layers.normalization import Normalization
+from gpunn.layers.pointwise import Identity, Sigmoid
 from gpunn.layers.shape import Flatten
 from gpunn.losses import NLL, NLLM, BinaryCrossEntropy, CrossEntropy, Loss
 from gpunn.types import Array, Shape
@@ -62,14 +63,21 @@ class Pass:
         self.planned = plan_layer(self.network, shape)
         check_rows(self.planned, setting)
         self.frame = Frame(setting, self.planned, wants_dX=False)
+        output = self.planned.plan.output
+        self.copies: Array | None = None  # where no layer tells the models apart, each still has an output of its own
+        if setting.lead and not self.planned.trains:
+            self.copies = self.ops.empty((*setting.lead, setting.rows, *output), setting.store.dtype)
         if self.loss is not None:
-            output = self.planned.plan.output
             leaf = Planned(self.network, "loss", output, self.loss.plan(output), {})
             self.loss_frame = Frame(setting, leaf, wants_dX=False)
 
     def forward(self, X: Array) -> Array:
         """The last layer's output; of a network whose last activation the loss took over, the logits."""
-        return self.network.forward(self.frame, X)
+        A = self.network.forward(self.frame, X)
+        if self.copies is None:
+            return A
+        self.ops.copy(A, out=self.copies)
+        return self.copies
 
     def value(self, A: Array, y: Array, weight: Array | None = None) -> Array:
         """The loss of outputs A for each model, still on the device; its gradient waits for `backward`."""

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     SHUFFLE = 1
     SAMPLE = 2
     LAYER = 3
+    SPLIT = 4
 
 
 def stream_key(seed: int, purpose: Purpose, number: int = 0) -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -95,7 +95,7 @@ LIST = "pass a list of layers"
     [
         ([], "an empty list", LIST),
         ([gn.Dense], "<class 'gpunn.layers.dense.Dense'>", INSTANCE),
-        ([gn.Dense(2), gn.ReLU], "<class 'gpunn.layers.activation.ReLU'>", INSTANCE),
+        ([gn.Dense(2), gn.ReLU], "<class 'gpunn.layers.pointwise.ReLU'>", INSTANCE),
         (gn.Dense, "<class 'gpunn.layers.dense.Dense'>", INSTANCE),
         (["relu"], "'relu'", LIST),
         ("relu", "'relu'", LIST),
@@ -236,7 +236,7 @@ def test_a_prediction_in_chunks_is_that_of_the_whole(backend: Any, chunk: int, m
 def test_a_prediction_too_large_for_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     network = make(dtype="float64")
     whole = network.predict(X)
-    monkeypatch.setattr("gpunn.network.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("gpunn.engine.CHUNK_BYTES", 1000)
     asked = []
     compiled = network.compile
     monkeypatch.setattr(network, "compile", lambda rows, *a, **k: asked.append(rows) or compiled(rows, *a, **k))

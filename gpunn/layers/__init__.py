@@ -1,21 +1,6 @@
 """Layers: frozen values that say what they need; their arrays arrive in a frame."""
 
-from gpunn.layers.activation import (
-    ELU,
-    GELU,
-    SELU,
-    Activation,
-    Identity,
-    LeakyReLU,
-    LogSoftmax,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Step,
-    Tanh,
-)  # fmt: skip
+from gpunn.layers.activation import Activation, LogSoftmax, Softmax
 from gpunn.layers.base import Layer
 from gpunn.layers.composite import Branch, Residual, Sequential
 from gpunn.layers.dense import Dense
@@ -23,6 +8,19 @@ from gpunn.layers.dropout import Dropout
 from gpunn.layers.embedding import Embedding
 from gpunn.layers.noise import GaussianNoise
 from gpunn.layers.normalization import BatchNorm, LayerNorm, RMSNorm
+from gpunn.layers.pointwise import (
+    ELU,
+    GELU,
+    SELU,
+    Identity,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Step,
+    Tanh,
+)  # fmt: skip
 from gpunn.layers.shape import Flatten, Reshape
 
 __all__ = [

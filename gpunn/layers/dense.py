@@ -7,7 +7,7 @@ from functools import cached_property
 
 from gpunn import hyper
 from gpunn.frame import Frame, Plan
-from gpunn.initializers import Initializer, for_activation
+from gpunn.initializers import Initializer, checked, for_activation
 from gpunn.layers.activation import Nonlinearity, resolve
 from gpunn.layers.base import Layer, vector_width
 from gpunn.parameters import ZEROS, Parameter
@@ -32,6 +32,9 @@ class Dense(Layer):
         object.__setattr__(self, "units", hyper.whole("Dense units", self.units))
         hyper.choice("Dense bias", self.bias, (True, False))
         resolve(self.activation, "Dense activation")
+        if self.initializer is not None:
+            checked("Dense initializer", self.initializer)
+        checked("Dense bias_initializer", self.bias_initializer)
 
     @cached_property
     def function(self) -> Nonlinearity | None:

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpunn.backends import formulas
 from gpunn.backends.base import Backend
+from gpunn.engine import Engine
 from gpunn.errors import DataError, ShapeError
 from gpunn.hyper import choice
 from gpunn.inputs import checked_targets, to_device
 from gpunn.losses import Loss
 from gpunn.randomness import Purpose, stream_key
 from gpunn.types import Array, Shape
-
-if TYPE_CHECKING:
-    from gpunn.network import Network
 
 SAMPLING = ("shuffle", "replacement", "sequential")
 
@@ -39,7 +37,7 @@ class Examples:
 
 
 def examples(
-    network: Network, where: str, X: Any, y: Any, loss: Loss, *, weight: Any = None, subsets: Any = None
+    network: Engine, where: str, X: Any, y: Any, loss: Loss, *, weight: Any = None, subsets: Any = None
 ) -> Examples:
     """Check a set against the network and bring it to the device."""
     array = network.checked_inputs(X)
@@ -49,7 +47,7 @@ def examples(
     target = checked_targets(y, loss, lead, network.outputs, network.ops, network.dtype)
     rows = lead[-1]
     if own:
-        if target.shape[:2] != lead:
+        if target.ndim < 2 + (0 if target.dtype.kind == "i" else len(network.outputs)):  # one for all models
             target = network.ops.from_host(np.stack([network.ops.to_host(target)] * lead[0]))
         array, target = _joined(array), _joined(target)
         if subsets is not None or weight is not None:
@@ -71,7 +69,7 @@ def _joined(array: Array) -> Array:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def _subsets(where: str, subsets: Any, rows: int, network: Network) -> Array:
+def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> Array:
     models = network.models or 1
     sets = [np.asarray(s) for s in subsets] if network.models else [np.asarray(subsets)]
     lengths = sorted({len(s) for s in sets})
@@ -95,7 +93,7 @@ def _subsets(where: str, subsets: Any, rows: int, network: Network) -> Array:
     return network.ops.from_host(table)
 
 
-def _weights(where: str, weight: Any, rows: int, network: Network) -> Array:
+def _weights(where: str, weight: Any, rows: int, network: Engine) -> Array:
     host = np.asarray(weight, np.float64)
     if host.shape != (rows,) or not np.isfinite(host).all() or (host < 0).any() or not host.any():
         raise DataError(
@@ -110,7 +108,7 @@ def _weights(where: str, weight: Any, rows: int, network: Network) -> Array:
 class Order:
     """Row numbers in the order of an epoch, (m,) for all models or (K, m): a function of seed and epoch."""
 
-    def __init__(self, network: Network, data: Examples, sampling: str) -> None:
+    def __init__(self, network: Engine, data: Examples, sampling: str) -> None:
         choice("fit sampling", sampling, SAMPLING)
         ops = self.ops = network.ops
         self.sampling, self.size, self.data = sampling, data.size, data
@@ -149,7 +147,7 @@ class Order:
 class Loader:
     """Batches of one size: `load` gathers the rows that stand at the cursor into fixed arrays."""
 
-    def __init__(self, network: Network, order: Order, rows: int, cursor: Array) -> None:
+    def __init__(self, network: Engine, order: Order, rows: int, cursor: Array) -> None:
         ops: Backend = network.ops
         data, lead = order.data, order.lead
         self.ops, self.data, self.order, self.cursor, self.scale = ops, data, order, cursor, network.scale

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gpunn.engine import Engine
 from gpunn.losses import Loss
 from gpunn.metrics import Metric
 from gpunn.passes import Pass
@@ -14,14 +15,11 @@ from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.meters import Meters
 from gpunn.types import Array
 
-if TYPE_CHECKING:
-    from gpunn.network import Network
-
 
 class Scorer:
     """Adds one batch's loss and metrics to the meters; its arrays are made once for a batch size."""
 
-    def __init__(self, network: Network, run: Pass, loss: Loss, metrics: Mapping[str, Metric], meters: Meters) -> None:
+    def __init__(self, network: Engine, run: Pass, loss: Loss, metrics: Mapping[str, Metric], meters: Meters) -> None:
         self.ops, self.run, self.metrics, self.meters = network.ops, run, metrics, meters
         lead, n = network.lead, run.rows
         self.weight = n if loss.reduction == "mean" else 1.0
@@ -46,7 +44,7 @@ class Evaluator:
     """A set that is evaluated again and again: `run` works on the device, `read` waits for the result."""
 
     def __init__(
-        self, network: Network, data: Examples, loss: Loss, metrics: Mapping[str, Metric], chunk: int
+        self, network: Engine, data: Examples, loss: Loss, metrics: Mapping[str, Metric], chunk: int
     ) -> None:  # fmt: skip
         self.network, self.data, self.loss, self.metrics = network, data, loss, metrics
         self.meters = Meters(network.ops, ("loss", *metrics), network.models or 1)

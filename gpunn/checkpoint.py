@@ -1,0 +1,73 @@
+"""Checkpoints: networks, and whatever else training needs, as arrays and JSON in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpunn.archive import Host, Path, named, read, write
+from gpunn.backends import get_backend
+from gpunn.backends.base import Backend
+from gpunn.errors import CheckpointError, GpunnError
+from gpunn.frame import plan_layer
+from gpunn.layers.composite import Sequential
+from gpunn.losses import Loss
+from gpunn.network import Network
+from gpunn.training.resume import network_parts
+from gpunn.value import from_json
+
+__all__ = ["load_network", "network_of", "network_parts", "read", "write"]
+
+
+def network_of(where: str, arrays: Mapping[str, Host], meta: Mapping[str, Any], device: str | Backend) -> Network:
+    """The network in what `read` gave; whatever else is there is left to others. Nothing is built before all fits."""
+    ops = device if isinstance(device, Backend) else get_backend(device)
+    values = {name.removeprefix("network/"): array for name, array in arrays.items() if name.startswith("network/")}
+    try:
+        if "network" not in meta:
+            raise LookupError("a checkpoint without one")
+        described = meta["network"]
+        loss, step = from_json(described["loss"]), described["step"]
+        if not (loss is None or isinstance(loss, Loss)) or type(step) is not int or not 0 <= step < 2**64:
+            raise ValueError(f"loss {loss!r} and step {step!r}")
+        _check_arrays(described["architecture"], values)
+        network = Network.from_json(json.dumps(described["architecture"]), device=ops)
+        network.load_parameters(values)
+    except GpunnError as error:
+        raise CheckpointError(
+            f"{where}: {error.where}", expected=error.expected, got=error.got, fix=error.fix
+        ) from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            where,
+            expected="a saved network",
+            got=f"{type(error).__name__}: {error}"[:200],
+            fix="give one that save wrote",
+        ) from error
+    network.loss = loss
+    ops.copy(ops.from_host(np.array([step], np.uint64)), out=network.step)
+    return network
+
+
+def _check_arrays(architecture: Mapping[str, Any], values: Mapping[str, Host]) -> None:
+    """Names, shapes and dtype, before anything of a size that a file merely claims is allocated."""
+    models, seeds, dtype = architecture["models"], architecture["seeds"], architecture["dtype"]
+    if not isinstance(seeds, list) or len(seeds) != (1 if models is None else models):
+        raise ValueError(f"{models!r} models with seeds {seeds!r}")
+    planned = plan_layer(Sequential(from_json(architecture["layers"])), tuple(architecture["inputs"]))
+    lead = () if models is None else (models,)
+    wanted = {name: (dtype, (*lead, *p.shape)) for name, p in planned.parameters.items()}
+    wanted |= {name: (dtype, (*lead, *s.shape)) for name, s in planned.state.items()}
+    found = {name: (array.dtype.name, array.shape) for name, array in values.items()}
+    wrong = sorted(name for name in {**wanted, **found} if wanted.get(name) != found.get(name))
+    if wrong:
+        raise ValueError(f"arrays that do not fit the architecture: {', '.join(wrong)}")
+
+
+def load_network(path: Path, device: str | Backend = "auto") -> Network:
+    """A network as it was saved, bit for bit, on any device."""
+    arrays, meta = read(path)
+    return network_of(named(path)[1], arrays, meta, device)

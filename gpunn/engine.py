@@ -1,0 +1,214 @@
+"""What a network is made of: layers planned for one input shape, parameters on a device, passes over batches."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends import formulas, get_backend
+from gpunn.backends.base import Backend
+from gpunn.errors import ConfigurationError, ShapeError
+from gpunn.frame import Planned, Setting, bytes_needed, plan_layer
+from gpunn.hyper import choice, number, whole
+from gpunn.inputs import as_array, check_inputs, to_device
+from gpunn.layers.base import Layer, walk
+from gpunn.layers.composite import Sequential
+from gpunn.losses import Loss
+from gpunn.parameters import ParameterStore
+from gpunn.passes import Pass, check_indices
+from gpunn.randomness import check_seeds
+from gpunn.summary import summary_table
+from gpunn.types import Array, Shape
+from gpunn.value import to_json
+
+CHUNK_BYTES = 64 * 1024 * 1024  # what the activations of one chunk of a prediction may take
+KEPT_PASSES = 4
+
+
+class Engine:
+    """Layers planned for one input shape, their parameters on one device, and passes over batches.
+
+    Inputs are multiplied by `scale` as they are cast to `dtype`: 1/255 lets images stay bytes until then.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer] | Sequential,
+        inputs: int | Shape | None = None,
+        *,
+        device: str | Backend = "auto",
+        dtype: str = "float32",
+        models: int | None = None,
+        seed: int | Sequence[int] = 0,
+        scale: float = 1.0,
+    ) -> None:
+        self.network = layers if isinstance(layers, Sequential) else Sequential(layers)
+        self.ops = device if isinstance(device, Backend) else get_backend(device)
+        self.dtype = self._checked_dtype(dtype)
+        self.models = None if models is None else whole("Network models", models)
+        self.seeds = check_seeds(seed, self.models)
+        self.scale = number("Network scale", scale)
+        self.reads_indices = self.network.integer_input  # then X stays whole numbers, neither cast nor scaled
+        self.loss: Loss | None = None
+        self._inputs: Shape | None = None
+        self._passes: OrderedDict[tuple[Any, ...], Pass] = OrderedDict()
+        self._check_per_model()
+        if inputs is not None:
+            given = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+            self.build(tuple(whole("Network inputs", extent) for extent in given))
+
+    def __repr__(self) -> str:
+        layers = ", ".join(map(repr, self.network.layers))
+        parts = [f"[{layers}]", f"inputs={self._inputs}", f"device={self.ops.device!r}", f"dtype={self.dtype.name!r}"]
+        parts += [f"models={self.models}"] if self.models else []
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    # Construction
+
+    def _checked_dtype(self, dtype: Any) -> np.dtype[Any]:
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
+        names = ("float32", "float64", *(("complex128",) if self.ops.name == "reference" else ()))
+        checked: np.dtype[Any] = np.dtype(choice("Network dtype", name, names))
+        return checked
+
+    def _check_per_model(self) -> None:
+        for path, layer in walk(self.network):
+            for name in layer.per_model:
+                value = getattr(layer, name)
+                if isinstance(value, tuple) and len(value) != self.models:
+                    raise ConfigurationError(
+                        f"layers.{path} {type(layer).__name__} {name}",
+                        expected=f"one number or {self.models} of them" if self.models else "one number",
+                        got=f"{len(value)} numbers",
+                        fix="give one for each model and set models= to their count",
+                    )
+
+    def build(self, inputs: Shape) -> None:
+        """Plan for inputs of this shape and draw the initial parameters."""
+        planned = plan_layer(self.network, inputs)
+        check_indices(planned)
+        self.store = ParameterStore(
+            planned.parameters, planned.state, self.ops, self.dtype, self.seeds, self.models
+        )  # fmt: skip
+        self.planned, self._inputs = planned, inputs
+        self.step = self.ops.zeros((1,), np.uint64)
+
+    def built(self) -> Planned:
+        """The planned layers; refuses where the input shape is not known yet."""
+        if self._inputs is None:
+            raise ConfigurationError(
+                "Network",
+                expected="a known input width",
+                got="inputs=None and no data yet",
+                fix="pass inputs=width, or call fit, predict or gradients first",
+            )
+        return self.planned
+
+    def checked_inputs(self, X: Any) -> Array:
+        """X checked against the network, which takes its input shape from the first X if it has none."""
+        array = as_array("X", X, self.ops)
+        shape = tuple(array.shape[1:]) or (1,) if self._inputs is None else self._inputs
+        if 0 in shape:
+            raise ShapeError("X", expected="at least one column", got=f"{array.shape}", fix="pass data")
+        planned = plan_layer(self.network, shape) if self._inputs is None else self.planned
+        check_inputs(array, planned, self.ops, self.models if self._inputs else None, self.dtype)
+        if self._inputs is None:
+            self.build(shape)
+        return array
+
+    def on_device(self, X: Array) -> Array:
+        """Checked inputs as the first layer takes them."""
+        array = to_device(X, self.ops, np.int64 if self.reads_indices else self.dtype)
+        if self.scale == 1.0:
+            return array
+        scaled = self.ops.empty(array.shape, self.dtype)
+        self.ops.elementwise(formulas.multiply, (array, self.scale), (scaled,))
+        return scaled
+
+    def compile(
+        self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
+    ) -> Pass:
+        """The pass for batches of this many rows, its buffers allocated; the last few are kept."""
+        key = (rows, loss, training, backward, track)
+        if key not in self._passes:
+            planned = self.built()
+            setting = Setting(self.ops, self.store, rows, self.step, training, training or backward, track)
+            self._passes[key] = Pass(self.network, planned.shape, loss, setting)
+            if len(self._passes) > KEPT_PASSES:
+                self._passes.popitem(last=False)
+        self._passes.move_to_end(key)
+        return self._passes[key]
+
+    # Parameters
+
+    @property
+    def lead(self) -> Shape:
+        """What stands before the rows in the shape of an activation: nothing, or (K,)."""
+        return () if self.models is None else (self.models,)
+
+    @property
+    def inputs(self) -> Shape:
+        """The shape of one input."""
+        return self.built().shape
+
+    @property
+    def outputs(self) -> Shape:
+        """The shape of one output."""
+        return self.built().plan.output
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """Writable views of `vector` by name; their gradients have the same names in `gradients`."""
+        self.built()
+        return MappingProxyType(self.store.views)
+
+    @property
+    def state(self) -> Mapping[str, Array]:
+        """Writable views of what training keeps beside the parameters, such as running means."""
+        self.built()
+        return MappingProxyType(self.store.state_views)
+
+    @property
+    def vector(self) -> Array:
+        """All parameters as one vector, (P,) or (K, P); padding between them is 0 and stays 0."""
+        self.built()
+        return self.store.values
+
+    @property
+    def gradient_vector(self) -> Array:
+        """The gradient of the last backward pass, element for element beside `vector`."""
+        self.built()
+        return self.store.gradients
+
+    def load_parameters(self, values: Mapping[str, Any]) -> None:
+        """Write all parameters and state from arrays by name; refuses unless every name and shape is right."""
+        self.built()
+        self.store.load(values)
+
+    # Computing
+
+    def chunk(self, batch_size: int | None) -> int:
+        """Rows that are computed at once where no gradient is needed."""
+        if batch_size is not None:
+            return whole("batch_size", batch_size)
+        row = bytes_needed(self.planned, 1, False, self.dtype.itemsize, self.models or 1)
+        return max(1, CHUNK_BYTES // max(row, 1))
+
+    # Descriptions
+
+    def summary(self, batch: int = 128) -> str:
+        """A table of layers with output shapes, parameters and the memory of a training batch."""
+        return summary_table(self.built(), whole("summary batch", batch), self.dtype.itemsize, self.models)
+
+    def to_json(self) -> str:
+        """The architecture, without values, as JSON."""
+        inputs = None if self._inputs is None else list(self._inputs)
+        return json.dumps({
+            "layers": to_json(self.network.layers), "inputs": inputs, "dtype": self.dtype.name,
+            "models": self.models, "seeds": list(self.seeds), "scale": self.scale,
+        })  # fmt: skip

@@ -1,0 +1,141 @@
+"""Files that are replaced at once or stay as they were: a temporary file beside the target, fsync, rename, fsync.
+
+A writer holds a lock on its temporary file until the rename. The kernel frees it however the writer ends, so a file
+without a lock is abandoned, whichever process has got its writer's number since. Locks may not reach other machines,
+and some file systems have none: what cannot be told is left alone for a day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import secrets
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EACCES, EBADF, EINVAL, EISDIR, ENOTSUP
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+DAY = 86_400.0
+
+
+def replace(target: str, fill: Callable[[BinaryIO], None]) -> None:
+    """Make `target`, which is no link, the file that `fill` writes; any failure leaves what was there.
+
+    A new file gets the mode of the umask, an existing one keeps its own. Removes what killed writers of this target
+    left behind. The rename lasts once `sync_folder` has been called.
+    """
+    mode = _mode(target)
+    _sweep(target)
+    file = _temporary(target, mode)
+    try:
+        with file:
+            if mode is not None and stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:
+                os.chmod(file.name, mode)
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+            if fcntl is None:
+                file.close()  # Windows renames closed files only
+            os.replace(file.name, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(file.name)
+        raise
+
+
+def sync_folder(target: str) -> None:
+    """Bring the rename to the disk, on systems where folders can be opened and synchronised."""
+    try:
+        number = os.open(os.path.dirname(target), os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if error.errno not in (EACCES, EBADF, EINVAL, ENOTSUP):
+            raise
+
+
+def require_file(mode: int) -> None:
+    """Refuse what has this mode unless it is a plain file: a pipe would block, a device be replaced."""
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(EISDIR, "a folder of that name")
+    if not stat.S_ISREG(mode):
+        raise OSError(EINVAL, "a device, pipe or socket")
+
+
+def _mode(target: str) -> int | None:
+    """The permissions of the file that is to be replaced; None if there is none."""
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return None
+    require_file(mode)
+    return stat.S_IMODE(mode) & 0o777
+
+
+def _prefix(target: str) -> str:
+    """How temporary files of this target begin; a digest, since its name may be as long as names can be."""
+    return f".gpunn-{hashlib.sha256(os.fsencode(os.path.basename(target))).hexdigest()[:16]}-"
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _temporary(target: str, mode: int | None) -> BinaryIO:
+    """A new locked file beside the target."""
+    start = os.path.join(os.path.dirname(target), f"{_prefix(target)}{_machine()}-{os.getpid()}-")
+    permissions = 0o666 if mode is None else mode
+    while True:
+        file: BinaryIO = open(  # noqa: SIM115  # the caller closes it
+            f"{start}{secrets.token_hex(4)}.tmp", "xb", opener=lambda name, flags: os.open(name, flags, permissions)
+        )
+        _lock(file, wait=True)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # swept between its creation and the lock
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> bool | None:
+    """Whether the file is now ours; None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _sweep(target: str) -> None:
+    """Remove what killed writers of this target left; nothing here may keep a new one from writing."""
+    prefix = _prefix(target)
+    with suppress(OSError), os.scandir(os.path.dirname(target)) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.name.endswith(".tmp"):
+                with suppress(OSError):
+                    _remove_abandoned(entry, entry.name.startswith(f"{prefix}{_machine()}-"))
+
+
+def _remove_abandoned(entry: os.DirEntry[str], ours: bool) -> None:
+    """Remove a temporary file that has no writer, under its lock so that none can take it meanwhile."""
+    status = entry.stat(follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        return
+    with open(entry.path, "rb") as file:
+        locked = _lock(file, wait=False)
+        if fcntl is None:
+            file.close()
+        if locked is not False and ((locked and ours) or time.time() - status.st_mtime > DAY):
+            os.unlink(entry.path)

@@ -1,0 +1,162 @@
+"""Optimizers that divide each weight's step by the size of its own gradients so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpunn import hyper
+from gpunn.backends.elementwise import elementwise
+from gpunn.optimizers.base import (
+    BELOW_ONE,
+    EPSILON,
+    NOT_NEGATIVE,
+    Number,
+    Optimizer,
+    OptimizerFrame,
+    OptimizerPlan,
+    any_positive,
+    complement,
+    decayed,
+    kept,
+)
+from gpunn.schedules import Rate
+
+
+@elementwise
+def adagrad(xp: Any, W: Any, dW: Any, s: Any, step: Any, eps: Any, decay: Any) -> Any:
+    g = decayed(dW, W, decay)
+    s = s + g * g
+    return W - step * (g / (xp.sqrt(s) + eps)), s
+
+
+@elementwise
+def adagrad_step(xp: Any, rate: Any, count: Any, lr_decay: Any) -> Any:
+    return rate / (1.0 + (count - 1.0) * lr_decay)
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """s ← s + g²,  W ← W - ηₜ g / (√s + ε),  ηₜ = η / (1 + (t - 1) `lr_decay`),  g = dW + λ W.
+
+    s starts with `initial_accumulator_value`.
+    """
+
+    intervals = {
+        "lr_decay": NOT_NEGATIVE,
+        "weight_decay": NOT_NEGATIVE,
+        "initial_accumulator_value": NOT_NEGATIVE,
+        "eps": EPSILON,
+    }
+
+    rate: Rate = 1e-2
+    lr_decay: Number = 0.0
+    weight_decay: Number = 0.0
+    initial_accumulator_value: Number = 0.0
+    eps: Number = 1e-10
+
+    def plan(self) -> OptimizerPlan:
+        return OptimizerPlan(
+            moments={"s": self.initial_accumulator_value},
+            numbers={"eps": self.eps},
+            exact={"lr_decay": self.lr_decay},
+            scalars=("step",),
+            decay=self.weight_decay,
+        )
+
+    def update(self, t: OptimizerFrame) -> None:
+        step = t.rate
+        if any_positive(self.lr_decay):
+            step = t.step
+            t.ops.elementwise(adagrad_step, (t.rate, t.count, t.lr_decay), (step,))
+        for p in t.parts:
+            t.ops.elementwise(adagrad, (p.W, p.dW, p.s, step, t.eps, p.decay), (p.W, p.s))
+
+
+@elementwise
+def adadelta(xp: Any, W: Any, dW: Any, v: Any, u: Any, rate: Any, fresh: Any, eps: Any, decay: Any) -> Any:
+    g = decayed(dW, W, decay)
+    v = v + fresh * (g * g - v)
+    d = xp.sqrt(u + eps) / xp.sqrt(v + eps) * g
+    return W - rate * d, v, u + fresh * (d * d - u)
+
+
+@dataclass(frozen=True)
+class Adadelta(Optimizer):
+    """v ← ρ v + (1 - ρ) g²,  d = √(u + ε) / √(v + ε) g,  u ← ρ u + (1 - ρ) d²,  W ← W - η d,  g = dW + λ W.
+
+    A step has the units of the weights, so the rate is 1 unless set.
+    """
+
+    intervals = {"rho": {"low": 0.0, "high": 1.0}, "eps": EPSILON, "weight_decay": NOT_NEGATIVE}
+
+    rate: Rate = 1.0
+    rho: Number = 0.9
+    eps: Number = 1e-6
+    weight_decay: Number = 0.0
+
+    def plan(self) -> OptimizerPlan:
+        return OptimizerPlan(
+            moments={"v": 0.0, "u": 0.0},
+            numbers={"fresh": complement(self.rho), "eps": self.eps},
+            decay=self.weight_decay,
+        )
+
+    def update(self, t: OptimizerFrame) -> None:
+        for p in t.parts:
+            t.ops.elementwise(
+                adadelta, (p.W, p.dW, p.v, p.u, t.rate, t.fresh, t.eps, p.decay), (p.W, p.v, p.u)
+            )  # fmt: skip
+
+
+@elementwise
+def rmsprop(
+    xp: Any, W: Any, dW: Any, v: Any, m: Any, b: Any, rate: Any, fresh: Any, eps: Any, momentum: Any, decay: Any
+) -> Any:
+    """A moment that is not kept is None and has no result. Rounding can take v - m² below 0: that counts as 0."""
+    g = decayed(dW, W, decay)
+    v = v + fresh * (g * g - v)
+    if m is None:
+        q = g / (xp.sqrt(v) + eps)
+    else:
+        m = m + fresh * (g - m)
+        q = g / (xp.sqrt(xp.maximum(v - m * m, 0.0)) + eps)
+    if b is not None:
+        b = q = momentum * b + q
+    return kept(W - rate * q, v, m, b)
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """v ← α v + (1 - α) g²,  W ← W - η g / (√v + ε),  g = dW + λ W.
+
+    `centered` also keeps m ← α m + (1 - α) g and divides by √(v - m²) + ε. With `momentum` μ the quotient q goes into
+    b ← μ b + q, and W ← W - η b. Each keeps one more moment.
+    """
+
+    intervals = {"alpha": BELOW_ONE, "eps": EPSILON, "momentum": BELOW_ONE, "weight_decay": NOT_NEGATIVE}
+
+    rate: Rate = 1e-2
+    alpha: Number = 0.99
+    eps: Number = 1e-8
+    weight_decay: Number = 0.0
+    momentum: Number = 0.0
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hyper.choice("RMSprop centered", self.centered, (False, True))
+
+    def plan(self) -> OptimizerPlan:
+        names = ("v", *["m"] * self.centered, *["b"] * any_positive(self.momentum))
+        return OptimizerPlan(
+            moments=dict.fromkeys(names, 0.0),
+            numbers={"fresh": complement(self.alpha), "eps": self.eps, "momentum": self.momentum},
+            decay=self.weight_decay,
+        )
+
+    def update(self, t: OptimizerFrame) -> None:
+        for p in t.parts:
+            m, b = (getattr(p, name) if name in t.moments else None for name in "mb")
+            inputs = (p.W, p.dW, p.v, m, b, t.rate, t.fresh, t.eps, t.momentum, p.decay)
+            t.ops.elementwise(rmsprop, inputs, kept(p.W, p.v, m, b))

@@ -1,0 +1,224 @@
+"""Limited-memory BFGS with a line search that ends at the strong Wolfe conditions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpunn import hyper
+from gpunn.backends import formulas
+from gpunn.backends.elementwise import elementwise
+from gpunn.errors import ConfigurationError
+from gpunn.optimizers.base import NOT_NEGATIVE, Optimizer, OptimizerFrame, OptimizerPlan
+from gpunn.optimizers.wolfe import Point, wolfe_search
+from gpunn.schedules import Rate
+from gpunn.types import Array
+
+
+class Outcome(NamedTuple):
+    """What one step came to; `reason` says why there is nothing left to do, or is None."""
+
+    loss: float
+    gradient_norm: float
+    evaluations: int
+    reason: str | None
+
+
+@elementwise
+def negative(xp: Any, a: Any) -> Any:
+    return -a
+
+
+@elementwise
+def subtract_scaled(xp: Any, a: Any, b: Any, scale: Any) -> Any:
+    return a - scale * b
+
+
+@dataclass(frozen=True)
+class LBFGS(Optimizer):
+    """W ← W - α H dW, H being the inverse Hessian that the last `history_size` steps suggest (Nocedal & Wright,
+    Algorithm 7.4), α first `rate` and then what meets the strong Wolfe conditions.
+
+    For the loss of the whole training set as one function: `minimize_step` takes one step, at the cost of usually one
+    or two evaluations. Vectors stay on the device; the decisions are taken on the host, which waits for a few numbers
+    at each evaluation. It keeps 2 `history_size` + 4 buffers of the gradient's size, and trains one network: each
+    model of a population would need evaluations of its own.
+    """
+
+    rate: Rate = 1.0
+    history_size: int = 10
+    max_evaluations: int = 25  # in one step
+    tolerance_gradient: float = 1e-7  # of the gradient's length
+    tolerance_change: float = 0.0  # of the loss, against max(1, |loss|); 0 does not look at it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("history_size", "max_evaluations"):
+            object.__setattr__(self, name, hyper.whole(f"LBFGS {name}", getattr(self, name)))
+        for name in ("tolerance_gradient", "tolerance_change"):
+            value = hyper.number(f"LBFGS {name}", getattr(self, name), **NOT_NEGATIVE)
+            object.__setattr__(self, name, value)
+
+    def plan(self) -> OptimizerPlan:
+        history = [f"{letter}{i}" for i in range(self.history_size) for letter in "sy"]
+        return OptimizerPlan(
+            moments=dict.fromkeys(("start", "gradient", "direction", "work", *history), 0.0),
+            kept={"pairs": 0.0, "loss": 0.0, "begun": 0.0, **{f"rho{i}": 0.0 for i in range(self.history_size)}},
+        )
+
+    def update(self, t: OptimizerFrame) -> None:
+        raise ConfigurationError(
+            "LBFGS", expected="a full batch and minimize_step", got="a step of the training loop", fix="use Adam or SGD"
+        )
+
+    def minimize_step(self, t: OptimizerFrame, evaluate: Callable[[], float]) -> Outcome:
+        """One step. `evaluate()` computes loss and gradient at the store's present values and returns the loss.
+
+        Values and gradients are left at the accepted point; only there may they be read between two steps.
+        """
+        if t.store.models is not None:
+            raise ConfigurationError(
+                "LBFGS",
+                expected="one network",
+                got=f"a population of {t.store.models}",
+                fix="train each model in a network of its own, or the population with Adam",
+            )
+        return _Step(self, t, evaluate).take()
+
+
+class _Step:
+    """One step of L-BFGS and what it needs to know."""
+
+    def __init__(self, optimizer: LBFGS, t: OptimizerFrame, evaluate: Callable[[], float]) -> None:
+        self.optimizer, self.t, self.ops, self.evaluate = optimizer, t, t.ops, evaluate
+        self.values, self.dW = t.store.values, t.store.gradients
+        self.gradient, self.direction = t.moments["gradient"], t.moments["direction"]
+        self.scale = self.ops.zeros((1,), t.store.dtype)
+        self.product = self.ops.zeros((), np.float64)
+        self.pairs, self.evaluations = int(self._read(t.pairs)), 0
+
+    def take(self) -> Outcome:
+        loss, square = self._begin()
+        reason = self._reason(loss, square, math.inf)
+        if reason is not None:
+            return Outcome(loss, math.sqrt(square), self.evaluations, reason)
+        end, slope = None, self._set_direction()
+        if slope < 0.0:
+            end = self._search(loss, square, slope)
+        if end is None and self.pairs:  # the history misleads: start it afresh with the steepest descent
+            self._write(self.t.pairs, 0.0)
+            self.pairs = 0
+            end = self._search(loss, square, self._set_direction())
+        if end is None:
+            self._move(0.0)
+            self.ops.copy(self.gradient, out=self.dW)
+            return Outcome(loss, math.sqrt(square), self.evaluations, "no step makes the loss smaller")
+        self._remember(end.step)
+        square = self._dot(self.dW, self.dW)
+        self.ops.copy(self.dW, out=self.gradient)
+        self._write(self.t.loss, end.loss)
+        change = abs(end.loss - loss) / max(1.0, abs(loss))
+        return Outcome(end.loss, math.sqrt(square), self.evaluations, self._reason(end.loss, square, change))
+
+    def _begin(self) -> tuple[float, float]:
+        """Loss and squared gradient where the last step ended, evaluated if there was none."""
+        if not self._read(self.t.begun):
+            self._write(self.t.loss, self._evaluate())
+            self.ops.copy(self.dW, out=self.gradient)
+            self._write(self.t.begun, 1.0)
+        self.ops.copy(self.values, out=self.t.moments["start"])
+        return self._read(self.t.loss), self._dot(self.gradient, self.gradient)
+
+    def _reason(self, loss: float, square: float, change: float) -> str | None:
+        if not math.isfinite(loss) or not math.isfinite(square):
+            return "the loss is not finite"
+        if math.sqrt(square) <= self.optimizer.tolerance_gradient:
+            return "the gradient is within tolerance_gradient"
+        still = change <= self.optimizer.tolerance_change and self.optimizer.tolerance_change > 0.0
+        return "the loss changes within tolerance_change" if still else None
+
+    def _set_direction(self) -> float:
+        """The direction -H g by the two-loop recursion, all of it on the device; returns its slope."""
+        t, d, m = self.t, self.direction, self.optimizer.history_size
+        self.ops.elementwise(negative, (self.gradient,), (d,))
+        newest_first = [i % m for i in range(self.pairs - 1, max(self.pairs - m, 0) - 1, -1)]
+        factors: dict[int, Array] = {}
+        for i in newest_first:
+            factors[i] = self._factor(t.moments[f"s{i}"], i)
+            self.ops.elementwise(subtract_scaled, (d, t.moments[f"y{i}"], factors[i]), (d,))
+        if newest_first:
+            y = t.moments[f"y{newest_first[0]}"]
+            curvature = self._read(t.kept[f"rho{newest_first[0]}"]) * self._dot(y, y)
+            self._write(self.scale, 1.0 / curvature)
+            self.ops.elementwise(formulas.multiply, (d, self.scale), (d,))
+        for i in reversed(newest_first):
+            back = self._factor(t.moments[f"y{i}"], i)
+            self.ops.elementwise(formulas.add_scaled, (d, t.moments[f"s{i}"], factors[i]), (d,))
+            self.ops.elementwise(subtract_scaled, (d, t.moments[f"s{i}"], back), (d,))
+        return self._dot(self.gradient, d)
+
+    def _factor(self, vector: Array, i: int) -> Array:
+        """ρᵢ vector · d, left on the device."""
+        self._product(vector, self.direction)
+        factor = self.ops.zeros((1,), self.t.store.dtype)
+        self.ops.elementwise(formulas.multiply, (self.product, self.t.kept[f"rho{i}"]), (factor,))
+        return factor
+
+    def _search(self, loss: float, square: float, slope: float) -> Point | None:
+        """A step along the direction, or None; the values and the gradient are then at its end."""
+        rate = self._read(self.t.rate)
+        first = rate if self.pairs else rate * min(1.0, 1.0 / math.sqrt(square))
+        budget = self.optimizer.max_evaluations
+        end = wolfe_search(
+            self._at, Point(0.0, loss, slope), first, budget, 10.0 * float(np.finfo(self.t.store.dtype).eps)
+        )
+        if end is not None and end.step != self.position:  # the best of several that meet only half the conditions
+            self._at(end.step)
+        return end
+
+    def _at(self, step: float) -> Point:
+        """The loss and its slope along the direction, `step` away from the start."""
+        self._move(step)
+        loss = self._evaluate()
+        return Point(step, loss, self._dot(self.dW, self.direction))
+
+    def _move(self, step: float) -> None:
+        self.position = step
+        self._write(self.scale, step)
+        inputs = (self.t.moments["start"], self.direction, self.scale)
+        self.ops.elementwise(formulas.add_scaled, inputs, (self.values,))
+
+    def _remember(self, step: float) -> None:
+        """Take the pair s = α d, y = change of the gradient into the history, if its curvature is positive."""
+        t, i = self.t, self.pairs % self.optimizer.history_size
+        y = t.moments["start"]  # which has served
+        self.ops.elementwise(formulas.subtract, (self.dW, self.gradient), (y,))
+        curvature = step * self._dot(y, self.direction)
+        if curvature > 1e-12 * self._dot(y, y):
+            self._write(self.scale, step)
+            self.ops.elementwise(formulas.multiply, (self.direction, self.scale), (t.moments[f"s{i}"],))
+            self.ops.copy(y, out=t.moments[f"y{i}"])
+            self._write(t.kept[f"rho{i}"], 1.0 / curvature)
+            self._write(t.pairs, self.pairs + 1.0)
+
+    def _evaluate(self) -> float:
+        self.evaluations += 1
+        return float(self.evaluate())
+
+    def _product(self, a: Array, b: Array) -> None:
+        self.ops.elementwise(formulas.multiply, (a, b), (self.t.moments["work"],))
+        self.ops.total(self.t.moments["work"][None], 1.0, out=self.product)
+
+    def _dot(self, a: Array, b: Array) -> float:
+        self._product(a, b)
+        return self._read(self.product)
+
+    def _read(self, array: Array) -> float:
+        return float(self.ops.to_host(array).reshape(-1)[0])
+
+    def _write(self, array: Array, value: float) -> None:
+        self.ops.copy(self.ops.from_host(np.full(array.shape, value)), out=array)

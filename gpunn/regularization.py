@@ -1,0 +1,285 @@
+"""Penalties on the decaying parameters, limits on gradients, and limits on weights; a list of them composes.
+
+Each changes the gradient before the update or the weights after it, on the device and without allocation; a list does
+so in its order. Any strength or limit may be one number for each model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from gpunn import hyper
+from gpunn.backends import formulas
+from gpunn.backends.base import COLUMNS, Backend
+from gpunn.backends.elementwise import Formula, elementwise
+from gpunn.errors import ConfigurationError
+from gpunn.parameters import ParameterStore
+from gpunn.types import Array, Shape
+from gpunn.value import Value
+
+Number: TypeAlias = float | tuple[float, ...]  # one for all models, or one for each
+
+
+@dataclass(frozen=True)
+class Regularization(Value, abstract=True):
+    """Base of all; `t` is a `RegularizationFrame`. Each of the three hooks does nothing unless it is written."""
+
+    family: ClassVar[str] = "regularization"
+    intervals: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what the fields may be
+
+    def __post_init__(self) -> None:
+        for name, interval in self.intervals.items():
+            where = f"{type(self).__name__} {name}"
+            object.__setattr__(self, name, hyper.numbers(where, getattr(self, name), **interval))
+
+    def buffers(self, store: ParameterStore) -> dict[str, Shape]:
+        """The arrays the hooks work in, by name, for one model."""
+        return {}
+
+    def add_gradient(self, t: RegularizationFrame) -> None:
+        """Before the update: change the gradient."""
+
+    def penalty(self, t: RegularizationFrame, out: Array) -> None:
+        """Add what this contributes to each model's loss to `out`, of shape () or (K,)."""
+
+    def after_update(self, t: RegularizationFrame) -> None:
+        """After the update: change the weights."""
+
+
+class RegularizationFrame:
+    """What one regularization works with: `W` and `dW` of the decaying parameters, `G`, the gradient of all, its
+    `buffers` by name, and its numbers: a field `strength` is `t.strength`, a number or an array (K, 1).
+    """
+
+    def __init__(self, ops: Backend, store: ParameterStore, regularization: Regularization) -> None:
+        self.ops, self.store, self.regularization = ops, store, regularization
+        self.W, self.dW = store.values[..., : store.decaying], store.gradients[..., : store.decaying]
+        self.G = store.gradients
+        lead = store.values.shape[:-1]
+        self.buffers = {
+            name: ops.zeros((*lead, *shape), store.dtype) for name, shape in regularization.buffers(store).items()
+        }
+        for f in fields(regularization):
+            setattr(self, f.name, self._number(f.name, getattr(regularization, f.name)))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self.regularization).__name__} has no {name!r}")
+
+    def _number(self, name: str, value: Number) -> Any:
+        if not isinstance(value, tuple):
+            return value
+        models = self.store.models
+        if len(value) != models:
+            raise ConfigurationError(
+                f"{type(self.regularization).__name__} {name}",
+                expected=f"one number or {models} of them" if models else "one number",
+                got=f"{len(value)}",
+                fix="give one for each model and set models= to their count",
+            )
+        return self.ops.from_host(np.reshape(np.array(value, self.store.dtype), (-1, 1)))
+
+
+def _rows(vectors: Array) -> Array:
+    """Flat vectors as matrices of one row, which is what reductions take."""
+    return vectors[..., None, :]
+
+
+@dataclass(frozen=True)
+class Penalty(Regularization, abstract=True):
+    """A sum over the decaying weights; its formula gives one term, and the gradient to which it adds its own."""
+
+    gradient: ClassVar[Formula]  # (W, dW, strength) -> dW
+    term: ClassVar[Formula]  # (W, strength) -> one term
+    intervals = {"strength": {"low": 0.0}}
+
+    strength: Number
+
+    def buffers(self, store: ParameterStore) -> dict[str, Shape]:
+        return {"terms": (store.decaying,), "sum": ()}
+
+    def add_gradient(self, t: RegularizationFrame) -> None:
+        if t.store.decaying:
+            t.ops.elementwise(self.gradient, (t.W, t.dW, t.strength), (t.dW,))
+
+    def penalty(self, t: RegularizationFrame, out: Array) -> None:
+        if t.store.decaying:
+            terms, sums = t.buffers["terms"], t.buffers["sum"]
+            t.ops.elementwise(self.term, (t.W, t.strength), (terms,))
+            t.ops.total(_rows(terms), 1.0, out=sums)
+            t.ops.elementwise(formulas.add, (out, sums), (out,))
+
+
+@elementwise
+def l2_gradient(xp: Any, W: Any, dW: Any, strength: Any) -> Any:
+    return dW + 2.0 * strength * W
+
+
+@elementwise
+def l2_term(xp: Any, W: Any, strength: Any) -> Any:
+    return strength * (W * W)
+
+
+@dataclass(frozen=True)
+class L2(Penalty):
+    """λ ‖W‖², with gradient 2 λ W: the notes' (6.60) to (6.63); their (6.62) has ‖W‖ where it means W."""
+
+    gradient = l2_gradient
+    term = l2_term
+
+
+@elementwise
+def half_l2_gradient(xp: Any, W: Any, dW: Any, strength: Any) -> Any:
+    return dW + strength * W
+
+
+@elementwise
+def half_l2_term(xp: Any, W: Any, strength: Any) -> Any:
+    return 0.5 * strength * (W * W)
+
+
+@dataclass(frozen=True)
+class HalfL2(Penalty):
+    """½ λ ‖W‖², with gradient λ W: what optimizers call `weight_decay`, where it also counts in the loss."""
+
+    gradient = half_l2_gradient
+    term = half_l2_term
+
+
+@elementwise
+def l1_gradient(xp: Any, W: Any, dW: Any, strength: Any) -> Any:
+    return dW + strength * xp.sign(W)
+
+
+@elementwise
+def l1_term(xp: Any, W: Any, strength: Any) -> Any:
+    return strength * xp.absolute(W)
+
+
+@dataclass(frozen=True)
+class L1(Penalty):
+    """λ Σ |w|, with gradient λ sign w, which is 0 at 0."""
+
+    gradient = l1_gradient
+    term = l1_term
+
+
+@elementwise
+def shorten(xp: Any, X: Any, square: Any, limit: Any) -> Any:
+    """X, or where its squared length is above limit², X at that length."""
+    allowed = limit * limit
+    return X * xp.where(square > allowed, limit / xp.sqrt(xp.maximum(square, allowed)), 1.0)
+
+
+LIMIT = {"low": 1e-15, "high": 1e15}  # whose squares are float32 numbers
+
+
+@dataclass(frozen=True)
+class MaxNorm(Regularization):
+    """After each update, the weights into one unit, a column of a decaying matrix, are scaled back to length c."""
+
+    intervals = {"limit": LIMIT}
+
+    limit: Number
+
+    def buffers(self, store: ParameterStore) -> dict[str, Shape]:
+        matrices = {n: p for n, p in store.parameters.items() if p.decay and len(p.shape) == 2}
+        return {name: (1, parameter.shape[1]) for name, parameter in matrices.items()}
+
+    def after_update(self, t: RegularizationFrame) -> None:
+        limit = t.limit[..., None] if isinstance(self.limit, tuple) else t.limit
+        for name, squares in t.buffers.items():
+            W = t.store.views[name]
+            t.ops.sum_product(W, W, COLUMNS, out=squares)
+            t.ops.elementwise(shorten, (W, squares, limit), (W,))
+
+
+@dataclass(frozen=True)
+class ClipNorm(Regularization):
+    """A model's whole gradient, all parameters together, is scaled back to length c where it is longer.
+
+    It needs one more buffer of the gradient's size. A gradient too long to be squared becomes 0.
+    """
+
+    intervals = {"limit": LIMIT}
+
+    limit: Number
+
+    def buffers(self, store: ParameterStore) -> dict[str, Shape]:
+        return {"squares": (store.gradients.shape[-1],), "total": (1,)}
+
+    def add_gradient(self, t: RegularizationFrame) -> None:
+        squares, total = t.buffers["squares"], t.buffers["total"]
+        t.ops.elementwise(formulas.multiply, (t.G, t.G), (squares,))
+        t.ops.total(_rows(squares), 1.0, out=total[..., 0])
+        t.ops.elementwise(shorten, (t.G, total, t.limit), (t.G,))
+
+
+@elementwise
+def bounded(xp: Any, X: Any, limit: Any) -> Any:
+    return xp.maximum(xp.minimum(X, limit), -limit)
+
+
+@dataclass(frozen=True)
+class ClipValue(Regularization):
+    """Every element of the gradient is kept within -c and c."""
+
+    intervals = {"limit": {"low": 0.0, "open_low": True}}
+
+    limit: Number
+
+    def add_gradient(self, t: RegularizationFrame) -> None:
+        t.ops.elementwise(bounded, (t.G, t.limit), (t.G,))
+
+
+def as_list(regularization: Any) -> tuple[Regularization, ...]:
+    """None, one regularization, or a list of them."""
+    several = regularization if isinstance(regularization, (list, tuple)) else (regularization,)
+    parts = tuple(part for part in several if part is not None)
+    for part in parts:
+        if not isinstance(part, Regularization):
+            raise ConfigurationError(
+                "regularization",
+                expected="L2, HalfL2, L1, MaxNorm, ClipNorm or ClipValue, or a list of them",
+                got=repr(part),
+                fix="see gpunn.regularization",
+            )
+    return parts
+
+
+class Constraints:
+    """All that surrounds the update of one network: `before` it, the gradient; `after` it, the weights.
+
+    `clip_norm` and `clip_value` clip what the penalties have added to, `clip_value` first.
+    """
+
+    def __init__(
+        self,
+        ops: Backend,
+        store: ParameterStore,
+        regularization: Any = None,
+        *,
+        clip_norm: Number | None = None,
+        clip_value: Number | None = None,
+    ) -> None:
+        parts = list(as_list(regularization))
+        parts += [ClipValue(clip_value)] if clip_value is not None else []
+        parts += [ClipNorm(clip_norm)] if clip_norm is not None else []
+        self.frames = tuple(RegularizationFrame(ops, store, part) for part in parts)
+
+    def before(self, t: Any = None) -> None:
+        """Penalties and clipping, in order; the optimizer's frame, which may be passed, is not needed."""
+        for frame in self.frames:
+            frame.regularization.add_gradient(frame)
+
+    def penalty(self, out: Array) -> None:
+        """Add all penalties to each model's loss."""
+        for frame in self.frames:
+            frame.regularization.penalty(frame, out)
+
+    def after(self, t: Any = None) -> None:
+        for frame in self.frames:
+            frame.regularization.after_update(frame)

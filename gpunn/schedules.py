@@ -1,0 +1,306 @@
+"""Step sizes: what the rate is at step 0, 1, 2, …
+
+A rate is a number, a `Schedule`, any callable `t -> rate`, or a tuple of those, one for each model of a population.
+Schedules are ordinary Python: `table` tabulates the coming steps on the host, and the device reads its row.
+The stochastic gradient theorem asks for Ση = ∞ and Ση² < ∞; a schedule that satisfies it says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from gpunn import hyper
+from gpunn.errors import ConfigurationError
+from gpunn.value import Value
+
+
+class _Checked(Value, abstract=True):
+    family: ClassVar[str] = "schedule"
+
+    def _check(self, **intervals: Any) -> None:
+        """Hold the named fields against their intervals, or, where a whole number is given, that lowest one."""
+        for name, interval in intervals.items():
+            where, value = f"{type(self).__name__} {name}", getattr(self, name)
+            low = interval if isinstance(interval, int) else None
+            checked = hyper.number(where, value, **interval) if low is None else hyper.whole(where, value, low=low)
+            object.__setattr__(self, name, checked)
+
+
+@dataclass(frozen=True)
+class Schedule(_Checked, abstract=True):
+    """Base of all schedules: `schedule(t)` is the rate at step t, counted from 0."""
+
+    def __call__(self, t: int) -> float:
+        raise NotImplementedError(f"{type(self).__name__} needs a __call__ method")
+
+
+Single: TypeAlias = float | Schedule | Callable[[int], float]
+Rate: TypeAlias = Single | tuple[Single, ...]
+
+POSITIVE: dict[str, Any] = {"low": 0.0, "open_low": True}
+NOT_NEGATIVE: dict[str, Any] = {"low": 0.0}
+FACTOR: dict[str, Any] = {"low": 0.0, "high": 1.0}
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """η at every step."""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        self._check(rate=NOT_NEGATIVE)
+
+    def __call__(self, t: int) -> float:
+        return self.rate
+
+
+@dataclass(frozen=True)
+class Sequence(Schedule):
+    """η₁, η₂, …, η_T as listed; training for more than T steps is refused before it starts."""
+
+    rates: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rates = hyper.numbers("Sequence rates", self.rates, **NOT_NEGATIVE)
+        object.__setattr__(self, "rates", rates if isinstance(rates, tuple) else (rates,))
+
+    def __call__(self, t: int) -> float:
+        if t >= len(self.rates):
+            raise ConfigurationError(
+                "Sequence",
+                expected=f"a rate for step {t}, counted from 0",
+                got=f"{len(self.rates)} rates",
+                fix="list more rates or train for fewer steps",
+            )
+        return self.rates[t]
+
+
+@dataclass(frozen=True)
+class InverseTime(Schedule):
+    """η / (1 + d t). Satisfies Ση = ∞ and Ση² < ∞ for every d > 0."""
+
+    rate: float
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check(rate=NOT_NEGATIVE, decay=POSITIVE)
+
+    def __call__(self, t: int) -> float:
+        return self.rate / (1.0 + self.decay * t)
+
+
+@dataclass(frozen=True)
+class Power(Schedule):
+    """η (t + 1)^-p. Satisfies Ση = ∞ and Ση² < ∞ for ½ < p <= 1 only."""
+
+    rate: float
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check(rate=NOT_NEGATIVE, p=NOT_NEGATIVE)
+
+    def __call__(self, t: int) -> float:
+        return float(self.rate * (t + 1) ** -self.p)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """η γ^t. The sum of all steps is finite, η / (1 - γ): training can stop short of a minimum."""
+
+    rate: float
+    gamma: float
+
+    def __post_init__(self) -> None:
+        self._check(rate=NOT_NEGATIVE, gamma=FACTOR)
+
+    def __call__(self, t: int) -> float:
+        return float(self.rate * self.gamma**t)
+
+
+@dataclass(frozen=True)
+class StepDecay(Schedule):
+    """η γ^⌊t / steps⌋: multiplied by γ after every `steps` steps."""
+
+    rate: float
+    steps: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._check(rate=NOT_NEGATIVE, steps=1, gamma=FACTOR)
+
+    def __call__(self, t: int) -> float:
+        return float(self.rate * self.gamma ** (t // self.steps))
+
+
+def _descend(start: float, end: float, part: float) -> float:
+    """Half a cosine wave from `start` at part 0 to `end` at part 1."""
+    return end + (start - end) * (1.0 + math.cos(math.pi * part)) / 2.0
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine wave from η down to `final` at step `steps`, and `final` from there on."""
+
+    rate: float
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check(rate=NOT_NEGATIVE, steps=1, final=NOT_NEGATIVE)
+
+    def __call__(self, t: int) -> float:
+        return _descend(self.rate, self.final, min(t / self.steps, 1.0))
+
+
+@dataclass(frozen=True)
+class Warmup(Schedule):
+    """A straight line over `steps` steps up to what `then` starts with; then `then`, whose step 0 is step `steps`.
+
+    The line starts at `start_factor` times that rate: with 0, the default, the first step moves nothing.
+    """
+
+    steps: int
+    then: Single
+    start_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check(steps=1, start_factor=FACTOR)
+        object.__setattr__(self, "then", _single("Warmup then", self.then))
+
+    def __call__(self, t: int) -> float:
+        if t >= self.steps:
+            return _rate_at(self.then, t - self.steps)
+        return _rate_at(self.then, 0) * (self.start_factor + (1.0 - self.start_factor) * t / self.steps)
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up from η / `div_factor` to η over the share `pct_start` of all `steps`, then down to a last rate of
+    η / (`div_factor` `final_div_factor`), which stays; along half cosine waves, or with `anneal="linear"` straight.
+    """
+
+    rate: float
+    steps: int
+    pct_start: float = 0.3
+    anneal: str = "cos"
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+
+    def __post_init__(self) -> None:
+        self._check(rate=NOT_NEGATIVE, steps=1, pct_start=FACTOR, div_factor=POSITIVE, final_div_factor=POSITIVE)
+        hyper.choice("OneCycle anneal", self.anneal, ("cos", "linear"))
+
+    def __call__(self, t: int) -> float:
+        initial = self.rate / self.div_factor
+        last, top = self.steps - 1, self.pct_start * self.steps - 1.0
+        if t <= top:
+            return self._between(initial, self.rate, t / top if top else 1.0)
+        part = min((t - top) / (last - top), 1.0) if last > top else 1.0
+        return self._between(self.rate, initial / self.final_div_factor, part)
+
+    def _between(self, start: float, end: float, part: float) -> float:
+        return _descend(start, end, part) if self.anneal == "cos" else start + (end - start) * part
+
+
+def _single(where: str, rate: Any) -> Single:
+    """A number, not below 0, or something that can be called with a step."""
+    checked: Single = rate if callable(rate) else hyper.number(where, rate, **NOT_NEGATIVE)
+    return checked
+
+
+def check_rate(where: str, rate: Any) -> Rate:
+    """A rate as an optimizer keeps it: one for all models, or a tuple with one for each."""
+    if isinstance(rate, np.ndarray) and rate.ndim == 1:
+        rate = rate.tolist()
+    if isinstance(rate, (list, tuple)) and rate:
+        return tuple(_single(f"{where}[{k}]", r) for k, r in enumerate(rate))
+    return _single(where, rate)
+
+
+def _rate_at(rate: Single, t: int) -> float:
+    return rate(t) if callable(rate) else rate
+
+
+def table(schedule: Rate, start: int, count: int, models: int | None = None) -> np.ndarray[Any, Any]:
+    """The rates of steps `start` to `start + count - 1`: a row for each step and a column for each model.
+
+    A single network, `models=None`, has one column. Every value is checked: it is a number and not negative.
+    """
+    columns = schedule if isinstance(schedule, tuple) else (schedule,)
+    if isinstance(schedule, tuple) and len(schedule) != models:
+        raise ConfigurationError(
+            "rate",
+            expected=f"one rate or {models} of them" if models else "one rate",
+            got=f"{len(schedule)}",
+            fix="give one for each model and set models= to their count",
+        )
+    rows = np.empty((count, len(columns)))
+    for k, rate in enumerate(columns):
+        if callable(rate):
+            rows[:, k] = [hyper.number(f"rate at step {t}", rate(t), low=0.0) for t in range(start, start + count)]
+        else:
+            rows[:, k] = rate
+    return np.repeat(rows, models, axis=1) if models and not isinstance(schedule, tuple) else rows
+
+
+@dataclass(frozen=True)
+class ReduceOnPlateau(_Checked):
+    """Multiply the rate by `factor` when a watched value has not improved for more than `patience` epochs.
+
+    An improvement is a value below best - threshold |best|, or with mode="max" above best + threshold |best|. After a
+    reduction come `cooldown` epochs in which nothing is counted. The product of all factors never falls below
+    `minimum`. `begin` gives the state, a dict of lists that JSON can hold with one entry for each model; `observe`
+    takes it through an epoch; its entry "factor" is what each model's column of the table is to be multiplied by.
+    """
+
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    cooldown: int = 0
+    minimum: float = 0.0
+    mode: str = "min"
+
+    def __post_init__(self) -> None:
+        below_one = {"low": 0.0, "high": 1.0, "open_high": True}
+        self._check(factor=below_one, patience=0, threshold=NOT_NEGATIVE, cooldown=0, minimum=FACTOR)
+        hyper.choice("ReduceOnPlateau mode", self.mode, ("min", "max"))
+
+    def begin(self, models: int | None = None) -> dict[str, list[Any]]:
+        """The state before the first epoch."""
+        count = models or 1
+        return {"best": [None] * count, "bad": [0] * count, "wait": [0] * count, "factor": [1.0] * count}
+
+    def observe(self, state: dict[str, list[Any]], values: Any) -> list[float]:
+        """Take in each model's value after an epoch and return the next epoch's factors; NaN is no improvement."""
+        observed = np.reshape(np.asarray(values, np.float64), -1).tolist()
+        if len(observed) != len(state["best"]):
+            raise ConfigurationError(
+                "ReduceOnPlateau",
+                expected=f"{len(state['best'])} values, one for each model",
+                got=f"{len(observed)}",
+                fix="begin with the number of models",
+            )
+        for k, value in enumerate(observed):
+            if self._improves(value, state["best"][k]):
+                state["best"][k], state["bad"][k] = value, 0
+            else:
+                state["bad"][k] += 1
+            if state["wait"][k] > 0:
+                state["wait"][k] -= 1
+                state["bad"][k] = 0
+            if state["bad"][k] > self.patience:
+                state["factor"][k] = max(state["factor"][k] * self.factor, self.minimum)
+                state["wait"][k], state["bad"][k] = self.cooldown, 0
+        return list(state["factor"])
+
+    def _improves(self, value: float, best: float | None) -> bool:
+        if best is None or not math.isfinite(value):
+            return math.isfinite(value)
+        margin = self.threshold * abs(best)
+        return value < best - margin if self.mode == "min" else value > best + margin

@@ -1,0 +1,52 @@
+"""Figures of numbers over epochs or layers, with matplotlib, which is imported when one is drawn."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpunn.errors import MissingExtraError
+from gpunn.types import Array
+
+DOTS = 40  # with so few values each is shown as a dot too
+
+
+def figure(panels: int) -> tuple[Any, list[Any]]:
+    """A figure of its own, unknown to pyplot and to any window, and its panels side by side."""
+    try:
+        module = import_module("matplotlib.figure")
+    except ImportError:
+        raise MissingExtraError(
+            "plot", expected="matplotlib", got="none", fix='run: python -m pip install "gpunn[plot]"'
+        ) from None
+    made = module.Figure(figsize=(4.5 * panels, 3.5), layout="constrained")
+    return made, list(made.subplots(1, panels, squeeze=False)[0])
+
+
+def save(made: Any, path: str | Path | None) -> Any:
+    if path is not None:
+        made.savefig(path)
+    return made
+
+
+def draw(panel: Any, x: Any, values: Array, **style: Any) -> None:
+    """One line; of values with a column for each model their mean, over a band from the smallest to the largest."""
+    middle, low, high = spread(values)
+    (line,) = panel.plot(x, middle, marker="." if len(middle) <= DOTS else None, **style)
+    if values.ndim > 1 and values.shape[1] > 1:
+        panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def spread(values: Array) -> tuple[Array, Array, Array]:
+    """Mean, smallest and largest over the last axis of a table, of its finite numbers; NaN where there are none."""
+    table = np.asarray(values, np.float64)
+    table = table.reshape(-1, 1) if table.ndim == 1 else table
+    finite = np.isfinite(table)
+    count = finite.sum(axis=-1)
+    none = count == 0
+    middle = np.where(finite, table, 0.0).sum(axis=-1) / np.where(none, 1, count)
+    low, high = np.where(finite, table, np.inf).min(axis=-1), np.where(finite, table, -np.inf).max(axis=-1)
+    return np.where(none, np.nan, middle), np.where(none, np.nan, low), np.where(none, np.nan, high)

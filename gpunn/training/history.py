@@ -1,0 +1,181 @@
+"""What a training has left behind: one number an epoch for everything that was measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpunn.training.figures import draw, figure, save, spread
+from gpunn.training.stopping import improvement, monitored
+from gpunn.types import Array
+
+OWN_SCALE = ("gradient_norm", "rate")  # drawn over powers of ten
+NOT_DRAWN = ("seconds", "examples_per_second")
+
+
+class History(Mapping[str, Array]):
+    """`history["loss"]`, also `history.loss`: an array (epochs,), or (epochs, K) of a population.
+
+    Beside the loss there are the metrics, both again as `validation_...`, and `rate`, `seconds` (since the start),
+    `examples_per_second` and `gradient_norm`. What was not measured in an epoch is NaN there. Epochs count from 1:
+    the best one is `history.loss[history.best_epoch - 1]`.
+    """
+
+    def __init__(self, *, population: bool = False) -> None:
+        self.population, self.epochs = population, 0
+        self._stopped: list[str] = []
+        self._best: list[int | None] = []
+        self._columns: dict[str, Array] = {}
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """One more epoch: for each name a number, or one for each model."""
+        room = max((len(column) for column in self._columns.values()), default=0)
+        if room == self.epochs:
+            room = max(2 * room, 64)
+            self._columns = {name: _longer(column, room) for name, column in self._columns.items()}
+        for name, value in record.items():
+            numbers = np.asarray(value, np.float64)
+            numbers = numbers if self.population else numbers.reshape(())
+            if name not in self._columns:
+                self._columns[name] = np.full((room, *numbers.shape), np.nan)
+            self._columns[name][self.epochs] = numbers
+        self.epochs += 1
+
+    def mark_best(self, models: Array) -> None:
+        """Say which models, of K truth values, were never as good as in the last epoch."""
+        known = self._best or [None] * len(models)
+        self._best = [self.epochs if best else before for best, before in zip(models, known)]
+
+    @property
+    def stopped(self) -> Any:
+        """Why training ended, such as "finished 20 epochs"; "" while it goes on. Of a population, a list."""
+        return list(self._stopped) if self.population else self._stopped[0] if self._stopped else ""
+
+    @stopped.setter
+    def stopped(self, reasons: Sequence[str]) -> None:
+        self._stopped = list(reasons)
+
+    @property
+    def best_epoch(self) -> Any:
+        """The epoch whose weights were the best, from 1; None if none was. Of a population, a list."""
+        return list(self._best) if self.population else self._best[0] if self._best else None
+
+    # A mapping, and attributes
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._columns:
+            raise KeyError(f"no {name!r} in this history; it has {', '.join(self._columns) or 'no epochs yet'}")
+        view = self._columns[name][: self.epochs]
+        view.flags.writeable = False
+        return view
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("_") or name not in self._columns:
+            raise AttributeError(f"this history has no {name!r}; it has {', '.join(self.__dict__.get('_columns', ()))}")
+        return self[name]
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._columns]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
+    def __repr__(self) -> str:
+        epochs = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+        parts = [self._last(name) for name in self if name not in (*NOT_DRAWN, *OWN_SCALE)]
+        ends = Counter(why for why in self._stopped if why)
+        told = "; ".join(f"{why} ({count} models)" if self.population else why for why, count in ends.items())
+        return f"<History of {epochs}: {', '.join(parts) or 'nothing yet'}{'; ' if told else ''}{told}>"
+
+    def _last(self, name: str) -> str:
+        """The last value and the best one; of a population, the mean and the best model's."""
+        values, rule = self[name], improvement(name)
+        pick, arg = (np.max, np.argmax) if rule.maximise else (np.min, np.argmin)
+        table = np.where(np.isfinite(values), values, rule.worst)
+        if values.ndim == 1:
+            text, best = f"{name} {values[-1]:.4g}", f"best {pick(table):.4g} in epoch {arg(table) + 1}"
+            return f"{text} ({best})" if monitored(self._columns) == name and np.isfinite(values).any() else text
+        best = f"best {pick(table[-1]):.4g}, model {arg(table[-1])}"
+        return f"{name} {spread(values[-1:])[0][0]:.4g} ({best})"
+
+    # Files
+
+    def to_csv(self, path: str | Path) -> None:
+        """One line an epoch; a population has a column for each model, `loss[0]` and so on."""
+        titles, columns = ["epoch"], [list(range(1, self.epochs + 1))]
+        for name, values in self.items():
+            if values.ndim == 1:
+                titles, columns = [*titles, name], [*columns, values.tolist()]
+            else:
+                titles += [f"{name}[{k}]" for k in range(values.shape[1])]
+                columns += values.T.tolist()
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(titles)
+            writer.writerows(zip(*columns))
+
+    def to_json(self) -> str:
+        """Everything, each number exactly; NaN and infinity, for which JSON has no numbers, as words."""
+        return json.dumps(
+            {
+                "population": self.population, "epochs": self.epochs, "stopped": self._stopped, "best": self._best,
+                "values": {name: _words(values.tolist()) for name, values in self.items()},
+            }, allow_nan=False,
+        )  # fmt: skip
+
+    @classmethod
+    def from_json(cls, text: str) -> History:
+        """The history that `to_json` wrote; more epochs can be added to it."""
+        data = json.loads(text)
+        history = cls(population=data["population"])
+        history.epochs, history._stopped, history._best = data["epochs"], data["stopped"], data["best"]
+        history._columns = {name: np.array(values, np.float64) for name, values in data["values"].items()}
+        return history
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """A matplotlib figure, saved if there is a path: loss, metrics, gradient norm and, if it changes, the rate.
+
+        A population is drawn as its mean over a band from the smallest value to the largest.
+        """
+        names = [n for n in self if n not in NOT_DRAWN and not (n.startswith("validation_") and n[11:] in self)]
+        names = [n for n in names if n != "rate" or np.unique(self[n]).size > 1]
+        made, panels = figure(max(len(names), 1))
+        x = np.arange(1, self.epochs + 1)
+        for panel, name in zip(panels, names):
+            draw(panel, x, self[name], label="training")
+            if f"validation_{name}" in self:
+                draw(panel, x, self[f"validation_{name}"], label="validation")
+                panel.legend()
+            if not self.population and self.best_epoch:
+                panel.axvline(self.best_epoch, color="grey", linestyle=":", linewidth=1)
+            if name in OWN_SCALE and bool((self[name] > 0).any()):
+                panel.set_yscale("log")
+            panel.set(title=name.replace("_", " "), xlabel="epoch")
+        return save(made, path)
+
+
+def _longer(column: Array, room: int) -> Array:
+    longer = np.full((room, *column.shape[1:]), np.nan)
+    longer[: len(column)] = column
+    return longer
+
+
+def _words(values: Any) -> Any:
+    """Nested lists of numbers with "nan", "inf" and "-inf" in words, which NumPy reads back."""
+    if isinstance(values, list):
+        return [_words(v) for v in values]
+    return values if np.isfinite(values) else str(values)

@@ -1,0 +1,187 @@
+"""A training as it runs: epochs of static steps, one look at the device an epoch, the best weights however it ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpunn import schedules
+from gpunn.engine import Engine
+from gpunn.schedules import ReduceOnPlateau
+from gpunn.training.best import Best
+from gpunn.training.callbacks import Callback
+from gpunn.training.evaluation import Evaluator
+from gpunn.training.history import History
+from gpunn.training.signals import EXIT_ON_TERMINATION, Signals
+from gpunn.training.step import Trainer
+from gpunn.training.stopping import Monitor, Stopping
+from gpunn.types import Array
+
+log = logging.getLogger("gpunn")
+Record = dict[str, Array]
+NOT_FINITE = "non-finite loss"
+
+
+@dataclass
+class Progress:
+    """Where a training stands: besides arrays and history, all that a checkpoint needs to go on from there."""
+
+    epoch: int = 0  # finished ones
+    update: int = 0  # within the epoch
+    done: int = 0  # updates in all
+    seconds: float = 0.0
+    best: list[float | None] = field(default_factory=list)  # of the monitored figure, for each model
+    stopped: list[str] = field(default_factory=list)  # why, for each model; "" while it goes on
+    criteria: list[dict[str, Any]] = field(default_factory=list)
+    plateau: dict[str, Any] | None = None
+    factors: list[float] = field(default_factory=list)  # of the rate, for each model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `fit` was asked for, checked."""
+
+    total: int  # updates
+    validation: Evaluator | None
+    stopping: tuple[Stopping, ...]
+    callbacks: tuple[Callback, ...]
+    monitor: Monitor
+    keep_best: bool
+    plateau: ReduceOnPlateau | None
+    save: Callable[[Run], None] | None
+    every: int  # epochs between two checkpoints
+    every_steps: int | None
+
+
+class Run:
+    """One training; what callbacks see of it is `network`, `epoch`, `history` and `stop`."""
+
+    def __init__(self, network: Engine, trainer: Trainer, plan: Plan) -> None:
+        self.network, self.trainer, self.plan = network, trainer, plan
+        self.models = network.models or 1
+        self.epoch = 0
+        self.history = History(population=network.models is not None)
+        self.best = Best(network)
+        self.at = Progress(
+            best=[None] * self.models,
+            stopped=[""] * self.models,
+            criteria=[criterion.start(self.models) for criterion in plan.stopping],
+            plateau=plan.plateau.begin(self.models) if plan.plateau else None,
+            factors=[1.0] * self.models,
+        )
+        self.signals = Signals()
+        self._stepwise = [callback for callback in plan.callbacks if callback.wants_steps]
+
+    def stop(self, reason: str) -> None:
+        """End the training after this epoch, or, from `on_step`, after this step."""
+        self.at.stopped = [known or reason for known in self.at.stopped]
+
+    @property
+    def over(self) -> bool:
+        return self.at.done >= self.plan.total or all(self.at.stopped)
+
+    def go(self) -> History:
+        with self.signals, self.network.ops.quiet():
+            try:
+                self._tell(Callback.on_start.__name__)
+                while not self.over and not self.signals.raised:
+                    self._run_epoch()
+                if self.plan.save:
+                    self.plan.save(self)
+            finally:
+                self._end()
+        if self.signals.terminated:
+            raise SystemExit(EXIT_ON_TERMINATION)
+        return self.history
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for callback in self.plan.callbacks:
+            getattr(callback, event)(self, *arguments)
+
+    def _run_epoch(self) -> None:
+        at, trainer, plan = self.at, self.trainer, self.plan
+        started, first = time.perf_counter(), at.update
+        self.going = np.array([not reason for reason in at.stopped])
+        count = min(len(trainer.updates), first + plan.total - at.done)
+        rates = self._rates(at.done - first, count)
+        trainer.begin(at.epoch, rates, first)
+        while at.update < count and not self.signals.raised and not all(at.stopped):
+            trainer.update(at.update)
+            at.update, at.done = at.update + 1, at.done + 1
+            for callback in self._stepwise:
+                callback.on_step(self)
+            if trainer.finished:
+                self.stop(trainer.finished)
+            elif plan.save and plan.every_steps and at.done % plan.every_steps == 0 and at.update < count:
+                plan.save(self)
+        if self.signals.raised and at.update < count:  # a resumed training finishes this epoch
+            at.seconds += time.perf_counter() - started
+            return
+        record = self._read(started, first, rates[at.update - 1])
+        at.epoch, at.update = at.epoch + 1, 0
+        self.epoch = at.epoch
+        self._judge(record)
+        self._tell(Callback.on_epoch.__name__, record)
+        if plan.save and at.epoch % plan.every == 0 and not self.over:
+            plan.save(self)
+
+    def _rates(self, start: int, count: int) -> Array:
+        """A row for each update of the epoch, a column for each model."""
+        return schedules.table(self.trainer.optimizer.rate, start, count, self.network.models) * self.at.factors
+
+    def _read(self, started: float, first: int, rates: Array) -> Record:
+        """What the epoch came to: the host's only look at the device."""
+        trainer, at, validation = self.trainer, self.at, self.plan.validation
+        if validation is not None:
+            validation.run()
+        record = trainer.read(at.update)
+        bad = record.pop("bad step")
+        if validation is not None:
+            record |= {f"validation_{name}": value for name, value in validation.read().items()}
+        seconds = time.perf_counter() - started
+        at.seconds += seconds
+        rows = sum(sum(sizes) for sizes in trainer.updates[first : at.update])
+        record["rate"] = np.array(rates)
+        record["seconds"] = np.full(self.models, at.seconds)
+        record["examples_per_second"] = np.full(self.models, rows / max(seconds, 1e-9))
+        self.history.append(record)
+        for k in np.flatnonzero((bad >= 0) & self.going):
+            self.going[k] = False
+            if not at.stopped[k]:
+                at.stopped[k] = f"{NOT_FINITE} at epoch {at.epoch + 1}, step {int(bad[k]) + 1}"
+                log.warning("training%s stops: %s", f" of model {k}" if self.network.models else "", at.stopped[k])
+        return record
+
+    def _judge(self, record: Record) -> None:
+        """Keep what is best so far, lower rates that a plateau lowers, and stop the models that should stop."""
+        at, monitor = self.at, self.plan.monitor
+        value = record[monitor.name]
+        best = np.array([monitor.worst if b is None else b for b in at.best])
+        better = self.going & monitor.better(value, best)
+        if self.plan.keep_best:
+            self.best.take(better)
+        at.best = [float(value[k]) if better[k] else at.best[k] for k in range(self.models)]
+        self.history.mark_best(better)
+        if self.plan.plateau is not None and at.plateau is not None:
+            at.factors = self.plan.plateau.observe(at.plateau, value)
+        for criterion, state in zip(self.plan.stopping, at.criteria):
+            for k in np.flatnonzero(criterion.judge(state, record)):
+                at.stopped[k] = at.stopped[k] or criterion.reason
+
+    def _end(self) -> None:
+        """The best weights come back, and history says why it ended, whatever happened."""
+        at, signals = self.at, self.signals
+        if at.done >= self.plan.total:
+            why = f"finished {at.epoch} epoch{'s' * (at.epoch != 1)}"
+        else:
+            why = "interrupted" if signals.interrupted else "terminated" if signals.terminated else "failed"
+        self.history.stopped = [reason or why for reason in at.stopped]
+        bad = [reason.startswith(NOT_FINITE) for reason in at.stopped]
+        if self.plan.keep_best:  # a model without a best epoch keeps what it has, unless that is not finite
+            self.best.restore(np.array([b is not None for b in at.best]) | bad)
+        self._tell(Callback.on_end.__name__)

@@ -1,0 +1,108 @@
+"""How large activations and gradients are, layer by layer, measured where they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpunn.backends.base import ROWS
+from gpunn.frame import Frame, Planned
+from gpunn.passes import Pass
+from gpunn.types import Array
+
+CHUNK = 1 << 17  # numbers that are measured at once, all models together
+TALLEST = 4096  # rows of a chunk
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of one matrix, room for them in float64, for their squared lengths, and for the sum of those."""
+
+    source: Array
+    numbers: Array
+    rows: Array
+    total: Array
+
+
+class FlowProbe:
+    """The root mean square of each layer's output and gradient in one pass, for each model.
+
+    It works through a small float64 buffer, since in float32 the square of a vanishing gradient is 0. All arrays are
+    made here; `measure_activations` and `measure_gradients` may stand in a captured step. Layers are those with
+    parameters and those that keep an output: neither Dropout nor Flatten.
+    """
+
+    def __init__(self, run: Pass) -> None:
+        self.ops = run.ops
+        self.kinds: dict[str, str] = {}  # the class of each layer, by path
+        matrices: dict[str, dict[str, list[Array]]] = {"activations": {}, "gradients": {}}
+        for node, frame in _walk(run.planned, run.frame):
+            if "A" in node.plan.buffers:
+                rank, width = len(node.plan.output), math.prod(node.plan.output[-1:])
+                matrices["activations"][node.path] = [frame.A.reshape(*frame.A.shape[: -rank - 1], -1, width)]
+            if node.plan.parameters:
+                matrices["gradients"][node.path] = [getattr(frame, f"d{name}") for name in node.plan.parameters]
+            if any(node.path in of_kind for of_kind in matrices.values()):
+                self.kinds[node.path] = type(node.layer).__name__
+        self._prepare(matrices)
+
+    def _prepare(self, matrices: dict[str, dict[str, list[Array]]]) -> None:
+        """Cut everything into chunks, and make room for the largest."""
+        every = [matrix for paths in matrices.values() for several in paths.values() for matrix in several]
+        chunks = [chunk for matrix in every for chunk in _chunks(matrix)]
+        lead = every[0].shape[:-2] if every else ()
+        self.population, self.models = bool(lead), math.prod(lead)
+        room = self.ops.empty((max((chunk.size for chunk in chunks), default=0),), np.float64)
+        rows = self.ops.empty((max((chunk[..., 0].size for chunk in chunks), default=0),), np.float64)
+        self.sums = self.ops.from_host(np.full((len(chunks), *lead), np.nan))
+        self.parts: dict[str, list[_Part]] = {kind: [] for kind in matrices}
+        self.places: dict[str, dict[str, tuple[slice, int]]] = {kind: {} for kind in matrices}
+        stop = 0
+        for kind, paths in matrices.items():
+            for path, several in paths.items():
+                start = stop
+                for chunk in (chunk for matrix in several for chunk in _chunks(matrix)):
+                    column = rows[: chunk[..., 0].size].reshape(*chunk.shape[:-1], 1)
+                    numbers = room[: chunk.size].reshape(chunk.shape)
+                    self.parts[kind].append(_Part(chunk, numbers, column, self.sums[stop, ...]))
+                    stop += 1
+                count = sum(matrix.size for matrix in several) // self.models
+                self.places[kind][path] = slice(start, stop), count
+
+    def measure_activations(self) -> None:
+        """After forward and before backward, which may write over outputs."""
+        self._measure("activations")
+
+    def measure_gradients(self) -> None:
+        """After backward and before whatever changes the gradient."""
+        self._measure("gradients")
+
+    def _measure(self, kind: str) -> None:
+        for part in self.parts[kind]:
+            self.ops.copy(part.source, out=part.numbers)
+            self.ops.sum_product(part.numbers, part.numbers, ROWS, out=part.rows)
+            self.ops.total(part.rows, 1.0, out=part.total)
+
+    def read(self) -> dict[str, dict[str, Array]]:
+        """{"activations": {path: array (K,)}, "gradients": ...} as last measured, NaN if never; one transfer."""
+        sums = self.ops.to_host(self.sums).reshape(-1, self.models)
+        return {
+            kind: {path: np.sqrt(sums[place].sum(axis=0) / count) for path, (place, count) in paths.items()}
+            for kind, paths in self.places.items()
+        }
+
+
+def _walk(planned: Planned, frame: Frame) -> Iterator[tuple[Planned, Frame]]:
+    yield planned, frame
+    for name, child in planned.children.items():
+        yield from _walk(child, frame.children[name])
+
+
+def _chunks(matrix: Array) -> Iterator[Array]:
+    """A matrix, or K of them, in views of a few rows each."""
+    height = max(1, min(TALLEST, CHUNK // max(matrix[..., 0, :].size, 1)))
+    for start in range(0, matrix.shape[-2], height):
+        yield matrix[..., start : start + height, :]

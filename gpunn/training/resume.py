@@ -1,0 +1,156 @@
+"""A training in a file: the network as it was at its best, and all that makes the continuation the same to the bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from gpunn import archive
+from gpunn.errors import CheckpointError
+from gpunn.training.history import History
+from gpunn.training.loop import Progress, Run
+from gpunn.types import Array
+from gpunn.value import to_json
+
+
+def network_parts(network: Any) -> tuple[dict[str, Array], dict[str, Any]]:
+    """What a network is made of, for `write`: copies of its arrays under "network/", and meta for the key "network"."""
+    views = {**network.parameters, **network.state}
+    arrays = {f"network/{name}": network.ops.to_host(view) for name, view in views.items()}
+    try:
+        architecture = json.loads(network.to_json())
+    except TypeError as error:
+        raise CheckpointError(
+            "network",
+            expected="layers whose fields are numbers, text, layers and lists of them",
+            got=str(error),
+            fix="keep arrays and functions out of a layer's fields",
+        ) from error
+    meta = {
+        "architecture": architecture,
+        "loss": to_json(network.loss),
+        "step": int(network.ops.to_host(network.step)[0]),
+    }
+    return arrays, meta
+
+
+def saver(path: Any) -> Callable[[Run], None]:
+    """What `Run` calls to write its checkpoint."""
+
+    def save(run: Run) -> None:
+        arrays, meta = network_parts(run.network)
+        host = run.network.ops.to_host
+        arrays |= _named(run)
+        arrays |= {f"run/{name}": host(array) for name, array in _arrays(run).items()}
+        archive.write(path, arrays, {"network": meta, "run": {**_settings(run), **_progress(run)}})
+
+    return save
+
+
+def resume(path: Any, run: Run) -> None:
+    """Bring a training to where the file's was. Nothing is written unless everything fits."""
+    arrays, meta = archive.read(path)
+    if "run" not in meta:
+        raise CheckpointError(
+            str(path),
+            expected="a checkpoint of a training",
+            got="a saved network",
+            fix="load it with gn.load and fit it",
+        )
+    ours = {"architecture": network_parts(run.network)[1]["architecture"], **_settings(run)}
+    theirs = {
+        "architecture": meta["network"]["architecture"],
+        **{name: meta["run"].get(name) for name in _settings(run)},
+    }
+    for name, value in ours.items():
+        if theirs[name] != json.loads(json.dumps(value)):
+            raise CheckpointError(
+                f"{path}: {name}",
+                expected=f"{_short(value)}",
+                got=_short(theirs[name]),
+                fix="resume with the network, data and settings that the file was written with",
+            )
+    wanted = _arrays(run)
+    for name, array in wanted.items():
+        found = arrays.get(f"run/{name}")
+        if found is None or found.shape != tuple(array.shape):
+            raise CheckpointError(
+                f"{path}: {name}",
+                expected=f"shape {tuple(array.shape)}",
+                got="none" if found is None else f"shape {found.shape}",
+                fix="write it again",
+            )
+    network = run.network
+    network.load_parameters({n.removeprefix("network/"): a for n, a in arrays.items() if n.startswith("network/")})
+    run.best.take(np.ones(run.models, bool))  # the file's network is the best one
+    for name, array in wanted.items():
+        network.ops.copy(network.ops.from_host(arrays[f"run/{name}"]), out=array)
+    network.ops.copy(network.ops.from_host(np.array([meta["network"]["step"]], np.uint64)), out=network.step)
+    run.at = Progress(**meta["run"]["progress"])
+    run.epoch = run.at.epoch
+    run.history = History.from_json(meta["run"]["history"])
+    run.at.stopped = ["" if reason in UNFINISHED else reason for reason in run.at.stopped]
+
+
+UNFINISHED = ("interrupted", "terminated")
+
+
+def _arrays(run: Run) -> dict[str, Array]:
+    """What goes on changing, as the arrays themselves."""
+    store, trainer = run.network.store, run.trainer
+    arrays = {"values": store.values, "state": store.state, "meters": trainer.meters.table}
+    return arrays | {f"optimizer/{name}": array for name, array in trainer.frame.state().items()}
+
+
+def _named(run: Run) -> dict[str, Array]:
+    """The best parameters and state, by name; what a model has where it had no best epoch yet."""
+    store, best = run.network.store, run.best.arrays()
+    host = run.network.ops.to_host
+    none = np.array([b is None for b in run.at.best])
+    named = {}
+    for kind, current, places, shapes in (
+        ("best values", store.values, store.places, {n: p.shape for n, p in store.parameters.items()}),
+        ("best state", store.state, store.state_places, {n: s.shape for n, s in store.state_values.items()}),
+    ):
+        if kind not in best:
+            continue
+        flat, now = host(best[kind]), host(current)
+        if store.models is None:
+            flat = now if none[0] else flat
+        else:
+            flat[none] = now[none]
+        for name, place in places.items():
+            named[f"network/{name}"] = flat[..., place].reshape(*flat.shape[:-1], *shapes[name])
+    return named
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What must be the same in both."""
+    trainer = run.trainer
+    return {
+        "recipe": asdict(trainer.recipe),
+        "optimizer": _json(trainer.optimizer),
+        "loss": to_json(trainer.loss),
+        "metrics": list(trainer.metrics),
+        "examples": trainer.data.size,
+        "stopping": [to_json(criterion) for criterion in run.plan.stopping],
+    }
+
+
+def _progress(run: Run) -> dict[str, Any]:
+    return {"progress": asdict(run.at), "history": run.history.to_json()}
+
+
+def _json(value: Any) -> Any:
+    """A value as JSON; what has no JSON, such as a function for a rate, by its name."""
+    data = to_json(value)
+    return json.loads(json.dumps(data, default=lambda other: getattr(other, "__qualname__", type(other).__qualname__)))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,240 @@
+"""One training step as a static program: gather, forward, loss, backward, update, all on arrays made before.
+
+Whatever changes from step to step (random counter, place in the epoch, rate, number of the update) is read from device
+memory, so that a captured program finds its own. Nothing in a step waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends import formulas
+from gpunn.backends.base import ROWS
+from gpunn.backends.elementwise import elementwise
+from gpunn.engine import Engine
+from gpunn.errors import DataError
+from gpunn.losses import Loss
+from gpunn.metrics import Metric
+from gpunn.optimizers.base import Optimizer, OptimizerFrame
+from gpunn.optimizers.lbfgs import LBFGS
+from gpunn.passes import Pass
+from gpunn.regularization import Constraints
+from gpunn.training.batches import Examples, Loader, Order
+from gpunn.training.evaluation import Scorer
+from gpunn.training.meters import Meters
+from gpunn.training.probe import FlowProbe
+from gpunn.types import Array
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an epoch is cut into updates: all that a resumed training must share with the one it continues."""
+
+    batch_size: int
+    sampling: str
+    accumulate: int
+    drop_last: bool
+
+    def groups(self, size: int, smallest: int) -> list[tuple[int, ...]]:
+        """The batch sizes of each update. A last batch too small for some layer is left out of the epoch."""
+        batch = min(self.batch_size, size)
+        sizes = [batch] * (size // batch)
+        rest = size % batch
+        if rest >= smallest and not self.drop_last:
+            sizes += [rest] * (rest > 0)
+        return [tuple(sizes[i : i + self.accumulate]) for i in range(0, len(sizes), self.accumulate)]
+
+
+@elementwise
+def advance(xp: Any, step: Any, cursor: Any, draws: Any, rows: Any) -> Any:
+    """After a batch: the random counter and the place in the epoch."""
+    return step + draws, cursor + rows
+
+
+@elementwise
+def count_up(xp: Any, tick: Any, count: Any) -> Any:
+    """After an update: its number in the epoch and of all."""
+    return tick + 1, count + 1.0
+
+
+class Trainer:
+    """The programs of an epoch and the device-side state they share."""
+
+    def __init__(
+        self,
+        network: Engine,
+        data: Examples,
+        loss: Loss,
+        optimizer: Optimizer,
+        recipe: Recipe,
+        *,
+        constraints: Constraints,
+        metrics: Mapping[str, Metric],
+        measure_gradient: bool,
+    ) -> None:
+        ops = self.ops = network.ops
+        self.network, self.data, self.loss, self.optimizer, self.metrics = network, data, loss, optimizer, metrics
+        self.constraints, self.recipe = constraints, recipe
+        self.models = network.models or 1
+        self.order = Order(network, data, recipe.sampling)
+        self.smallest = max(node.layer.minimum_rows for node in network.planned.walk())
+        self.updates = self._cut()
+        self.finished = ""  # why there is nothing left to do, where the optimizer can tell
+        self.cursor, self.tick = ops.zeros((1,), np.int64), ops.zeros((1,), np.int64)
+        self.frame = OptimizerFrame(ops, network.store, optimizer)
+        self.meters = Meters(ops, ("loss", "bad step", *metrics, *["gradient_norm"] * measure_gradient), self.models)
+        self.squares = ops.empty((*network.lead, 1, 1), network.dtype) if measure_gradient else None
+        self.table: Array | None = None
+        self.parts: dict[int, tuple[Pass, Loader, Scorer]] = {}
+        several = any(len(sizes) > 1 for sizes in self.updates)
+        self.sum = ops.zeros(network.gradient_vector.shape, network.dtype) if several else None
+        for n in {n for sizes in self.updates for n in sizes}:
+            run = network.compile(n, loss)
+            self.parts[n] = (
+                run,
+                Loader(network, self.order, n, self.cursor),
+                Scorer(network, run, loss, metrics, self.meters),
+            )
+        self.probes: list[FlowProbe] = []
+        self.programs: dict[tuple[tuple[int, ...], bool], Callable[[], None]] = {}
+
+    def _cut(self) -> list[tuple[int, ...]]:
+        updates = self.recipe.groups(self.data.size, self.smallest)
+        if not updates:
+            raise DataError(
+                "fit X",
+                expected=f"at least {self.smallest} examples for a batch",
+                got=f"{self.data.size}",
+                fix="use more data, or LayerNorm or RMSNorm, which do not look across the batch",
+            )
+        return updates
+
+    @property
+    def last_pass(self) -> Pass:
+        """The pass of an epoch's last batch."""
+        return self.parts[self.updates[-1][-1]][0]
+
+    def begin(self, epoch: int, rates: np.ndarray[Any, Any], first_update: int = 0) -> None:
+        """Stand before an update of an epoch; `rates` has a row for each update and a column for each model, or one."""
+        self.order.begin(epoch)
+        self.cursor[...] = sum(sum(sizes) for sizes in self.updates[:first_update])
+        self.tick[...] = first_update
+        rows = self.ops.from_host(rates, self.network.dtype)
+        if self.table is None:
+            self.table = rows
+        else:  # captured programs read the table they were captured with
+            self.ops.copy(rows, out=self.table[: len(rates)])
+        if first_update == 0:
+            self.meters.begin()
+
+    def update(self, i: int) -> None:
+        """Run the i-th update of the epoch; in the last one the probes measure."""
+        kind = self.updates[i], i == len(self.updates) - 1
+        if kind not in self.programs:
+            self.programs[kind] = self._program(*kind)
+        self.programs[kind]()
+
+    def _program(self, sizes: tuple[int, ...], last: bool) -> Callable[[], None]:
+        def program() -> None:
+            self._gradients(sizes, self.probes if last else [])
+            self._apply()
+
+        return self.ops.program(program)
+
+    def _gradients(self, sizes: tuple[int, ...], probes: list[FlowProbe], draws: int = 1) -> None:
+        """The gradient over one batch, or over several as if they were one."""
+        total = sum(sizes)
+        for i, n in enumerate(sizes):
+            self._gradient(n, probes if i == len(sizes) - 1 else [], draws)
+            if len(sizes) > 1:
+                self._collect(i, n / total if self.loss.reduction == "mean" else 1.0)
+        if len(sizes) > 1:
+            self.ops.copy(self.sum, out=self.network.gradient_vector)
+
+    def _gradient(self, n: int, probes: list[FlowProbe], draws: int) -> None:
+        """The gradient of the batch at the cursor; the cursor moves on."""
+        run, loader, scorer = self.parts[n]
+        loader.load()
+        A = run.forward(loader.X)
+        value = run.value(A, loader.y, loader.weight)
+        scorer.add(A, value, loader.y)
+        self.meters.watch(value.reshape(-1), self.tick)
+        for probe in probes:
+            probe.measure_activations()
+        run.backward()
+        for probe in probes:
+            probe.measure_gradients()
+        step, cursor = self.network.step, self.cursor
+        self.ops.elementwise(advance, (step, cursor, draws, n), (step, cursor))
+
+    def _collect(self, i: int, weight: float) -> None:
+        """Gradients of several batches before one update, weighted by their share."""
+        g = self.network.gradient_vector
+        if i == 0:
+            self.ops.elementwise(formulas.multiply, (g, weight), (self.sum,))
+        else:
+            self.ops.elementwise(formulas.add_scaled, (self.sum, g, weight), (self.sum,))
+
+    def _apply(self) -> None:
+        """Penalties, clipping, the optimizer's formula, and what must hold after it."""
+        t = self.frame
+        self.constraints.before(t)
+        if self.squares is not None:
+            g = self.network.gradient_vector
+            g = g[..., None, :]
+            self.ops.sum_product(g, g, ROWS, out=self.squares)
+            self.ops.copy(self.squares.reshape(-1), out=self.meters.rows["gradient_norm"])
+        self.ops.gather(self.table, self.tick, out=t.rate.reshape(1, -1))
+        self.optimizer.update(t)
+        self.constraints.after(t)
+        self.ops.elementwise(count_up, (self.tick, t.count), (self.tick, t.count))
+
+    def read(self, done: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Loss and metrics over the epoch's first `done` updates, one number for each model, in one transfer."""
+        sums = self.meters.read()
+        rows = sum(sum(sizes) for sizes in self.updates[:done])
+        record = {"loss": sums["loss"] / (rows if self.loss.reduction == "mean" else 1.0)}
+        for name, metric in self.metrics.items():
+            record[name] = metric.finish(sums[name] / rows, self.targets, len(self.network.outputs))
+        if "gradient_norm" in sums:
+            record["gradient_norm"] = np.sqrt(sums["gradient_norm"])
+        record["bad step"] = sums["bad step"]
+        return record
+
+    @property
+    def targets(self) -> Any:
+        """The whole set's targets on the host, for metrics that need their spread."""
+        if any(metric.needs_targets for metric in self.metrics.values()):
+            return self.ops.to_host(self.data.y)
+        return None
+
+
+class FullBatchTrainer(Trainer):
+    """One step of L-BFGS an epoch, on the whole set as one function: each evaluation sees the same random numbers."""
+
+    optimizer: LBFGS
+
+    def _cut(self) -> list[tuple[int, ...]]:
+        return [tuple(n for sizes in super()._cut() for n in sizes)]
+
+    def update(self, i: int) -> None:
+        outcome = self.optimizer.minimize_step(self.frame, self._evaluate)
+        self.finished = f"LBFGS: {outcome.reason}" if outcome.reason else ""
+        if self.squares is not None:
+            self.meters.rows["gradient_norm"][...] = outcome.gradient_norm**2
+        self.ops.elementwise(count_up, (self.tick, self.frame.count), (self.tick, self.frame.count))
+
+    def _evaluate(self) -> float:
+        """Loss and gradient, penalties included, at the network's present values."""
+        self.cursor[...] = 0
+        self.meters.begin()
+        self._gradients(self.updates[0], self.probes, draws=0)
+        penalty = self.ops.zeros((), self.network.dtype)
+        self.constraints.before(self.frame)
+        self.constraints.penalty(penalty)
+        rows = sum(self.updates[0]) if self.loss.reduction == "mean" else 1.0
+        return float(self.meters.read()["loss"][0] / rows + float(self.ops.to_host(penalty)))

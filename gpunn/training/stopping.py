@@ -1,0 +1,224 @@
+"""When to end training before its last epoch.
+
+A criterion is a value that holds no numbers of the training. `start(models)` gives the state that it keeps from epoch
+to epoch, which JSON can store, and `judge(state, record)` says after each epoch which models stop. The record maps
+names such as "loss" to one number for each model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpunn import hyper
+from gpunn.errors import ConfigurationError
+from gpunn.types import Array
+from gpunn.value import Value
+
+MAXIMISED = ("accuracy", "r2")  # the metrics of which more is better
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A loss or metric to judge by, and which of two values of it is better."""
+
+    name: str
+    maximise: bool
+
+    @property
+    def worst(self) -> float:
+        """What any value is better than."""
+        return -math.inf if self.maximise else math.inf
+
+    def better(self, new: Array, best: Array, minimum_change: float = 0.0) -> Array:
+        """Where `new` beats `best` by more than `minimum_change`; NaN and infinity never do and are always beaten."""
+        ahead = new > best + minimum_change if self.maximise else new < best - minimum_change
+        return np.isfinite(new) & (ahead | ~np.isfinite(best))
+
+
+def improvement(monitor: str, mode: str = "auto") -> Monitor:
+    """How to compare values of this name: "min", "max", or what the name says."""
+    hyper.choice("mode", mode, ("auto", "min", "max"))
+    return Monitor(monitor, monitor.removeprefix("validation_") in MAXIMISED if mode == "auto" else mode == "max")
+
+
+def monitored(names: Collection[str], monitor: str | None = None) -> str:
+    """What to judge a network by: the loss on the validation set if there is one, else that of training."""
+    return monitor or ("validation_loss" if "validation_loss" in names else "loss")
+
+
+class Stopping(Value, abstract=True):
+    """Base of the criteria; see the top of this file."""
+
+    family: ClassVar[str] = "stopping"
+
+    def monitored(self, names: Collection[str]) -> str:
+        """The one name in the record that this criterion looks at."""
+        raise NotImplementedError(f"{type(self).__name__} needs a monitored method")
+
+    def start(self, models: int) -> State:
+        return {}
+
+    def judge(self, state: State, record: Mapping[str, Array]) -> Array:
+        """Which models stop, as an array of K truth values; only `state` is changed."""
+        raise NotImplementedError(f"{type(self).__name__} needs a judge method")
+
+    def check(self, names: Collection[str]) -> None:
+        """Refuse a criterion that looks at what is not recorded."""
+        name = self.monitored(names)
+        if name not in names:
+            raise ConfigurationError(
+                type(self).__name__,
+                expected=f"one of the recorded names {', '.join(names)}",
+                got=repr(name),
+                fix="monitor one of these, or pass validation= or metrics= so that it is recorded",
+            )
+
+    def _value(self, record: Mapping[str, Array]) -> Array:
+        self.check(record)
+        return np.atleast_1d(np.asarray(record[self.monitored(record)], np.float64))
+
+    @property
+    def reason(self) -> str:
+        """Why a model that it stopped has stopped: itself, its first number named even where it is the default."""
+        first, *others = fields(self)  # type: ignore[arg-type]
+        shown = [first, *(f for f in others if getattr(self, f.name) != f.default)]
+        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+
+
+@dataclass(frozen=True)
+class EarlyStopping(Stopping):
+    """Stop after `patience` epochs in a row that are not better than the best one by more than `minimum_change`.
+
+    `monitor=None` looks at the loss on the validation set if there is one, else at that of training. `mode` is "min",
+    "max", or "auto": accuracy and r2 are to grow, everything else is to shrink.
+    """
+
+    patience: int = 10
+    minimum_change: float = field(default=0.0, kw_only=True)
+    monitor: str | None = field(default=None, kw_only=True)
+    mode: str = field(default="auto", kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patience", hyper.whole("EarlyStopping patience", self.patience))
+        change = hyper.number("EarlyStopping minimum_change", self.minimum_change, low=0.0)
+        object.__setattr__(self, "minimum_change", change)
+        hyper.choice("EarlyStopping mode", self.mode, ("auto", "min", "max"))
+        if self.monitor is not None and not (isinstance(self.monitor, str) and self.monitor):
+            raise ConfigurationError(
+                "EarlyStopping monitor",
+                expected="a recorded name such as 'validation_accuracy', or None",
+                got=repr(self.monitor),
+                fix="leave it out for the loss",
+            )
+
+    def monitored(self, names: Collection[str]) -> str:
+        return monitored(names, self.monitor)
+
+    def start(self, models: int) -> State:
+        return {"best": [None] * models, "waited": [0] * models}
+
+    def judge(self, state: State, record: Mapping[str, Array]) -> Array:
+        value, best = self._value(record), _array(state["best"])
+        better = improvement(self.monitored(record), self.mode).better(value, best, self.minimum_change)
+        waited = np.where(better, 0, np.array(state["waited"]) + 1)
+        state["best"], state["waited"] = _list(np.where(better, value, best)), waited.tolist()
+        return waited >= self.patience
+
+
+@dataclass(frozen=True)
+class GradientTolerance(Stopping):
+    """Stop at the end of an epoch whose gradient has a norm of at most `tolerance`."""
+
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance", hyper.number("GradientTolerance tolerance", self.tolerance, low=0.0))
+
+    def monitored(self, names: Collection[str]) -> str:
+        return "gradient_norm"
+
+    def judge(self, state: State, record: Mapping[str, Array]) -> Array:
+        return self._value(record) <= self.tolerance
+
+
+@dataclass(frozen=True)
+class LossTolerance(Stopping):
+    """Stop when |L_t - L_{t-1}| <= tolerance, or `relative` <= tolerance |L_{t-1}|, for `patience` epochs in a row.
+
+    L is the loss of training.
+    """
+
+    tolerance: float
+    patience: int = 1
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance", hyper.number("LossTolerance tolerance", self.tolerance, low=0.0))
+        object.__setattr__(self, "patience", hyper.whole("LossTolerance patience", self.patience))
+        hyper.choice("LossTolerance relative", self.relative, (True, False))
+
+    def monitored(self, names: Collection[str]) -> str:
+        return "loss"
+
+    def start(self, models: int) -> State:
+        return {"previous": [None] * models, "waited": [0] * models}
+
+    def judge(self, state: State, record: Mapping[str, Array]) -> Array:
+        value, previous = self._value(record), _array(state["previous"])
+        limit = self.tolerance * abs(previous) if self.relative else self.tolerance
+        small = np.isfinite(value) & np.isfinite(previous) & (abs(_finite(value) - previous) <= limit)
+        waited = np.where(small, np.array(state["waited"]) + 1, 0)
+        state["previous"], state["waited"] = _list(value), waited.tolist()
+        return waited >= self.patience
+
+
+@dataclass(frozen=True)
+class TimeLimit(Stopping):
+    """Stop at the end of the epoch in which training has taken this long, counting what came before a resume."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        seconds = hyper.number("TimeLimit seconds", self.seconds, low=0.0, open_low=True)
+        object.__setattr__(self, "seconds", seconds)
+
+    def monitored(self, names: Collection[str]) -> str:
+        return "seconds"
+
+    def judge(self, state: State, record: Mapping[str, Array]) -> Array:
+        return self._value(record) >= self.seconds
+
+
+def as_criteria(stopping: Any) -> tuple[Stopping, ...]:
+    """None, one criterion or several, as a tuple."""
+    given = () if stopping is None else (stopping,) if not isinstance(stopping, Iterable) else tuple(stopping)
+    for criterion in given:
+        if not isinstance(criterion, Stopping):
+            hint = (
+                "write EarlyStopping(), an instance" if isinstance(criterion, type) else "pass one, or a list of them"
+            )
+            raise ConfigurationError(
+                "stopping", expected="criteria such as EarlyStopping(patience=5)", got=repr(criterion), fix=hint
+            )
+    return given
+
+
+def _array(values: Sequence[float | None]) -> Array:
+    """Numbers out of a state; NaN where there are none yet."""
+    return np.array([math.nan if v is None else v for v in values])
+
+
+def _list(values: Array) -> list[float | None]:
+    """Numbers for a state; None for what JSON has no number for."""
+    return [v if math.isfinite(v) else None for v in values.tolist()]
+
+
+def _finite(values: Array) -> Array:
+    """With NaN in place of infinity, so that no difference of infinities is taken."""
+    return np.where(np.isfinite(values), values, math.nan)

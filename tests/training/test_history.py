@@ -1,0 +1,303 @@
+"""What a history holds, how it is stored, printed and drawn."""
+
+import copy
+import csv
+import json
+import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpunn.errors import MissingExtraError
+from gpunn.training import figures
+from gpunn.training.history import History
+from tests.faults import exactly
+
+NAN = math.nan
+
+
+def single(epochs: int = 3) -> History:
+    history = History()
+    for epoch in range(epochs):
+        history.append({
+            "loss": np.array([1.0 / (epoch + 1)]), "accuracy": np.array([0.1 * epoch]),
+            "validation_loss": np.array([[3.0, 1.0, 2.0][epoch % 3]]), "rate": np.array([0.1]),
+            "seconds": np.array([2.0 * (epoch + 1)]),
+        })  # fmt: skip
+        history.mark_best(np.array([epoch < 2]))
+    history.stopped = [f"finished {epochs} epochs"]
+    return history
+
+
+def population(epochs: int = 3) -> History:
+    rng = np.random.default_rng(0)
+    history = History(population=True)
+    for epoch in range(epochs):
+        history.append({
+            "loss": np.array([3.0, 2.0, 1.0]) / (epoch + 1), "validation_loss": rng.random(3),
+            "rate": np.array([0.1, 0.2, 0.3]) / (epoch + 1), "gradient_norm": rng.random(3),
+            "seconds": np.full(3, epoch),
+        })  # fmt: skip
+    history.mark_best(np.array([False, True, True]))
+    history.stopped = ["a", "b", "a"]
+    return history
+
+
+def test_one_number_an_epoch() -> None:
+    history = single()
+    assert history["loss"].dtype == np.float64
+    np.testing.assert_array_equal(history["loss"], [1.0, 1 / 2, 1 / 3])
+    np.testing.assert_array_equal(history.validation_loss, [3.0, 1.0, 2.0])
+    assert history.epochs == 3
+
+
+def test_one_number_an_epoch_and_model() -> None:
+    history = population()
+    assert history["loss"].shape == history["seconds"].shape == (3, 3)
+    np.testing.assert_array_equal(history["loss"][1], [1.5, 1.0, 0.5])
+    np.testing.assert_array_equal(history["loss"][:, 2], [1.0, 1 / 2, 1 / 3])
+
+
+def test_a_population_of_one_keeps_its_axis() -> None:
+    history = History(population=True)
+    history.append({"loss": np.ones(1)})
+    assert history.loss.shape == (1, 1)
+
+
+def test_a_number_that_all_models_share() -> None:
+    history = History(population=True)
+    history.append({"loss": np.ones(2), "seconds": 3.0})
+    assert history["seconds"].shape == (1,) and history["loss"].shape == (1, 2)
+
+
+def test_a_mapping() -> None:
+    history = single()
+    names = ["loss", "accuracy", "validation_loss", "rate", "seconds"]
+    assert list(history) == list(history.keys()) == names == [name for name, _ in history.items()]
+    assert len(history) == 5 and "loss" in history and "mse" not in history
+    assert history.get("mse") is None
+    assert {*names, "plot"} <= set(dir(history))
+    assert {name: values.shape for name, values in dict(history).items()} == dict.fromkeys(names, (3,))
+
+
+def test_unknown_names() -> None:
+    history = single(1)
+    with pytest.raises(KeyError, match=r"no 'mse' in this history; it has loss, accuracy, validation_loss, rate, sec"):
+        history["mse"]
+    with pytest.raises(KeyError, match=r"no 'loss' in this history; it has no epochs yet"):
+        History()["loss"]
+    with pytest.raises(AttributeError, match=r"this history has no 'mse'; it has loss, accuracy"):
+        history.mse  # noqa: B018
+    with pytest.raises(AttributeError, match=r"this history has no '_secret'"):
+        history._secret  # noqa: B018
+
+
+def test_many_epochs_and_arrays_that_stay_as_they_were() -> None:
+    history, early = History(), None
+    for epoch in range(1000):
+        history.append({"loss": [epoch]})
+        if epoch == 9:
+            early = history["loss"]
+    assert early is not None
+    np.testing.assert_array_equal(early, np.arange(10))
+    np.testing.assert_array_equal(history["loss"], np.arange(1000))
+
+
+def test_arrays_cannot_be_written_and_records_are_copied() -> None:
+    history, value = History(population=True), np.array([1.0, 2.0])
+    history.append({"loss": value})
+    value[:] = 9.0
+    np.testing.assert_array_equal(history["loss"], [[1.0, 2.0]])
+    with pytest.raises(ValueError, match="read-only"):
+        history["loss"][0] = 3.0
+
+
+def test_what_was_not_measured_is_nan() -> None:
+    history = History()
+    for record in ({"loss": [1]}, {"loss": [2], "mse": [5]}, {"mse": [6]}):
+        history.append(record)
+    np.testing.assert_array_equal(history["loss"], [1, 2, NAN])
+    np.testing.assert_array_equal(history["mse"], [NAN, 5, 6])
+
+
+def test_a_name_that_appears_late_in_a_long_training() -> None:
+    history = History()
+    for epoch in range(200):
+        history.append({"loss": [1.0]} | ({"mse": [2.0]} if epoch >= 150 else {}))
+    np.testing.assert_array_equal(np.isnan(history["mse"]), np.arange(200) < 150)
+
+
+def test_best_epochs_count_from_1() -> None:
+    history = single()
+    assert history.best_epoch == 2
+    assert history["validation_loss"][history.best_epoch - 1] == history["validation_loss"].min()
+    many = History(population=True)
+    assert (many.best_epoch, many.stopped, History().best_epoch, History().stopped) == ([], [], None, "")
+    for best in ([True, True, False], [True, False, False], [False, False, False]):
+        many.append({"loss": np.ones(3)})
+        many.mark_best(np.array(best))
+    assert many.best_epoch == [2, 1, None]
+
+
+def test_why_it_stopped() -> None:
+    assert single().stopped == "finished 3 epochs"
+    assert population().stopped == ["a", "b", "a"]
+    population().stopped.append("c")  # a copy
+
+
+# Storing
+
+
+@pytest.mark.parametrize("make", [single, population, History, lambda: History(population=True), lambda: single(100)])
+def test_json_round_trip(make: Any) -> None:
+    history = make()
+    again = History.from_json(history.to_json())
+    assert again == history and again is not history
+    assert (again.stopped, again.best_epoch, again.epochs) == (history.stopped, history.best_epoch, history.epochs)
+    for name, values in history.items():
+        np.testing.assert_array_equal(again[name], values, strict=True)
+    json.loads(history.to_json(), parse_constant=pytest.fail)  # no NaN and no Infinity in the file
+
+
+def test_numbers_are_stored_exactly() -> None:
+    numbers = [0.1, 1 / 3, -0.0, 5e-324, 1.7976931348623157e308, NAN, math.inf, -math.inf, np.pi]
+    history = History()
+    for number in numbers:
+        history.append({"loss": [number]})
+    again = History.from_json(history.to_json())["loss"]
+    assert again[:5].tobytes() == np.array(numbers[:5]).tobytes()
+    np.testing.assert_array_equal(again, numbers)
+
+
+def test_a_stored_history_goes_on() -> None:
+    for make, width in ((single, 1), (population, 3)):
+        history = make()
+        again = History.from_json(history.to_json())
+        for made in (history, again):
+            made.append({"loss": np.full(width, 7.0), "late": np.full(width, 8.0)})
+            made.mark_best(np.full(width, True))
+        assert again == history and again.epochs == 4
+        assert np.isnan(again["rate"][3]).all() and (again["late"][3] == 8.0).all()
+
+
+def test_copies() -> None:
+    history = single()
+    for again in (copy.copy(history), copy.deepcopy(history), pickle.loads(pickle.dumps(history))):
+        assert again == history
+    assert history != single(2) and history != population() and history != dict(history)
+
+
+def test_csv(tmp_path: Path) -> None:
+    history = single()
+    history.to_csv(tmp_path / "history.csv")
+    with open(tmp_path / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    for name, values in history.items():
+        assert [float(row[name]) for row in rows] == values.tolist()
+
+
+def test_csv_of_a_population(tmp_path: Path) -> None:
+    history = population()
+    history.to_csv(tmp_path / "history.csv")
+    titles, *rows = csv.reader((tmp_path / "history.csv").read_text().splitlines())
+    assert titles[:5] == ["epoch", "loss[0]", "loss[1]", "loss[2]", "validation_loss[0]"]
+    table = np.array(rows, float)
+    np.testing.assert_array_equal(table[:, 1:], np.concatenate([*history.values()], axis=1))
+    History().to_csv(tmp_path / "empty.csv")
+    assert (tmp_path / "empty.csv").read_text().splitlines() == ["epoch"]
+
+
+# For the eye
+
+
+def test_repr() -> None:
+    assert repr(single()) == (
+        "<History of 3 epochs: loss 0.3333, accuracy 0.2, validation_loss 2 (best 1 in epoch 2); finished 3 epochs>"
+    )
+    assert repr(single(1)).startswith("<History of 1 epoch: loss 1, ")
+    assert repr(History()) == repr(History(population=True)) == "<History of 0 epochs: nothing yet>"
+    many = History(population=True)
+    many.append({"loss": [3.0, 1.0, NAN], "accuracy": [0.5, 0.25, 0.75]})
+    many.stopped = ["a", "b", "a"]
+    expected = "loss 2 (best 1, model 1), accuracy 0.5 (best 0.75, model 2); a (2 models); b (1 models)"
+    assert repr(many) == f"<History of 1 epoch: {expected}>"
+
+
+def test_repr_of_what_is_not_finite() -> None:
+    history = History()
+    history.append({"loss": [NAN]})
+    assert repr(history) == "<History of 1 epoch: loss nan>"
+    history.append({"loss": [2.0]})
+    history.append({"loss": [math.inf]})
+    assert repr(history) == "<History of 3 epochs: loss inf (best 2 in epoch 2)>"
+
+
+def test_spread_is_over_finite_numbers() -> None:
+    table = np.array([[1.0, 2.0, 6.0], [NAN, 2.0, 4.0], [NAN, math.inf, -math.inf]])
+    middle, low, high = figures.spread(table)
+    np.testing.assert_array_equal(middle, [3.0, 3.0, NAN])
+    np.testing.assert_array_equal(low, [1.0, 2.0, NAN])
+    np.testing.assert_array_equal(high, [6.0, 4.0, NAN])
+    np.testing.assert_array_equal(figures.spread(np.array([1.0, NAN]))[0], [1.0, NAN])
+
+
+def test_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made = single().plot(tmp_path / "single.png")
+    assert (tmp_path / "single.png").read_bytes()[:4] == b"\x89PNG"
+    assert [panel.get_title() for panel in made.axes] == ["loss", "accuracy"]  # the rate never changes
+    training, validation, best = made.axes[0].lines
+    np.testing.assert_array_equal(training.get_xdata(), [1, 2, 3])
+    np.testing.assert_array_equal(training.get_ydata(), single()["loss"])
+    np.testing.assert_array_equal(validation.get_ydata(), single()["validation_loss"])
+    assert list(best.get_xdata()) == [2, 2]
+    assert [text.get_text() for text in made.axes[0].get_legend().get_texts()] == ["training", "validation"]
+
+
+def test_plot_of_a_population(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    history = population()
+    made = history.plot(tmp_path / "population.svg")
+    assert [panel.get_title() for panel in made.axes] == ["loss", "rate", "gradient norm"]
+    assert [panel.get_yscale() for panel in made.axes] == ["linear", "log", "log"]
+    training = made.axes[0].lines[0]
+    np.testing.assert_allclose(training.get_ydata(), history["loss"].mean(axis=1))
+    edges = made.axes[0].collections[0].get_paths()[0].vertices
+    for k in range(3):
+        band = edges[edges[:, 0] == k + 1, 1]
+        assert band.min() == history["loss"][k].min() and band.max() == history["loss"][k].max()
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [NAN, NAN], [0.0, 0.0], [1.0, NAN, math.inf, 2.0]])
+def test_plot_of_odd_histories(values: list[float], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for history in (History(), History(population=True)):
+        for value in values:
+            width = 2 if history.population else 1
+            history.append({"loss": np.full(width, value), "gradient_norm": np.full(width, value)})
+        history.plot(tmp_path / "odd.png")
+
+
+def test_plot_leaves_pyplot_alone() -> None:
+    pytest.importorskip("matplotlib")
+    program = (
+        "import sys\nimport gpunn\nassert 'matplotlib' not in sys.modules\n"
+        "from gpunn.training.history import History\n"
+        "h = History()\nh.append({'loss': [1.0]})\nh.plot()\nassert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    message = 'plot: expected matplotlib, got none; run: python -m pip install "gpunn[plot]"'
+    with pytest.raises(MissingExtraError, match=exactly(message)):
+        single().plot()
+    assert issubclass(MissingExtraError, ImportError)
+    assert "\n" not in message
