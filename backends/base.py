@@ -93,6 +93,18 @@ class Backend(RandomNumbers):
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return np.array(array)
 
+    def free_memory(self) -> float:
+        """Bytes that data may still take on the device; the CPU's data lies where the caller has it."""
+        return math.inf
+
+    def staging(self, out: Array) -> np.ndarray[Any, Any]:
+        """Host memory from which `out` is quickly filled: on the CPU, `out` itself."""
+        host: np.ndarray[Any, Any] = out
+        return host
+
+    def upload(self, source: np.ndarray[Any, Any], out: Array) -> None:
+        """Fill `out`, or a part of it, from its `staging`, which may be written again at once."""
+
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
 

@@ -79,6 +79,20 @@ class CupyBackend(CudaReductions, CudaIndexing, CudaRandom):
         out.set(np.ascontiguousarray(array, travels).reshape(array.shape))
         return out if travels == wanted else out.astype(wanted)
 
+    def free_memory(self) -> float:
+        self.activate()
+        return float(self.xp.cuda.runtime.memGetInfo()[0])
+
+    def staging(self, out: Array) -> np.ndarray[Any, Any]:
+        """Pinned, so that the device fetches it itself."""
+        memory = self.xp.cuda.alloc_pinned_memory(out.nbytes)
+        return np.frombuffer(memory, out.dtype, out.size).reshape(out.shape)
+
+    def upload(self, source: np.ndarray[Any, Any], out: Array) -> None:
+        """Waits for the copy, not for what else the device has to do before: that comes first in the same stream."""
+        self.activate()
+        out.set(source)
+
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         host: np.ndarray[Any, Any] = array.get()
         return host
@@ -129,7 +143,7 @@ def _on_the_device(operation: Any) -> Any:
     return call
 
 
-FROM_HOST = ("empty", "zeros", "from_host", "owns", "require")  # what may be handed NumPy arrays
+FROM_HOST = ("empty", "zeros", "from_host", "owns", "require", "upload")  # what may be handed NumPy arrays
 for _name in dir(Backend):
     if not _name.startswith("_") and callable(getattr(Backend, _name)) and _name not in FROM_HOST:
         setattr(CupyBackend, _name, _on_the_device(getattr(CupyBackend, _name)))

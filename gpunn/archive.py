@@ -252,7 +252,7 @@ def _parsed(where: str, header: bytes, data: Host, start: re.Match[bytes]) -> tu
         return {name: _view(data, starts[name], *spec) for name, spec in specs.items()}, meta
     except CheckpointError:
         raise
-    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(
             where,
             expected="a header as gpunn writes it",
@@ -264,7 +264,7 @@ def _parsed(where: str, header: bytes, data: Host, start: re.Match[bytes]) -> tu
 def _declared(entry: Any) -> tuple[str, Shape]:
     """The code and shape that a header gives an array; the rest of the entry follows from them."""
     code, shape = entry["dtype"], tuple(entry["shape"])
-    if code not in DTYPES or len(shape) > 64 or any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
+    if code not in DTYPES or any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
         raise ValueError(f"an array of dtype {code!r} and shape {shape!r}")
     return code, shape
 

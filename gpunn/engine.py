@@ -98,6 +98,11 @@ class Engine:
         self.planned, self._inputs = planned, inputs
         self.step = self.ops.zeros((1,), np.uint64)
 
+    @property
+    def is_built(self) -> bool:
+        """Whether the input shape is known, and with it all parameters."""
+        return self._inputs is not None
+
     def built(self) -> Planned:
         """The planned layers; refuses where the input shape is not known yet."""
         if self._inputs is None:

@@ -128,6 +128,7 @@ class Network(Engine):
         every_steps: int | None = None,
         resume: Any = None,
         deterministic: bool = False,
+        memory: int | None = None,
         progress: bool | None = None,
     ) -> History:
         """Train, and leave the best weights seen in the network, however training ends.
@@ -138,13 +139,14 @@ class Network(Engine):
         (training rows, held-out rows). `sampling` is "shuffle", "replacement" or "sequential". `accumulate` batches
         make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path written after every
         `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.
+        A set of more than `memory` bytes (256 MiB for a memory-mapped one, on a GPU most of what is free) is streamed.
         """
         return fit(
             self, X, y,
             Options(
                 loss, optimizer, epochs, steps, batch_size, validation, folds, metrics, stopping, callbacks, sampling,
                 sample_weight, class_weight, regularization, clip_norm, clip_value, accumulate, drop_last, plateau,
-                keep, checkpoint, every, every_steps, resume, deterministic, progress,
+                keep, checkpoint, every, every_steps, resume, deterministic, memory, progress,
             ),
         )  # fmt: skip
 

@@ -26,8 +26,8 @@ class _Checked(Value, abstract=True):
         """Hold the named fields against their intervals, or, where a whole number is given, that lowest one."""
         for name, interval in intervals.items():
             where, value = f"{type(self).__name__} {name}", getattr(self, name)
-            low = interval if isinstance(interval, int) else None
-            checked = hyper.number(where, value, **interval) if low is None else hyper.whole(where, value, low=low)
+            whole = isinstance(interval, int)
+            checked = hyper.whole(where, value, low=interval) if whole else hyper.number(where, value, **interval)
             object.__setattr__(self, name, checked)
 
 
@@ -216,8 +216,7 @@ def _single(where: str, rate: Any) -> Single:
 
 def check_rate(where: str, rate: Any) -> Rate:
     """A rate as an optimizer keeps it: one for all models, or a tuple with one for each."""
-    if isinstance(rate, np.ndarray) and rate.ndim == 1:
-        rate = rate.tolist()
+    rate = rate.tolist() if isinstance(rate, np.ndarray) and rate.ndim == 1 else rate
     if isinstance(rate, (list, tuple)) and rate:
         return tuple(_single(f"{where}[{k}]", r) for k, r in enumerate(rate))
     return _single(where, rate)
@@ -286,18 +285,16 @@ class ReduceOnPlateau(_Checked):
                 got=f"{len(observed)}",
                 fix="begin with the number of models",
             )
+        best, bad, wait, factor = (state[name] for name in ("best", "bad", "wait", "factor"))
         for k, value in enumerate(observed):
-            if self._improves(value, state["best"][k]):
-                state["best"][k], state["bad"][k] = value, 0
-            else:
-                state["bad"][k] += 1
-            if state["wait"][k] > 0:
-                state["wait"][k] -= 1
-                state["bad"][k] = 0
-            if state["bad"][k] > self.patience:
-                state["factor"][k] = max(state["factor"][k] * self.factor, self.minimum)
-                state["wait"][k], state["bad"][k] = self.cooldown, 0
-        return list(state["factor"])
+            improved = self._improves(value, best[k])
+            best[k] = value if improved else best[k]
+            bad[k] = 0 if improved or wait[k] else bad[k] + 1
+            wait[k] = max(wait[k] - 1, 0)
+            if bad[k] > self.patience:
+                factor[k] = max(factor[k] * self.factor, self.minimum)
+                wait[k], bad[k] = self.cooldown, 0
+        return list(factor)
 
     def _improves(self, value: float, best: float | None) -> bool:
         if best is None or not math.isfinite(value):

@@ -59,7 +59,7 @@ def examples(
             )
         subsets = np.arange(lead[0] * rows).reshape(lead)
     chosen = None if subsets is None else _subsets(where, subsets, len(array), network)
-    weights = None if weight is None else _weights(where, weight, len(array), network)
+    weights = None if weight is None else example_weights(where, weight, len(array), network)
     kept = array.dtype if array.dtype.kind in "ub" or network.reads_indices else network.dtype
     size = rows if chosen is None else chosen.shape[1]
     return Examples(to_device(array, network.ops, kept), target, weights, chosen, size)
@@ -93,7 +93,8 @@ def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> Array:
     return network.ops.from_host(table)
 
 
-def _weights(where: str, weight: Any, rows: int, network: Engine) -> Array:
+def example_weights(where: str, weight: Any, rows: int, network: Engine) -> Array:
+    """One checked weight for each example, on the device."""
     host = np.asarray(weight, np.float64)
     if host.shape != (rows,) or not np.isfinite(host).all() or (host < 0).any() or not host.any():
         raise DataError(

@@ -181,7 +181,17 @@ class Run:
         else:
             why = "interrupted" if signals.interrupted else "terminated" if signals.terminated else "failed"
         self.history.stopped = [reason or why for reason in at.stopped]
-        bad = [reason.startswith(NOT_FINITE) for reason in at.stopped]
-        if self.plan.keep_best:  # a model without a best epoch keeps what it has, unless that is not finite
-            self.best.restore(np.array([b is not None for b in at.best]) | bad)
+        self.best.restore(self.outdone())
         self._tell(Callback.on_end.__name__)
+
+    def outdone(self) -> Array:
+        """Which models had better weights than they hold; without a best epoch, those that do not hold finite ones."""
+        at, host, store = self.at, self.network.ops.to_host, self.network.store
+        if not self.plan.keep_best:
+            return np.zeros(self.models, bool)
+        had = np.array([b is not None for b in at.best]) | [reason.startswith(NOT_FINITE) for reason in at.stopped]
+        if not had.all():
+            had |= host(self.trainer.meters.table)[self.trainer.meters.names.index("bad step")] >= 0
+            for buffer in (store.values, store.state):
+                had |= ~np.isfinite(host(buffer).reshape(self.models, -1)).all(axis=1)
+        return had

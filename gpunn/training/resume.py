@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from gpunn import archive
-from gpunn.errors import CheckpointError
+from gpunn.errors import CheckpointError, GpunnError
 from gpunn.training.history import History
 from gpunn.training.loop import Progress, Run
 from gpunn.types import Array
@@ -45,7 +45,8 @@ def saver(path: Any) -> Callable[[Run], None]:
         arrays, meta = network_parts(run.network)
         host = run.network.ops.to_host
         arrays |= _named(run)
-        arrays |= {f"run/{name}": host(array) for name, array in _arrays(run).items()}
+        first = run.best.arrays() if None in run.at.best else {}  # what stays the best until an epoch has ended
+        arrays |= {f"run/{name}": host(array) for name, array in {**_arrays(run), **first}.items()}
         archive.write(path, arrays, {"network": meta, "run": {**_settings(run), **_progress(run)}})
 
     return save
@@ -62,41 +63,58 @@ def resume(path: Any, run: Run) -> None:
             fix="load it with gn.load and fit it",
         )
     ours = {"architecture": network_parts(run.network)[1]["architecture"], **_settings(run)}
-    theirs = {
-        "architecture": meta["network"]["architecture"],
-        **{name: meta["run"].get(name) for name in _settings(run)},
-    }
+    theirs = {**meta["run"], "architecture": meta.get("network", {}).get("architecture")}
     for name, value in ours.items():
-        if theirs[name] != json.loads(json.dumps(value)):
+        here, there = json.loads(json.dumps(value)), theirs.get(name)
+        if there != here:
+            where, here, there = _difference(name, here, there)
             raise CheckpointError(
-                f"{path}: {name}",
-                expected=f"{_short(value)}",
-                got=_short(theirs[name]),
+                f"{path}: {where}",
+                expected=_short(here),
+                got=_short(there),
                 fix="resume with the network, data and settings that the file was written with",
             )
-    wanted = _arrays(run)
-    for name, array in wanted.items():
-        found = arrays.get(f"run/{name}")
-        if found is None or found.shape != tuple(array.shape):
-            raise CheckpointError(
-                f"{path}: {name}",
-                expected=f"shape {tuple(array.shape)}",
-                got="none" if found is None else f"shape {found.shape}",
-                fix="write it again",
-            )
     network = run.network
-    network.load_parameters({n.removeprefix("network/"): a for n, a in arrays.items() if n.startswith("network/")})
+    best = {n.removeprefix("network/"): a for n, a in arrays.items() if n.startswith("network/")}
+    try:
+        at, history = Progress(**meta["run"]["progress"]), History.from_json(meta["run"]["history"])
+        step = np.array([meta["network"]["step"]], np.uint64)
+        wanted = _arrays(run) | (run.best.arrays() if None in at.best else {})
+        _check_arrays(wanted, arrays)
+        network.load_parameters(best)
+    except GpunnError as error:
+        raise CheckpointError(
+            f"{path}: {error.where}", expected=error.expected, got=error.got, fix=error.fix
+        ) from error
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            str(path),
+            expected="the state of a training",
+            got=f"{type(error).__name__}: {error}"[:200],
+            fix="give a file that fit wrote",
+        ) from error
     run.best.take(np.ones(run.models, bool))  # the file's network is the best one
     for name, array in wanted.items():
         network.ops.copy(network.ops.from_host(arrays[f"run/{name}"]), out=array)
-    network.ops.copy(network.ops.from_host(np.array([meta["network"]["step"]], np.uint64)), out=network.step)
-    run.at = Progress(**meta["run"]["progress"])
-    run.epoch = run.at.epoch
-    run.history = History.from_json(meta["run"]["history"])
+    network.ops.copy(network.ops.from_host(step), out=network.step)
+    run.at, run.epoch, run.history = at, at.epoch, history
     run.at.stopped = ["" if reason in UNFINISHED else reason for reason in run.at.stopped]
 
 
 UNFINISHED = ("interrupted", "terminated")
+
+
+def _check_arrays(wanted: Mapping[str, Array], arrays: Mapping[str, Array]) -> None:
+    """Every array that is to be read is there, as it should be."""
+    for name, array in wanted.items():
+        found = arrays.get(f"run/{name}")
+        if found is None or (found.shape, found.dtype) != (tuple(array.shape), array.dtype):
+            raise CheckpointError(
+                name,
+                expected=f"{array.dtype} of shape {tuple(array.shape)}",
+                got="none" if found is None else f"{found.dtype} of shape {found.shape}",
+                fix="give a file that fit wrote",
+            )
 
 
 def _arrays(run: Run) -> dict[str, Array]:
@@ -107,10 +125,10 @@ def _arrays(run: Run) -> dict[str, Array]:
 
 
 def _named(run: Run) -> dict[str, Array]:
-    """The best parameters and state, by name; what a model has where it had no best epoch yet."""
+    """The best parameters and state, by name; what a model has where it had nothing better."""
     store, best = run.network.store, run.best.arrays()
     host = run.network.ops.to_host
-    none = np.array([b is None for b in run.at.best])
+    none = ~run.outdone()
     named = {}
     for kind, current, places, shapes in (
         ("best values", store.values, store.places, {n: p.shape for n, p in store.parameters.items()}),
@@ -137,7 +155,11 @@ def _settings(run: Run) -> dict[str, Any]:
         "loss": to_json(trainer.loss),
         "metrics": list(trainer.metrics),
         "examples": trainer.data.size,
+        "regularization": [to_json(frame.regularization) for frame in trainer.constraints.frames],
         "stopping": [to_json(criterion) for criterion in run.plan.stopping],
+        "plateau": to_json(run.plan.plateau),
+        "monitor": asdict(run.plan.monitor),
+        "keep": "best" if run.plan.keep_best else "last",
     }
 
 
@@ -149,6 +171,17 @@ def _json(value: Any) -> Any:
     """A value as JSON; what has no JSON, such as a function for a rate, by its name."""
     data = to_json(value)
     return json.loads(json.dumps(data, default=lambda other: getattr(other, "__qualname__", type(other).__qualname__)))
+
+
+def _difference(where: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
+    """The first place at which two different JSON values differ, and what is there in each."""
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+        parts = [(f"{where} {key}", ours[key], theirs[key]) for key in ours]
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        parts = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(ours, theirs))]
+    else:
+        return where, ours, theirs
+    return next(_difference(*part) for part in parts if part[1] != part[2])
 
 
 def _short(value: Any) -> str:

@@ -29,6 +29,7 @@ from gpunn.training.progress import Progress
 from gpunn.training.resume import resume, saver
 from gpunn.training.step import FullBatchTrainer, Recipe, Trainer
 from gpunn.training.stopping import EarlyStopping, GradientTolerance, as_criteria, improvement, monitored
+from gpunn.training.streaming import Stream, StreamTrainer, budget_of, stream
 from gpunn.types import Array
 
 
@@ -61,6 +62,7 @@ class Options:
     every_steps: int | None
     resume: Any
     deterministic: bool
+    memory: int | None
     progress: bool | None
 
 
@@ -77,16 +79,20 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
     metrics = scores.resolve(options.metrics)
     stopping, callbacks = as_criteria(options.stopping), as_callbacks(options.callbacks)
     choice("fit keep", options.keep, ("best", "last"))
-    data, held_out = split(network, X, y, loss, options)
+    streamed = _streamed(network, X, y, loss, options)
+    data, held_out = (
+        split(network, X, y, loss, options) if streamed is None else (streamed, _given(network, loss, options))
+    )
     validation = None if held_out is None else Evaluator(network, held_out, loss, metrics, network.chunk(None))
     measured = ["loss", *metrics, *(f"validation_{n}" for n in ("loss", *metrics) if validation), "seconds"]
     measure_gradient = any(isinstance(criterion, GradientTolerance) for criterion in stopping)
     measured += ["gradient_norm"] * measure_gradient
     for criterion in stopping:
         criterion.check(measured)
-    trainer = (FullBatchTrainer if isinstance(optimizer, LBFGS) else Trainer)(
+    kind = StreamTrainer if streamed is not None else FullBatchTrainer if isinstance(optimizer, LBFGS) else Trainer
+    trainer = kind(
         network,
-        data,
+        data,  # type: ignore[arg-type]  # of the kind that this trainer takes
         loss,
         optimizer,
         recipe,
@@ -193,9 +199,14 @@ def split(network: Engine, X: Any, y: Any, loss: Loss, options: Options) -> tupl
         kept, left_out = (part if network.models else part[0] for part in sets)
         whole_set = examples(network, "fit", X, y, loss, weight=weight, subsets=kept)
         return whole_set, examples(network, "fit validation", X, y, loss, weight=weight, subsets=left_out)
-    data = examples(network, "fit", X, y, loss, weight=weight)
+    return examples(network, "fit", X, y, loss, weight=weight), _given(network, loss, options)
+
+
+def _given(network: Engine, loss: Loss, options: Options) -> Examples | None:
+    """A validation set of its own."""
+    validation = options.validation
     if validation is None:
-        return data, None
+        return None
     if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
         raise ConfigurationError(
             "fit validation",
@@ -204,7 +215,23 @@ def split(network: Engine, X: Any, y: Any, loss: Loss, options: Options) -> tupl
             fix="pass validation=(Xv, yv) or validation=0.2",
         )
     Xv, yv, *rest = validation
-    return data, examples(network, "fit validation", Xv, yv, loss, weight=rest[0] if rest else None)
+    return examples(network, "fit validation", Xv, yv, loss, weight=rest[0] if rest else None)
+
+
+def _streamed(network: Engine, X: Any, y: Any, loss: Loss, options: Options) -> Stream | None:
+    """The training set as a stream, where it takes more memory than it may."""
+    memory = None if options.memory is None else whole("fit memory", options.memory)
+    if not isinstance(X, np.ndarray) or X.nbytes <= budget_of(network, X, memory):
+        return None
+    if options.folds is not None or isinstance(options.validation, float) or isinstance(options.optimizer, LBFGS):
+        raise ConfigurationError(
+            "fit memory",
+            expected="validation=(Xv, yv) or none, no folds and no LBFGS for a set that is streamed",
+            got=f"{X.nbytes} bytes of X where {int(budget_of(network, X, memory))} are allowed",
+            fix="raise memory= so that the set fits, or hold a part of it out yourself",
+        )
+    budget = budget_of(network, X, memory)
+    return stream(network, X, y, loss, _weights(y, options), options.batch_size, budget)
 
 
 def _folds(network: Engine, options: Options) -> tuple[list[Any], list[Any]]:

@@ -13,7 +13,8 @@ EXIT_ON_TERMINATION = 128 + signal.SIGTERM
 class Signals:
     """While active, the first Ctrl-C sets `interrupted` and a second one raises; SIGTERM sets `terminated`.
 
-    Python runs handlers in the main thread only; elsewhere nothing is installed and signals do what they did.
+    Python runs handlers in the main thread only; elsewhere nothing is installed and signals do what they did. One that
+    is ignored, as Ctrl-C is in what a shell script runs in the background, stays so.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,7 @@ class Signals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             handlers = {signal.SIGINT: self._interrupt, signal.SIGTERM: self._terminate}
+            handlers = {n: h for n, h in handlers.items() if signal.getsignal(n) not in (signal.SIG_IGN, None)}
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 

@@ -80,7 +80,6 @@ class Trainer:
         self.network, self.data, self.loss, self.optimizer, self.metrics = network, data, loss, optimizer, metrics
         self.constraints, self.recipe = constraints, recipe
         self.models = network.models or 1
-        self.order = Order(network, data, recipe.sampling)
         self.smallest = max(node.layer.minimum_rows for node in network.planned.walk())
         self.updates = self._cut()
         self.finished = ""  # why there is nothing left to do, where the optimizer can tell
@@ -89,18 +88,26 @@ class Trainer:
         self.meters = Meters(ops, ("loss", "bad step", *metrics, *["gradient_norm"] * measure_gradient), self.models)
         self.squares = ops.empty((*network.lead, 1, 1), network.dtype) if measure_gradient else None
         self.table: Array | None = None
-        self.parts: dict[int, tuple[Pass, Loader, Scorer]] = {}
+        self.parts: dict[int, tuple[Pass, Scorer]] = {}
         several = any(len(sizes) > 1 for sizes in self.updates)
         self.sum = ops.zeros(network.gradient_vector.shape, network.dtype) if several else None
         for n in {n for sizes in self.updates for n in sizes}:
             run = network.compile(n, loss)
-            self.parts[n] = (
-                run,
-                Loader(network, self.order, n, self.cursor),
-                Scorer(network, run, loss, metrics, self.meters),
-            )
+            self.parts[n] = run, Scorer(network, run, loss, metrics, self.meters)
         self.probes: list[FlowProbe] = []
-        self.programs: dict[tuple[tuple[int, ...], bool], Callable[[], None]] = {}
+        self.programs: dict[tuple[Any, ...], Callable[[], None]] = {}
+        self._prepare_source()
+
+    def _prepare_source(self) -> None:
+        """Where batches come from: the whole set, on the device."""
+        self.order = Order(self.network, self.data, self.recipe.sampling)
+        self.loaders = {n: Loader(self.network, self.order, n, self.cursor) for n in self.parts}
+
+    def _loader(self, n: int) -> Loader:
+        return self.loaders[n]
+
+    def _begin_source(self, epoch: int) -> None:
+        self.order.begin(epoch)
 
     def _cut(self) -> list[tuple[int, ...]]:
         updates = self.recipe.groups(self.data.size, self.smallest)
@@ -120,7 +127,7 @@ class Trainer:
 
     def begin(self, epoch: int, rates: np.ndarray[Any, Any], first_update: int = 0) -> None:
         """Stand before an update of an epoch; `rates` has a row for each update and a column for each model, or one."""
-        self.order.begin(epoch)
+        self._begin_source(epoch)
         self.cursor[...] = sum(sum(sizes) for sizes in self.updates[:first_update])
         self.tick[...] = first_update
         rows = self.ops.from_host(rates, self.network.dtype)
@@ -133,10 +140,14 @@ class Trainer:
 
     def update(self, i: int) -> None:
         """Run the i-th update of the epoch; in the last one the probes measure."""
-        kind = self.updates[i], i == len(self.updates) - 1
+        kind = self._kind(i)
         if kind not in self.programs:
-            self.programs[kind] = self._program(*kind)
+            self.programs[kind] = self._program(*kind[:2])
         self.programs[kind]()
+
+    def _kind(self, i: int) -> tuple[Any, ...]:
+        """What tells one update's program from another's: its batches, whether it is the last, where it reads from."""
+        return self.updates[i], i == len(self.updates) - 1
 
     def _program(self, sizes: tuple[int, ...], last: bool) -> Callable[[], None]:
         def program() -> None:
@@ -157,7 +168,7 @@ class Trainer:
 
     def _gradient(self, n: int, probes: list[FlowProbe], draws: int) -> None:
         """The gradient of the batch at the cursor; the cursor moves on."""
-        run, loader, scorer = self.parts[n]
+        (run, scorer), loader = self.parts[n], self._loader(n)
         loader.load()
         A = run.forward(loader.X)
         value = run.value(A, loader.y, loader.weight)

@@ -1,0 +1,203 @@
+"""Training on sets larger than the memory they may take: two chunks on the device, one trained on, one being loaded.
+
+Rows are shuffled within a chunk and chunks among each other, so an epoch reads the source once and in long stretches.
+Targets and weights stay on the device whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpunn.engine import Engine
+from gpunn.errors import ConfigurationError, DataError
+from gpunn.inputs import as_array, check_inputs, checked_targets
+from gpunn.losses import Loss
+from gpunn.randomness import Purpose, stream_key
+from gpunn.training.batches import Examples, Loader, Order, example_weights
+from gpunn.training.step import Trainer
+from gpunn.types import Array
+
+MAPPED_BUDGET = 256 * 1024 * 1024  # bytes that a memory-mapped set may take unless the caller says otherwise
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A set whose inputs stay on the host, in memory or in a mapped file."""
+
+    X: Any  # (N, *shape), NumPy
+    y: Array
+    weight: Array | None
+    rows: int  # of a chunk
+
+    @property
+    def size(self) -> int:
+        return len(self.X)
+
+    @property
+    def chunks(self) -> list[tuple[int, int]]:
+        """First and last row of each chunk."""
+        return [(start, min(start + self.rows, self.size)) for start in range(0, self.size, self.rows)]
+
+
+def budget_of(network: Engine, X: Any, memory: int | None) -> float:
+    """Bytes that the inputs may take on the device."""
+    if memory is not None:
+        return memory
+    if isinstance(X, np.memmap):
+        return MAPPED_BUDGET
+    return 0.8 * network.ops.free_memory()
+
+
+def stream(network: Engine, X: Any, y: Any, loss: Loss, weight: Any, batch_size: int, budget: float) -> Stream:
+    """Check a set chunk by chunk, before the first step."""
+    row = X.nbytes // max(len(X), 1)
+    rows = max(1, int(budget / 2 / max(row, 1)) // batch_size) * batch_size
+    if not network.is_built:
+        network.build(tuple(X.shape[1:]) or (1,))
+    for start in range(0, max(len(X), 1), rows):
+        part = as_array("X", X[start : start + rows], network.ops)
+        check_inputs(part, network.planned, network.ops, None, network.dtype)
+        forget(X)
+    target = checked_targets(y, loss, (len(X),), network.outputs, network.ops, network.dtype)
+    weights = None if weight is None else example_weights("fit", weight, len(X), network)
+    return Stream(X, target, weights, rows)
+
+
+def forget(X: Any) -> None:
+    """Let the system take back the pages of a mapped file that were read; they count as ours until then."""
+    base = X
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+class Slot:
+    """Room for one chunk on the device, and what gathers batches from it."""
+
+    def __init__(self, trainer: StreamTrainer, rows: int) -> None:
+        network, data = trainer.network, trainer.stream
+        ops = self.ops = network.ops
+        self.data = data
+        self.X = ops.empty((rows, *data.X.shape[1:]), data.X.dtype)
+        self.staging = ops.staging(self.X)
+        self.y = ops.empty((rows, *data.y.shape[1:]), data.y.dtype)
+        self.weight = None if data.weight is None else ops.empty((rows, 1), network.dtype)
+        self.orders: dict[int, Order] = {}
+        self.loaders: dict[tuple[int, int], Loader] = {}
+        for size in {stop - start for start, stop in data.chunks}:
+            weight = None if self.weight is None else self.weight[:size]
+            part = Examples(self.X[:size], self.y[:size], weight, None, size)
+            self.orders[size] = Order(network, part, trainer.recipe.sampling)
+            for n in {n for sizes in trainer.recipe.groups(size, trainer.smallest) for n in sizes}:
+                self.loaders[size, n] = Loader(network, self.orders[size], n, trainer.cursor)
+
+    def read(self, rows: tuple[int, int]) -> None:
+        """From the source to where the device can fetch it; runs beside the training."""
+        start, stop = rows
+        np.copyto(self.staging[: stop - start], self.data.X[start:stop])
+        forget(self.data.X)
+
+    def upload(self, rows: tuple[int, int]) -> None:
+        start, stop = rows
+        self.ops.upload(self.staging[: stop - start], out=self.X[: stop - start])
+        self.ops.copy(self.data.y[start:stop], out=self.y[: stop - start])
+        if self.weight is not None and self.data.weight is not None:
+            self.ops.copy(self.data.weight[start:stop], out=self.weight[: stop - start])
+
+
+class StreamTrainer(Trainer):
+    """A trainer whose updates first see to it that their chunk is on the device."""
+
+    def __init__(self, network: Engine, data: Stream, *arguments: Any, **options: Any) -> None:
+        self.stream, self.epoch, self.current = data, 0, -1
+        super().__init__(network, data, *arguments, **options)  # type: ignore[arg-type]
+
+    def _prepare_source(self) -> None:
+        if self.recipe.sampling == "replacement":
+            raise ConfigurationError(
+                "fit sampling",
+                expected='"shuffle" or "sequential" for a set that is streamed',
+                got="'replacement'",
+                fix="raise memory= so that the set fits",
+            )
+        self.slots = [Slot(self, min(self.stream.rows, self.stream.size)) for _ in range(2)]
+        self.reader = ThreadPoolExecutor(1, thread_name_prefix="gpunn-reader")
+        self.pending: tuple[int, Future[None]] | None = None
+
+    def _cut(self) -> list[tuple[int, ...]]:
+        """The updates of the epoch, in the order of its chunks."""
+        self.order_of_chunks = self._shuffled()
+        self.local: list[tuple[int, int]] = []  # for each update, its chunk's place in the epoch and its place there
+        updates: list[tuple[int, ...]] = []
+        for place, chunk in enumerate(self.order_of_chunks):
+            start, stop = self.stream.chunks[chunk]
+            groups = self.recipe.groups(stop - start, self.smallest)
+            self.local += [(place, i) for i in range(len(groups))]
+            updates += groups
+        if not updates:
+            raise DataError("fit X", expected="enough rows for a batch", got=f"{self.stream.size}", fix="use more data")
+        return updates
+
+    def _shuffled(self) -> list[int]:
+        count = len(self.stream.chunks)
+        if self.recipe.sampling == "sequential":
+            return list(range(count))
+        key = stream_key(self.network.seeds[0], Purpose.SHUFFLE, 1)
+        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, self.epoch, 0, 0]))
+        return [int(chunk) for chunk in rng.permutation(count)]
+
+    def begin(self, epoch: int, rates: Array, first_update: int = 0) -> None:
+        self.epoch = epoch
+        self.updates = self._cut()
+        self.current = -1
+        super().begin(epoch, rates, first_update)
+
+    def _begin_source(self, epoch: int) -> None:
+        """Each chunk has an order of its own, made when it arrives."""
+
+    def update(self, i: int) -> None:
+        place, inside = self.local[i]
+        if place != self.current:
+            self._arrive(place, inside)
+        super().update(i)
+
+    def _arrive(self, place: int, inside: int) -> None:
+        """The chunk at this place of the epoch comes to its slot; the next one is read meanwhile."""
+        self._fetched(place)
+        rows = self.stream.chunks[self.order_of_chunks[place]]
+        slot, size = self.slots[place % 2], rows[1] - rows[0]
+        slot.upload(rows)
+        slot.orders[size].begin(self.epoch * len(self.stream.chunks) + self.order_of_chunks[place])
+        groups = self.recipe.groups(size, self.smallest)
+        self.cursor[...] = sum(sum(sizes) for sizes in groups[:inside])
+        self.current, self.here = place, (slot, size)
+        if place + 1 < len(self.order_of_chunks):
+            self._read_ahead(place + 1)
+
+    def _read_ahead(self, place: int) -> None:
+        slot, rows = self.slots[place % 2], self.stream.chunks[self.order_of_chunks[place]]
+        self.pending = place, self.reader.submit(slot.read, rows)
+
+    def _fetched(self, place: int) -> None:
+        """Wait until the chunk has been read, or read it now."""
+        if self.pending is not None:
+            known, future = self.pending
+            self.pending = None
+            future.result()
+            if known == place:
+                return
+        self.slots[place % 2].read(self.stream.chunks[self.order_of_chunks[place]])
+
+    def _loader(self, n: int) -> Loader:
+        slot, size = self.here
+        return slot.loaders[size, n]
+
+    def _kind(self, i: int) -> tuple[Any, ...]:
+        slot, size = self.here
+        return (*super()._kind(i), self.slots.index(slot), size)
