@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunn.backends.base import COLUMNS, Backend
+from gpunn.backends.base import Backend
 from gpunn.backends.cuda_launch import (
     IrregularOperandError,
     Launcher,
@@ -18,7 +18,7 @@ from gpunn.backends.cuda_launch import (
     row_blocks,
     vectors,
 )
-from gpunn.types import Array
+from gpunn.types import COLUMNS, Array
 
 TILE = 16  # columns of a block in the column kernels, as in common.cu
 TALL = 512  # rows above which a column sum takes two launches

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends import formulas
-from gpunn.backends.base import COLUMNS, Backend
+from gpunn.backends.base import Backend
 from gpunn.backends.elementwise import Formula
 from gpunn.backends.numpy_tiles import TiledFormulas
 from gpunn.backends.philox import philox_stream
-from gpunn.types import Array, Shape
+from gpunn.types import COLUMNS, Array, Shape
 
 BLOCK = 128  # rows that a float32 column sum runs over before it starts afresh
 CHUNK = 4096  # random words taken from the generator at once

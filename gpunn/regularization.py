@@ -14,11 +14,11 @@ import numpy as np
 
 from gpunn import hyper
 from gpunn.backends import formulas
-from gpunn.backends.base import COLUMNS, Backend
+from gpunn.backends.base import Backend
 from gpunn.backends.elementwise import Formula, elementwise
 from gpunn.errors import ConfigurationError
 from gpunn.parameters import ParameterStore
-from gpunn.types import Array, Shape
+from gpunn.types import COLUMNS, Array, Shape
 from gpunn.value import Value
 
 Number: TypeAlias = float | tuple[float, ...]  # one for all models, or one for each

@@ -197,8 +197,7 @@ class OneCycle(Schedule):
         hyper.choice("OneCycle anneal", self.anneal, ("cos", "linear"))
 
     def __call__(self, t: int) -> float:
-        initial = self.rate / self.div_factor
-        last, top = self.steps - 1, self.pct_start * self.steps - 1.0
+        initial, last, top = self.rate / self.div_factor, self.steps - 1, self.pct_start * self.steps - 1.0
         if t <= top:
             return self._between(initial, self.rate, t / top if top else 1.0)
         part = min((t - top) / (last - top), 1.0) if last > top else 1.0
@@ -227,10 +226,7 @@ def _rate_at(rate: Single, t: int) -> float:
 
 
 def table(schedule: Rate, start: int, count: int, models: int | None = None) -> np.ndarray[Any, Any]:
-    """The rates of steps `start` to `start + count - 1`: a row for each step and a column for each model.
-
-    A single network, `models=None`, has one column. Every value is checked: it is a number and not negative.
-    """
+    """The rates of `count` steps from `start` on, a row each, with a column for each model; every one is checked."""
     columns = schedule if isinstance(schedule, tuple) else (schedule,)
     if isinstance(schedule, tuple) and len(schedule) != models:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Names for the types that cross module borders."""
+"""Names that cross module borders: types, and the two axes of a matrix."""
 
 from __future__ import annotations
 
@@ -8,3 +8,5 @@ from typing import Any, TypeAlias
 Array: TypeAlias = Any
 # The shape of one example: an array of n examples has shape (n, *shape), of K models (K, n, *shape).
 Shape: TypeAlias = tuple[int, ...]
+
+ROWS, COLUMNS = -1, -2  # the axis that a reduction runs along: within each row, within each column

@@ -37,7 +37,7 @@ NUMPY = {
 CUPY = {"gpunn.backends.cupy_backend", "gpunn.backends.detection", "gpunn.backends.gemm", "gpunn.backends.kernels"}
 
 LONGEST = 330
-LONGER = {"backends/base.py": 345}
+LONGER: dict[str, int] = {}
 
 TOP = {"pyproject.toml", "README.md", "LICENSE", "gpunn", "backends", "tests", "benchmarks", "docker"}
 NEEDED = TOP - {"benchmarks", "docker"}

@@ -8,13 +8,12 @@ from typing import ClassVar
 
 from gpunn import hyper
 from gpunn.backends import formulas
-from gpunn.backends.base import COLUMNS, ROWS
 from gpunn.frame import Buffer, Frame, Plan
 from gpunn.initializers import Constant, Zeros
 from gpunn.layers.activation import Nonlinearity, resolve
 from gpunn.layers.base import Layer, vector_width
 from gpunn.parameters import Parameter, State
-from gpunn.types import Array, Shape
+from gpunn.types import COLUMNS, ROWS, Array, Shape
 
 
 @dataclass(frozen=True)

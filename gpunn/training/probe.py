@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpunn.backends.base import ROWS
 from gpunn.frame import Frame, Planned
 from gpunn.passes import Pass
-from gpunn.types import Array
+from gpunn.types import ROWS, Array
 
 CHUNK = 1 << 17  # numbers that are measured at once, all models together
 TALLEST = 4096  # rows of a chunk

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends import formulas
-from gpunn.backends.base import ROWS
 from gpunn.backends.elementwise import elementwise
 from gpunn.engine import Engine
 from gpunn.errors import DataError
@@ -27,7 +26,7 @@ from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.evaluation import Scorer
 from gpunn.training.meters import Meters
 from gpunn.training.probe import FlowProbe
-from gpunn.types import Array
+from gpunn.types import ROWS, Array
 
 
 @dataclass(frozen=True)

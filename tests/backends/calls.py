@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends import formulas
-from gpunn.backends.base import COLUMNS, ROWS
+from gpunn.types import COLUMNS, ROWS
 
 MATRICES = ((1, 1), (1, 7), (5, 1), (33, 10), (1037, 3), (4, 331))
 POPULATIONS = ((3, 33, 10), (1, 5, 4), (2, 1037, 20))

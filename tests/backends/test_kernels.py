@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from gpunn.backends import formulas
-from gpunn.backends.base import COLUMNS, Backend
+from gpunn.backends.base import Backend
 from gpunn.backends.cuda_elementwise import kernel_source as elementwise_source
 from gpunn.backends.cuda_launch import IrregularOperandError
 from gpunn.backends.elementwise import Formula, elementwise
 from gpunn.backends.kernels import BLOCK, kernel_source
+from gpunn.types import COLUMNS
 from tests.backends.calls import random
 from tests.backends.test_operations import assert_close
 

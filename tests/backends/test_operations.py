@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from gpunn.backends import formulas
-from gpunn.backends.base import COLUMNS, ROWS, Backend
+from gpunn.backends.base import Backend
 from gpunn.errors import ArrayTypeError
+from gpunn.types import COLUMNS, ROWS
 from tests.backends.calls import FAMILIES, MATRICES, POPULATIONS, SHAPES, Call, Out, Placed, calls, random
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
