@@ -90,8 +90,12 @@ class Backend(Normalizing, RandomNumbers):
         host: np.ndarray[Any, Any] = out
         return host
 
-    def upload(self, source: np.ndarray[Any, Any], out: Array) -> None:
-        """Fill `out`, or a part of it, from its `staging`, which may be written again at once."""
+    def mark(self) -> Any:
+        """A place in what the device has been asked to do, for `upload` to come after."""
+
+    def upload(self, source: np.ndarray[Any, Any], out: Array, after: Any) -> None:
+        """Fill `out`, or a part of it, from its `staging` once the device has come to the mark `after`, beside whatever
+        it does meanwhile; for a thread of its own, since it returns when all is there."""
 
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""

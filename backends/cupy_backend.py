@@ -88,10 +88,16 @@ class CupyBackend(CudaReductions, CudaIndexing, CudaRandom):
         memory = self.xp.cuda.alloc_pinned_memory(out.nbytes)
         return np.frombuffer(memory, out.dtype, out.size).reshape(out.shape)
 
-    def upload(self, source: np.ndarray[Any, Any], out: Array) -> None:
-        """Waits for the copy, not for what else the device has to do before: that comes first in the same stream."""
+    def mark(self) -> Any:
         self.activate()
-        out.set(source)
+        return self.xp.cuda.get_current_stream().record()
+
+    def upload(self, source: np.ndarray[Any, Any], out: Array, after: Any) -> None:
+        self.activate()
+        stream = self.xp.cuda.Stream(non_blocking=True)
+        stream.wait_event(after)
+        out.set(source, stream=stream)
+        stream.synchronize()
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         host: np.ndarray[Any, Any] = array.get()

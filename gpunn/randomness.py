@@ -38,7 +38,8 @@ def check_seeds(seed: Any, models: int | None) -> tuple[int, ...]:
     given = seeds if seeds is not None else (seed,)
     for value in given:
         number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not number or not 0 <= value < LIMIT - (models or 1):
+        last = 0 if several or not models else models - 1  # one seed is counted up
+        if not number or not 0 <= value < LIMIT - last:
             raise ConfigurationError(
                 "Network seed",
                 expected="integers from 0 to 2**63 - 1",

@@ -248,6 +248,19 @@ def test_a_huge_architecture_allocates_nothing(
     refuses(path, arrays, meta, "a saved network, got ValueError: arrays that do not fit the architecture: 4.W, 4.b")
 
 
+@pytest.mark.parametrize("error", [AttributeError, KeyError, RecursionError, TypeError, ValueError, ZeroDivisionError])
+def test_whatever_a_layer_does_with_wrong_fields(
+    path: Path, stored: Any, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Layers of users' own may check nothing."""
+
+    def plan(*_: Any) -> None:
+        raise error("wrong field")
+
+    monkeypatch.setattr(gn.Dense, "plan", plan)
+    refuses(path, *stored, f"a saved network, got {error.__name__}: .*wrong field.*; give one that save wrote")
+
+
 JUNK = (None, True, -1, 0, 2, 1.5, 10**9, 2**70, "x", [], [1], [[]], {}, {"layer": "Dense", "units": 2})
 
 

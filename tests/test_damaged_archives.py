@@ -112,6 +112,11 @@ def test_header_length(path: Path, data: bytes, length: int) -> None:
     refuses(path, length.to_bytes(8, "little") + data[8:], rf"all of its header, got \d+ bytes for one of {length};")
 
 
+def test_a_header_that_is_too_long(path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "HEADER_LIMIT", 100)
+    refuses(path, data, rf"all of its header, got {len(data)} bytes for one of \d+;")
+
+
 def test_a_newer_format(path: Path, data: bytes) -> None:
     """Told apart from damage whatever else the newer format has changed."""
     header, content = parts(data)

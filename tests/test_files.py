@@ -51,12 +51,6 @@ def crash(task: str, folder: Path, count: int) -> dict[str, int]:
     return result
 
 
-def test_replaces(target: Path) -> None:
-    files.replace(str(target), fill)
-    assert target.read_bytes() == NEW
-    assert os.listdir(target.parent) == ["target"]
-
-
 def test_order_of_steps(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The data is on the disk before the name points to it; the name is before anyone is told."""
     steps: list[str] = []
@@ -77,6 +71,7 @@ def test_order_of_steps(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.replace(str(target), fill)
     files.sync_folder(str(target))
     assert steps == [f"fsync {len(NEW)}", "replace", "fsync folder"]
+    assert target.read_bytes() == NEW and os.listdir(target.parent) == ["target"]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
@@ -97,13 +92,17 @@ def test_an_existing_file_keeps_its_mode(target: Path, mode: int) -> None:
     assert target.read_bytes() == NEW
 
 
-def test_the_temporary_file_is_never_more_open_than_the_target(target: Path) -> None:
+def test_the_temporary_file_is_never_more_open_than_the_target(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even before its mode is set, when somebody could open it and wait for the content."""
     target.chmod(0o600)
+    seen: list[int] = []
 
-    def look(file: BinaryIO) -> None:
-        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
+    def look(file: BinaryIO, _: int = 0) -> None:
+        seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
 
+    monkeypatch.setattr(fcntl, "flock", look)
     files.replace(str(target), look)
+    assert seen == [0o600, 0o600]
 
 
 class Stop(BaseException):
@@ -266,8 +265,7 @@ def test_a_temporary_file_that_is_swept_before_its_lock(target: Path, monkeypatc
 
     monkeypatch.setattr(fcntl, "flock", late)
     files.replace(str(target), fill)
-    assert swept and target.read_bytes() == NEW
-    assert os.listdir(target.parent) == ["target"]
+    assert swept and target.read_bytes() == NEW and os.listdir(target.parent) == ["target"]
 
 
 def test_a_sweep_that_fails_does_not_matter(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +295,5 @@ def test_killed_while_saving(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_file(tmp_path: Path) -> None:
     result = crash("race", tmp_path, 100)
-    assert result["failed"] == 0
-    assert result["reads"] > 10 and result["seen"] > 2
+    assert result["failed"] == 0 and result["reads"] > 10 and result["seen"] > 2
     assert os.listdir(tmp_path) == ["one.gpunn"]

@@ -97,15 +97,16 @@ class Slot:
             for n in {n for sizes in trainer.recipe.groups(size, trainer.smallest) for n in sizes}:
                 self.loaders[size, n] = Loader(network, self.orders[size], n, trainer.cursor)
 
-    def read(self, rows: tuple[int, int]) -> None:
-        """From the source to where the device can fetch it; runs beside the training."""
+    def read(self, rows: tuple[int, int], after: Any) -> None:
+        """Inputs from the source to the device, once it has come to the mark `after`; runs beside the training."""
         start, stop = rows
         np.copyto(self.staging[: stop - start], self.data.X[start:stop])
         forget(self.data.X)
+        self.ops.upload(self.staging[: stop - start], out=self.X[: stop - start], after=after)
 
-    def upload(self, rows: tuple[int, int]) -> None:
+    def label(self, rows: tuple[int, int]) -> None:
+        """Targets and weights of the same rows, which lie on the device."""
         start, stop = rows
-        self.ops.upload(self.staging[: stop - start], out=self.X[: stop - start])
         self.ops.copy(self.data.y[start:stop], out=self.y[: stop - start])
         if self.weight is not None and self.data.weight is not None:
             self.ops.copy(self.data.weight[start:stop], out=self.weight[: stop - start])
@@ -172,7 +173,7 @@ class StreamTrainer(Trainer):
         self._fetched(place)
         rows = self.stream.chunks[self.order_of_chunks[place]]
         slot, size = self.slots[place % 2], rows[1] - rows[0]
-        slot.upload(rows)
+        slot.label(rows)
         slot.orders[size].begin(self.epoch * len(self.stream.chunks) + self.order_of_chunks[place])
         groups = self.recipe.groups(size, self.smallest)
         self.cursor[...] = sum(sum(sizes) for sizes in groups[:inside])
@@ -182,7 +183,7 @@ class StreamTrainer(Trainer):
 
     def _read_ahead(self, place: int) -> None:
         slot, rows = self.slots[place % 2], self.stream.chunks[self.order_of_chunks[place]]
-        self.pending = place, self.reader.submit(slot.read, rows)
+        self.pending = place, self.reader.submit(slot.read, rows, self.network.ops.mark())
 
     def _fetched(self, place: int) -> None:
         """Wait until the chunk has been read, or read it now."""
@@ -192,7 +193,7 @@ class StreamTrainer(Trainer):
             future.result()
             if known == place:
                 return
-        self.slots[place % 2].read(self.stream.chunks[self.order_of_chunks[place]])
+        self.slots[place % 2].read(self.stream.chunks[self.order_of_chunks[place]], self.network.ops.mark())
 
     def _loader(self, n: int) -> Loader:
         slot, size = self.here

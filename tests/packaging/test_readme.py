@@ -16,7 +16,7 @@ COMMANDS = {"install": 'python -m pip install -e ".[test]"', "test": "python -m 
 
 
 def test_it_is_short() -> None:
-    assert len(README.splitlines()) < 120
+    assert len(README.splitlines()) < 150
 
 
 def test_every_block_has_a_known_language() -> None:
@@ -25,16 +25,17 @@ def test_every_block_has_a_known_language() -> None:
     assert len(re.findall("^```", README, re.MULTILINE)) == 2 * len(BLOCK.findall(README))
 
 
-def test_every_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # an example saves a file
     blocks = [text for language, text in BLOCK.findall(README) if language == "python"]
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     namespace: dict[str, Any] = {"__name__": "readme"}
     for number, text in enumerate(blocks):
         exec(compile(text, f"README.md, python block {number + 1}", "exec"), namespace)
-    assert 0.0 < namespace["loss"] < 0.2  # ln 3 is what guessing gives
-    accuracy = np.mean(namespace["net"].predict(namespace["X"]).argmax(axis=1) == namespace["y"])
-    assert accuracy > 0.95
-    assert "LayerNorm" in capsys.readouterr().out
+    X, y = namespace["X"][1600:], namespace["y"][1600:]
+    assert np.mean(namespace["net"].predict(X).argmax(axis=1) == y) > 0.85
+    assert namespace["probabilities"].shape == (400, 3)
+    assert namespace["best"].models is None
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -88,11 +88,11 @@ def test_chunks_are_read_ahead_of_their_use(mapped: Any, monkeypatch: pytest.Mon
     threads = []
     plain = Slot.read
 
-    def read(self: Slot, rows: tuple[int, int]) -> None:
+    def read(self: Slot, rows: tuple[int, int], after: Any) -> None:
         import threading
 
         threads.append(threading.current_thread().name)
-        plain(self, rows)
+        plain(self, rows, after)
 
     monkeypatch.setattr(Slot, "read", read)
     network().fit(mapped, Y, memory=CHUNKS, **options(epochs=1))
