@@ -74,19 +74,44 @@ VALUES: dict[str, Value] = {
     "He()": He(),
     "LeCun()": LeCun(),
     "Orthogonal()": Orthogonal(),
+    "SGD(0.1, 0.9, True)": gn.SGD(0.1, momentum=0.9, nesterov=True),
+    "SGD(Cosine(0.1, 100))": gn.SGD(gn.schedules.Cosine(0.1, 100)),
+    "Adagrad()": gn.Adagrad(),
+    "Adadelta()": gn.Adadelta(),
+    "RMSprop(centered=True)": gn.RMSprop(centered=True),
+    "Adam((0.001, 0.01), epsilon='hat')": gn.Adam([1e-3, 1e-2], epsilon="hat"),
+    "AdamW(weight_decay=0.1)": gn.AdamW(weight_decay=0.1),
+    "Adamax()": gn.Adamax(),
+    "NAdam()": gn.NAdam(),
+    "RAdam()": gn.RAdam(),
+    "Lion()": gn.Lion(),
+    "LBFGS(history_size=5)": gn.LBFGS(history_size=5),
+    "EarlyStopping(5)": gn.EarlyStopping(patience=5),
+    "EarlyStopping(monitor='accuracy')": gn.EarlyStopping(monitor="accuracy"),
+    "GradientTolerance(0.001)": gn.GradientTolerance(1e-3),
+    "LossTolerance(0.0001, 2)": gn.LossTolerance(1e-4, patience=2),
+    "TimeLimit(60.0)": gn.TimeLimit(60),
+    "L1(0.1)": gn.regularization.L1(0.1),
+    "L2((0.1, 0.2))": gn.regularization.L2([0.1, 0.2]),
+    "HalfL2(0.1)": gn.regularization.HalfL2(0.1),
+    "MaxNorm(3.0)": gn.regularization.MaxNorm(3),
+    "ClipNorm(1.0)": gn.regularization.ClipNorm(1),
+    "ClipValue(0.5)": gn.regularization.ClipValue(0.5),
 }
 
 
 def test_every_public_value_is_tested() -> None:
-    public = {cls for module in (gn, gn.initializers) for cls in vars(module).values() if isinstance(cls, type)}
+    modules = gn, gn.initializers, gn.regularization
+    public = {cls for module in modules for cls in vars(module).values() if isinstance(cls, type)}
     named = {cls for cls in public if issubclass(cls, Value)}
-    assert {type(value) for value in VALUES.values()} == named - {Value, gn.Layer, Initializer}
+    bases = {Value, gn.Layer, Initializer, gn.regularization.Regularization, gn.regularization.Penalty}
+    assert {type(value) for value in VALUES.values()} == named - bases
 
 
 @pytest.mark.parametrize("code", VALUES)
 def test_a_value_prints_as_code_that_makes_it(code: str) -> None:
     assert repr(VALUES[code]) == code
-    made = eval(code, {**vars(gn.initializers), **vars(gn)})
+    made = eval(code, {**vars(gn.schedules), **vars(gn.regularization), **vars(gn.initializers), **vars(gn)})
     assert made == VALUES[code]
     assert hash(made) == hash(VALUES[code])
 
