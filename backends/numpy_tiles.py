@@ -74,15 +74,15 @@ class TiledFormulas(threading.local):
 
 def _key(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], tile: int) -> tuple[Any, ...]:
     """What a compiled function depends on: shapes, dtypes, constants, and which input is which output."""
-    parts: list[Any] = [formula]
-    for o in outputs:
-        parts += (o.shape, o.dtype)
+    first = outputs[0]
+    parts: list[Any] = [formula, first.shape, first.dtype]
     for a in inputs:
         if type(a) is np.ndarray:
-            parts += (a.shape, a.dtype)
-            parts += [position for position, o in enumerate(outputs) if a is o]
+            parts += (a.shape, a.dtype, a is first)
         else:
             parts.append(a)
+    for o in outputs[1:]:
+        parts += (o.shape, o.dtype, *[a is o for a in inputs])
     if outputs[0].size > tile:
         parts += [a.flags.c_contiguous for a in (*inputs, *outputs) if isinstance(a, np.ndarray)]
     return tuple(parts)

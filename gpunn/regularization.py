@@ -169,9 +169,8 @@ class L1(Penalty):
 
 @elementwise
 def shorten(xp: Any, X: Any, square: Any, limit: Any) -> Any:
-    """X, or where its squared length is above limit², X at that length."""
-    allowed = limit * limit
-    return X * xp.where(square > allowed, limit / xp.sqrt(xp.maximum(square, allowed)), 1.0)
+    """X, or where its squared length is above limit², X at that length. √(c²) is c to the bit, so a short X stays."""
+    return X * (limit / xp.sqrt(xp.maximum(square, limit * limit)))
 
 
 LIMIT = {"low": 1e-15, "high": 1e15}  # whose squares are float32 numbers

@@ -177,7 +177,7 @@ def _monitor(stopping: Sequence[Any], measured: Sequence[str]) -> Any:
 
 def split(network: Engine, X: Any, y: Any, loss: Loss, options: Options) -> tuple[Examples, Examples | None]:
     """The training set and the one that is held out: given, a fraction drawn by the first seed, or each fold's own."""
-    weight = _weights(y, options)
+    weight = _weights(network, y, options)
     validation = options.validation
     if options.folds is not None:
         train, held_out = _folds(network, options)
@@ -231,7 +231,7 @@ def _streamed(network: Engine, X: Any, y: Any, loss: Loss, options: Options) -> 
             fix="raise memory= so that the set fits, or hold a part of it out yourself",
         )
     budget = budget_of(network, X, memory)
-    return stream(network, X, y, loss, _weights(y, options), options.batch_size, budget)
+    return stream(network, X, y, loss, _weights(network, y, options), options.batch_size, budget)
 
 
 def _folds(network: Engine, options: Options) -> tuple[list[Any], list[Any]]:
@@ -247,12 +247,12 @@ def _folds(network: Engine, options: Options) -> tuple[list[Any], list[Any]]:
     return [pair[0] for pair in folds], [pair[1] for pair in folds]
 
 
-def _weights(y: Any, options: Options) -> Array | None:
+def _weights(network: Engine, y: Any, options: Options) -> Array | None:
     """Weights of examples times those of their classes; "balanced" gives every class the same sum."""
     weight = None if options.sample_weight is None else np.asarray(options.sample_weight, np.float64)
     if options.class_weight is None:
         return weight
-    labels = np.asarray(y.get() if hasattr(y, "get") else y)
+    labels = network.ops.to_host(y) if network.ops.owns(y) else np.asarray(y)
     if labels.ndim != 1 and labels.shape[1:] != (1,):
         raise ConfigurationError(
             "fit class_weight",

@@ -232,6 +232,7 @@ class FullBatchTrainer(Trainer):
         return [tuple(n for sizes in super()._cut() for n in sizes)]
 
     def update(self, i: int) -> None:
+        self.ops.gather(self.table, self.tick, out=self.frame.rate.reshape(1, -1))
         outcome = self.optimizer.minimize_step(self.frame, self._evaluate)
         self.finished = f"LBFGS: {outcome.reason}" if outcome.reason else ""
         if self.squares is not None:

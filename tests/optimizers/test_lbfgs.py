@@ -1,0 +1,304 @@
+"""L-BFGS: how fast it gets there, on which function, and what it does where there is nothing to get."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpunn import optimizers as o
+from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.errors import ConfigurationError
+from gpunn.initializers import Gaussian
+from gpunn.optimizers.base import OptimizerFrame
+from gpunn.optimizers.wolfe import Point, wolfe_search
+from gpunn.parameters import Parameter, ParameterStore
+from tests.optimizers.runs import new_store, write
+
+Function = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def logistic(n: int = 200, d: int = 8) -> Function:
+    """Mean logistic loss with a small ridge, of d weights."""
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(n, d)) * np.logspace(0, 1, d)
+    y = (rng.uniform(size=n) < 1 / (1 + np.exp(-X @ rng.normal(size=d)))) * 1.0
+
+    def evaluate(w: np.ndarray) -> tuple[float, np.ndarray]:
+        z = X @ w
+        loss = np.mean(np.logaddexp(0.0, z) - y * z) + 0.5e-3 * w @ w
+        return float(loss), X.T @ (0.5 + 0.5 * np.tanh(z / 2) - y) / n + 1e-3 * w
+
+    return evaluate
+
+
+def rosenbrock(w: np.ndarray) -> tuple[float, np.ndarray]:
+    a, b = w[:-1], w[1:]
+    g = np.zeros_like(w)
+    g[:-1] = -400 * a * (b - a * a) - 2 * (1 - a)
+    g[1:] += 200 * (b - a * a)
+    return float(np.sum(100 * (b - a * a) ** 2 + (1 - a) ** 2)), g
+
+
+class Problem:
+    """A function of a store's parameters on some backend."""
+
+    def __init__(self, backend: Any, function: Function, d: int, dtype: str = "float64", start: float = 0.5) -> None:
+        self.backend, self.function, self.calls = backend, function, 0
+        self.store = ParameterStore({"W": Parameter((d, 1), Gaussian(1.0))}, {}, backend, dtype, (0,), None)
+        write(backend, np.full((d, 1), start), self.store.views["W"])
+
+    @property
+    def w(self) -> np.ndarray:
+        host: np.ndarray = self.backend.to_host(self.store.views["W"]).astype(np.float64).reshape(-1)
+        return host
+
+    def evaluate(self) -> float:
+        self.calls += 1
+        loss, g = self.function(self.w)
+        write(self.backend, g.reshape(-1, 1), self.store.gradient_views["W"])
+        return loss
+
+    def run(self, optimizer: o.LBFGS, steps: int) -> tuple[OptimizerFrame, list[Any]]:
+        t, outcomes = OptimizerFrame(self.backend, self.store, optimizer), []
+        for _ in range(steps):
+            outcomes.append(optimizer.minimize_step(t, self.evaluate))
+            if outcomes[-1].reason:
+                break
+        return t, outcomes
+
+
+def test_logistic_regression(backend: Any) -> None:
+    """To a gradient of 1e-8 in a few dozen evaluations, each loss below the one before up to rounding."""
+    problem = Problem(backend, logistic(), 8)
+    _, outcomes = problem.run(o.LBFGS(tolerance_gradient=1e-8), 100)
+    last = outcomes[-1]
+    assert last.reason == "the gradient is within tolerance_gradient"
+    assert last.gradient_norm <= 1e-8 and np.linalg.norm(problem.function(problem.w)[1]) <= 1.01e-8
+    assert len(outcomes) <= 45 and problem.calls == sum(out.evaluations for out in outcomes) <= 60
+    losses = [out.loss for out in outcomes]
+    assert all(b <= a + 1e-14 for a, b in pairwise(losses))
+    assert last.loss == pytest.approx(problem.function(problem.w)[0], abs=1e-14)
+
+
+def test_it_goes_on_where_the_loss_no_longer_tells() -> None:
+    """Below a gradient of about 1e-8 all losses nearby round to the same number."""
+    problem = Problem(NumpyBackend(), logistic(), 8)
+    _, outcomes = problem.run(o.LBFGS(tolerance_gradient=1e-14), 100)
+    assert outcomes[-1].reason == "the gradient is within tolerance_gradient" and problem.calls <= 80
+
+
+def test_a_pair_of_negative_curvature_is_not_remembered() -> None:
+    """On a hill top, with no evaluation left to find a better step."""
+    problem = Problem(NumpyBackend(), lambda w: (float(np.cos(w).sum()), -np.sin(w)), 3, start=0.1)
+    t, outcomes = problem.run(o.LBFGS(max_evaluations=1), 1)
+    assert outcomes[0].loss < 3 * math.cos(0.1) and float(t.pairs[0, ...]) == 0.0
+    problem = Problem(NumpyBackend(), lambda w: (float(np.cos(w).sum()), -np.sin(w)), 3, start=0.1)
+    problem.run(o.LBFGS(), 30)
+    np.testing.assert_allclose(problem.w, np.pi, atol=1e-6)
+
+
+def test_rosenbrock() -> None:
+    problem = Problem(NumpyBackend(), rosenbrock, 10, start=-1.2)
+    _, outcomes = problem.run(o.LBFGS(tolerance_gradient=1e-9), 200)
+    assert outcomes[-1].reason == "the gradient is within tolerance_gradient"
+    assert min(np.abs(problem.w - 1).max(), outcomes[-1].loss) < 1e-8 or outcomes[-1].loss < 4.0  # its other minimum
+    assert problem.calls < 200
+
+
+def test_a_quadratic_takes_one_step_more_than_it_has_axes() -> None:
+    curvature = np.array([1.0, 10.0, 100.0])
+
+    def bowl(w: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(0.5 * w @ (curvature * w)), curvature * w
+
+    problem = Problem(NumpyBackend(), bowl, 3)
+    _, outcomes = problem.run(o.LBFGS(), 40)
+    assert outcomes[-1].reason == "the gradient is within tolerance_gradient" and len(outcomes) < 20
+
+
+@pytest.mark.parametrize("history", [1, 3])
+def test_a_short_history_works_too(history: int) -> None:
+    problem = Problem(NumpyBackend(), logistic(), 8)
+    t, outcomes = problem.run(o.LBFGS(history_size=history), 300)
+    assert outcomes[-1].reason == "the gradient is within tolerance_gradient"
+    assert len(t.moments) == 4 + 2 * history
+
+
+def test_backends_take_the_same_way(backend: Any) -> None:
+    other = Problem(NumpyBackend(), logistic(), 8)
+    problem = Problem(backend, logistic(), 8)
+    found, expected = problem.run(o.LBFGS(), 12)[1], other.run(o.LBFGS(), 12)[1]
+    assert [out.evaluations for out in found] == [out.evaluations for out in expected]
+    np.testing.assert_allclose(problem.w, other.w, atol=1e-9)
+
+
+def test_float32_stops_where_its_numbers_end(backend: Any) -> None:
+    problem = Problem(backend, logistic(), 8, "float32")
+    _, outcomes = problem.run(o.LBFGS(tolerance_gradient=1e-12), 200)
+    exact = Problem(NumpyBackend(), logistic(), 8)
+    exact.run(o.LBFGS(tolerance_gradient=1e-9), 200)
+    assert outcomes[-1].reason is not None and len(outcomes) < 200
+    assert outcomes[-1].loss - exact.function(exact.w)[0] < 1e-6
+    assert outcomes[-1].loss == pytest.approx(problem.function(problem.w)[0], abs=1e-7)
+
+
+def test_it_resumes_from_its_state(backend: Any) -> None:
+    whole = Problem(backend, logistic(), 8)
+    whole.run(o.LBFGS(), 20)
+    first = Problem(backend, logistic(), 8)
+    t, _ = first.run(o.LBFGS(), 13)
+    second = Problem(backend, logistic(), 8)
+    u = OptimizerFrame(backend, second.store, o.LBFGS())
+    write(backend, backend.to_host(first.store.values), second.store.values)
+    assert set(u.state()) == set(t.state())
+    for name, array in u.state().items():
+        write(backend, backend.to_host(t.state()[name]), array)
+    for _ in range(7):
+        o.LBFGS().minimize_step(u, second.evaluate)
+    np.testing.assert_array_equal(second.w, whole.w)
+
+
+# Ends
+
+
+def test_loss_that_no_longer_changes() -> None:
+    problem = Problem(NumpyBackend(), logistic(), 8)
+    _, outcomes = problem.run(o.LBFGS(tolerance_gradient=0.0, tolerance_change=1e-6), 100)
+    assert outcomes[-1].reason == "the loss changes within tolerance_change"
+    assert 1e-9 < outcomes[-1].gradient_norm < 1e-2
+
+
+def test_a_start_at_the_minimum_costs_one_evaluation() -> None:
+    problem = Problem(NumpyBackend(), lambda w: (0.0, 0.0 * w), 3)
+    _, outcomes = problem.run(o.LBFGS(), 5)
+    assert [(out.evaluations, out.reason) for out in outcomes] == [(1, "the gradient is within tolerance_gradient")]
+
+
+def test_a_loss_that_is_not_finite() -> None:
+    problem = Problem(NumpyBackend(), lambda w: (math.nan, w), 3)
+    before = problem.w
+    _, outcomes = problem.run(o.LBFGS(), 5)
+    assert [out.reason for out in outcomes] == ["the loss is not finite"]
+    np.testing.assert_array_equal(problem.w, before)
+
+
+def test_a_wrong_gradient_moves_nothing() -> None:
+    """Uphill where the gradient says downhill: no step is taken, and values and gradient are as they were."""
+    problem = Problem(NumpyBackend(), lambda w: (float(-w.sum()), np.ones_like(w)), 3)
+    before = problem.w
+    _, outcomes = problem.run(o.LBFGS(), 5)
+    assert outcomes[-1].reason == "no step makes the loss smaller" and len(outcomes) == 1
+    np.testing.assert_array_equal(problem.w, before)
+    np.testing.assert_array_equal(problem.store.gradient_views["W"], np.ones((3, 1)))
+
+
+def test_a_history_that_misleads_is_dropped() -> None:
+    """After some steps on one function comes another, whose gradient the history sends uphill."""
+    problem = Problem(NumpyBackend(), logistic(), 8)
+    optimizer = o.LBFGS()
+    t, _ = problem.run(optimizer, 8)
+    for i in range(8):
+        t.kept[f"rho{i}"][...] *= -1e3
+    loss = problem.function(problem.w)[0]
+    assert optimizer.minimize_step(t, problem.evaluate).loss < loss
+    assert float(t.pairs[0, ...]) == 1.0
+
+
+def test_walls_are_not_run_into() -> None:
+    """-log w has no value at or below 0; the first step would land there."""
+
+    def barrier(w: np.ndarray) -> tuple[float, np.ndarray]:
+        if (w <= 0).any():
+            return math.inf, np.full_like(w, math.nan)
+        return float(np.sum(5 * w - np.log(w))), 5 - 1 / w
+
+    problem = Problem(NumpyBackend(), barrier, 3, start=0.4)
+    _, outcomes = problem.run(o.LBFGS(10.0), 50)
+    assert outcomes[-1].reason == "the gradient is within tolerance_gradient"
+    np.testing.assert_allclose(problem.w, 0.2, atol=1e-7)
+
+
+# The line search
+
+
+@pytest.mark.parametrize("first", [1e-3, 0.1, 1.0, 10.0, 1e3])
+@pytest.mark.parametrize("name", ["More and Thuente 1", "quartic", "sine"])
+def test_strong_wolfe(name: str, first: float) -> None:
+    phi, slope = {
+        "More and Thuente 1": (lambda a: -a / (a * a + 2), lambda a: (a * a - 2) / (a * a + 2) ** 2),
+        "quartic": (lambda a: (a - 3) ** 4, lambda a: 4 * (a - 3) ** 3),
+        "sine": (lambda a: math.sin(a) * -1 + 0.01 * a * a, lambda a: -math.cos(a) + 0.02 * a),
+    }[name]
+    tried = []
+
+    def at(a: float) -> Point:
+        tried.append(a)
+        return Point(a, phi(a), slope(a))
+
+    start = Point(0.0, phi(0.0), slope(0.0))
+    end = wolfe_search(at, start, first, 40, 0.0)
+    assert end is not None and end in [Point(a, phi(a), slope(a)) for a in tried] and len(tried) <= 12
+    assert end.loss <= start.loss + 1e-4 * end.step * start.slope
+    assert abs(end.slope) <= 0.9 * abs(start.slope)
+
+
+def test_the_best_within_the_budget() -> None:
+    """Steep for ever: the search ends with the longest step it has tried; with walls all around, with none."""
+    tried = []
+
+    def steep(a: float) -> Point:
+        tried.append(a)
+        return Point(a, -a, -1.0)
+
+    end = wolfe_search(steep, Point(0.0, 0.0, -1.0), 1.0, 4, 0.0)
+    assert end is not None and end.step == max(tried) and len(tried) == 4
+    wall = Point(0.0, 0.0, -1.0)
+    assert wolfe_search(lambda a: Point(a, math.inf, math.nan), wall, 1.0, 5, 0.0) is None
+
+
+@pytest.mark.parametrize("budget", [3, 4])
+def test_a_shorter_step_is_evaluated_again(budget: int) -> None:
+    """The search may end at a step that is not the last it tried: values, loss and gradient are of that one."""
+
+    def waves(w: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(np.sum(np.sin(5 * w) + 0.1 * w * w)), 5 * np.cos(5 * w) + 0.2 * w
+
+    problem = Problem(NumpyBackend(), waves, 8)
+    optimizer, more = o.LBFGS(50.0, max_evaluations=budget), 0
+    t = OptimizerFrame(problem.backend, problem.store, optimizer)
+    for i in range(5):
+        outcome = optimizer.minimize_step(t, problem.evaluate)
+        more += outcome.evaluations > budget + (i == 0)  # the first step also evaluates where it starts
+        loss, g = waves(problem.w)
+        assert outcome.loss == pytest.approx(loss, abs=1e-14)
+        np.testing.assert_allclose(problem.store.gradient_views["W"][:, 0], g, atol=1e-14)
+    assert more
+
+
+# Errors
+
+
+def test_refused() -> None:
+    backend = NumpyBackend()
+    with pytest.raises(ConfigurationError, match="LBFGS: expected one network, got a population of 2; train each"):
+        o.LBFGS().minimize_step(OptimizerFrame(backend, new_store(backend, models=2), o.LBFGS()), lambda: 0.0)
+    with pytest.raises(ConfigurationError, match="LBFGS: expected a full batch and minimize_step, got a step of"):
+        o.LBFGS().update(OptimizerFrame(backend, new_store(backend), o.LBFGS()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rate": -1.0}, "LBFGS rate: expected a number with 0 <= value, got -1.0"),
+        ({"history_size": 0}, "LBFGS history_size: expected a whole number >= 1, got 0"),
+        ({"max_evaluations": 2.5}, "LBFGS max_evaluations: expected a whole number >= 1, got 2.5"),
+        ({"tolerance_gradient": -1.0}, "LBFGS tolerance_gradient: expected a number with 0 <= value, got -1.0"),
+        ({"tolerance_change": math.nan}, "LBFGS tolerance_change: expected a number with 0 <= value, got nan"),
+    ],
+)
+def test_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        o.LBFGS(**arguments)
