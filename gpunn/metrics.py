@@ -22,10 +22,14 @@ class Metric:
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        Metric.named[cls.name] = cls()
+        if cls.name:
+            Metric.named[cls.name] = cls()
 
     def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
         raise NotImplementedError(f"{type(self).__name__} needs a rows method")
+
+    def check(self, name: str, y: Array, rank: int, dtype: Any) -> None:
+        """Refuse targets of outputs with `rank` axes that this cannot score."""
 
     def finish(self, mean: Array, y: np.ndarray[Any, Any], rank: int = 1) -> Array:
         """The figure from the mean score; `y` is the whole set's target, `rank` that of one output."""
@@ -43,34 +47,48 @@ class Accuracy(Metric):
 
 
 @dataclass(frozen=True)
-class MeanSquaredError(Metric):
+class RowError(Metric):
+    """A score from the distance of outputs and targets, which must be of one kind."""
+
+    def check(self, name: str, y: Array, rank: int, dtype: Any) -> None:
+        if y.dtype != dtype or y.ndim <= rank:
+            raise ConfigurationError(
+                f"metrics {name}",
+                expected="a target of one number for each output, of shape (n, ...)",
+                got=f"{y.dtype} of shape {y.shape}",
+                fix="use accuracy for classes",
+            )
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(RowError):
     """The mean of (a - y)²."""
 
     name = "mse"
 
     def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
-        row_error(ops, self.name, A, y, 2, out)
+        ops.row_error(A, y, 2, out=out)
 
 
 @dataclass(frozen=True)
-class MeanAbsoluteError(Metric):
+class MeanAbsoluteError(RowError):
     """The mean of |a - y|."""
 
     name = "mae"
 
     def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
-        row_error(ops, self.name, A, y, 1, out)
+        ops.row_error(A, y, 1, out=out)
 
 
 @dataclass(frozen=True)
-class R2(Metric):
+class R2(RowError):
     """1 - Σ (a - y)² / Σ (y - mean y)², over all outputs together; 0 for a constant target that is missed."""
 
     name = "r2"
     needs_targets = True
 
     def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
-        row_error(ops, self.name, A, y, 2, out)
+        ops.row_error(A, y, 2, out=out)
 
     def finish(self, mean: Array, y: np.ndarray[Any, Any], rank: int = 1) -> Array:
         examples, every = y.ndim - rank - 1, tuple(range(y.ndim - rank - 1, y.ndim))
@@ -78,18 +96,6 @@ class R2(Metric):
         spread = np.square(shifted - shifted.mean(axis=examples, keepdims=True)).mean(axis=every)
         constant = spread == 0.0
         return np.where(constant, mean == 0.0, 1.0 - mean / np.where(constant, 1.0, spread))
-
-
-def row_error(ops: Backend, name: str, A: Array, y: Array, power: int, out: Array) -> None:
-    """`ops.row_error`, once it is clear that nothing would be broadcast."""
-    if y.shape not in (A.shape, A.shape[1:]) or y.dtype != A.dtype:
-        raise ConfigurationError(
-            f"metrics {name}",
-            expected=f"a target of one number for each output, of shape {A.shape}",
-            got=f"{y.dtype} of shape {y.shape}",
-            fix="use accuracy for classes",
-        )
-    ops.row_error(A, y, power, out=out)
 
 
 def resolve(metrics: Sequence[str | Metric]) -> dict[str, Metric]:

@@ -93,6 +93,8 @@ class Network(Engine):
         checked_loss("evaluate loss", loss)
         wanted = scores.resolve(metrics)
         data = examples(self, "evaluate", X, y, loss, weight=sample_weight)
+        for name, metric in wanted.items():
+            metric.check(name, data.y, len(self.outputs), self.dtype)
         evaluator = Evaluator(self, data, loss, wanted, self.chunk(batch_size))
         evaluator.run()
         results = evaluator.read()
@@ -135,10 +137,10 @@ class Network(Engine):
 
         `epochs` (20 unless given) or `steps` (updates) say how long. `validation` is (X, y), (X, y, weight) or the
         fraction to hold out; the best weights are those of the lowest loss on it, or else on the training set, or of
-        what EarlyStopping watches; keep="last" leaves the last ones. `folds` gives each model of a population its own
-        (training rows, held-out rows). `sampling` is "shuffle", "replacement" or "sequential". `accumulate` batches
-        make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path written after every
-        `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.
+        what EarlyStopping watches (penalties do not count); keep="last" leaves the last ones. `folds` gives each model
+        of a population its own (training rows, held-out rows). `sampling` is "shuffle", "replacement" or "sequential".
+        `accumulate` batches make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path
+        written after every `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.
         A set of more than `memory` bytes (256 MiB for a memory-mapped one, on a GPU most of what is free) is streamed.
         """
         return fit(

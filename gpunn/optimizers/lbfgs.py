@@ -75,18 +75,21 @@ class LBFGS(Optimizer):
             "LBFGS", expected="a full batch and minimize_step", got="a step of the training loop", fix="use Adam or SGD"
         )
 
+    def refuse_population(self, models: int) -> None:
+        raise ConfigurationError(
+            "LBFGS",
+            expected="one network",
+            got=f"a population of {models}",
+            fix="train each model in a network of its own, or the population with Adam",
+        )
+
     def minimize_step(self, t: OptimizerFrame, evaluate: Callable[[], float]) -> Outcome:
         """One step. `evaluate()` computes loss and gradient at the store's present values and returns the loss.
 
         Values and gradients are left at the accepted point; only there may they be read between two steps.
         """
         if t.store.models is not None:
-            raise ConfigurationError(
-                "LBFGS",
-                expected="one network",
-                got=f"a population of {t.store.models}",
-                fix="train each model in a network of its own, or the population with Adam",
-            )
+            self.refuse_population(t.store.models)
         return _Step(self, t, evaluate).take()
 
 

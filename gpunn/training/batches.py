@@ -55,7 +55,7 @@ def examples(
                 where,
                 expected="one set for all models together with indices or weights",
                 got=f"X of shape {lead}...",
-                fix="pass X of shape (n, ...) and let indices= choose the rows of each model",
+                fix="pass X of shape (n, ...) and let folds= choose the rows of each model",
             )
         subsets = np.arange(lead[0] * rows).reshape(lead)
     chosen = None if subsets is None else _subsets(where, subsets, len(array), network)

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpunn.backends.elementwise import elementwise
 from gpunn.engine import Engine
+from gpunn.types import Array
 
 
 @elementwise
@@ -16,36 +17,44 @@ def choose(xp: Any, taken: Any, new: Any, old: Any) -> Any:
 
 
 class Best:
-    """A copy of parameters and state as they were when the monitored figure was best; at first, the initial ones."""
+    """Copies of parameters and state as they were when the monitored figure was best, and the time before that.
+
+    At first both are the initial ones. Takes twice the memory of the parameters.
+    """
 
     def __init__(self, network: Engine) -> None:
         self.ops, self.store = network.ops, network.store
-        self.pairs = []
-        for current in (self.store.values, self.store.state):
-            if current.size:
-                copy = self.ops.empty(current.shape, current.dtype)
-                self.ops.copy(current, out=copy)
-                self.pairs.append((current, copy))
+        self.held = [buffer for buffer in (self.store.values, self.store.state) if buffer.size]
+        self.latest, self.before = ([self._copy(buffer) for buffer in self.held] for _ in range(2))
 
-    def take(self, members: np.ndarray[Any, Any]) -> None:
+    def take(self, members: Array) -> None:
         """Keep what these models hold now."""
-        if members.any():
-            self._blend(members, [(copy, current, copy) for current, copy in self.pairs])
+        self._blend(members, self.before, self.latest)
+        self._blend(members, self.latest, self.held)
 
-    def restore(self, members: np.ndarray[Any, Any]) -> None:
+    def revert(self, members: Array) -> None:
+        """For these models, forget the latest in favour of the best before it."""
+        self._blend(members, self.latest, self.before)
+
+    def restore(self, members: Array) -> None:
         """Give these models their best weights back."""
-        if members.any():
-            self._blend(members, [(current, copy, current) for current, copy in self.pairs])
+        self._blend(members, self.held, self.latest)
 
-    def _blend(self, members: np.ndarray[Any, Any], triples: list[Any]) -> None:
-        if members.all():
-            for out, new, _ in triples:
-                self.ops.copy(new, out=out)
-            return
-        taken = self.ops.from_host(members.astype(np.float64)[:, None], self.store.dtype)
-        for out, new, old in triples:
-            self.ops.elementwise(choose, (taken, new, old), (out,))
-
-    def arrays(self) -> dict[str, Any]:
+    def arrays(self) -> dict[str, Array]:
         """What a checkpoint keeps."""
-        return {name: copy for name, (_, copy) in zip(("best values", "best state"), self.pairs)}
+        return dict(zip(("best values", "best state"), self.latest))
+
+    def _copy(self, buffer: Array) -> Array:
+        copy = self.ops.empty(buffer.shape, buffer.dtype)
+        self.ops.copy(buffer, out=copy)
+        return copy
+
+    def _blend(self, members: Array, targets: list[Array], sources: list[Array]) -> None:
+        """targets = sources for some of the models."""
+        if members.all():
+            for target, source in zip(targets, sources):
+                self.ops.copy(source, out=target)
+        elif members.any():
+            taken = self.ops.from_host(members.astype(np.float64)[:, None], self.store.dtype)
+            for target, source in zip(targets, sources):
+                self.ops.elementwise(choose, (taken, source, target), (target,))

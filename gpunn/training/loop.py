@@ -75,6 +75,7 @@ class Run:
             factors=[1.0] * self.models,
         )
         self.signals = Signals()
+        self._saved = False
         self._stepwise = [callback for callback in plan.callbacks if callback.wants_steps]
 
     def stop(self, reason: str) -> None:
@@ -91,7 +92,7 @@ class Run:
                 self._tell(Callback.on_start.__name__)
                 while not self.over and not self.signals.raised:
                     self._run_epoch()
-                if self.plan.save:
+                if self.plan.save and not self._saved:
                     self.plan.save(self)
             finally:
                 self._end()
@@ -122,6 +123,9 @@ class Run:
         if self.signals.raised and at.update < count:  # a resumed training finishes this epoch
             at.seconds += time.perf_counter() - started
             return
+        if plan.save and self.over and at.update < len(trainer.updates):  # steps= ends within an epoch: so does this
+            plan.save(self)
+            self._saved = True
         record = self._read(started, first, rates[at.update - 1])
         at.epoch, at.update = at.epoch + 1, 0
         self.epoch = at.epoch
@@ -129,6 +133,12 @@ class Run:
         self._tell(Callback.on_epoch.__name__, record)
         if plan.save and at.epoch % plan.every == 0 and not self.over:
             plan.save(self)
+
+    @property
+    def best_epochs(self) -> list[int | None]:
+        """Of each model, from 1."""
+        best = self.history.best_epoch
+        return best if isinstance(best, list) and best else [None if isinstance(best, list) else best] * self.models
 
     def _rates(self, start: int, count: int) -> Array:
         """A row for each update of the epoch, a column for each model."""
@@ -150,6 +160,9 @@ class Run:
         record["seconds"] = np.full(self.models, at.seconds)
         record["examples_per_second"] = np.full(self.models, rows / max(seconds, 1e-9))
         self.history.append(record)
+        if validation is None:  # the epoch before was judged by losses that precede its last update
+            first_loss = (bad == 0) & self.going
+            self.best.revert(first_loss & np.array([epoch == self.history.epochs - 1 for epoch in self.best_epochs]))
         for k in np.flatnonzero((bad >= 0) & self.going):
             self.going[k] = False
             if not at.stopped[k]:
@@ -172,6 +185,8 @@ class Run:
         for criterion, state in zip(self.plan.stopping, at.criteria):
             for k in np.flatnonzero(criterion.judge(state, record)):
                 at.stopped[k] = at.stopped[k] or criterion.reason
+        if not self.plan.keep_best:  # the others of a population go on; those that stop now keep what they hold now
+            self.best.take(self.going & np.array([bool(reason) for reason in at.stopped]))
 
     def _end(self) -> None:
         """The best weights come back, and history says why it ended, whatever happened."""
@@ -188,7 +203,7 @@ class Run:
         """Which models had better weights than they hold; without a best epoch, those that do not hold finite ones."""
         at, host, store = self.at, self.network.ops.to_host, self.network.store
         if not self.plan.keep_best:
-            return np.zeros(self.models, bool)
+            return np.array([bool(why) and not why.startswith(NOT_FINITE) for why in at.stopped])
         had = np.array([b is not None for b in at.best]) | [reason.startswith(NOT_FINITE) for reason in at.stopped]
         if not had.all():
             had |= host(self.trainer.meters.table)[self.trainer.meters.names.index("bad step")] >= 0

@@ -16,8 +16,8 @@ LARGEST = 1e300  # a loss beyond this is no loss to go on from; float32 reaches 
 
 @elementwise
 def first_bad(xp: Any, known: Any, value: Any, tick: Any) -> Any:
-    """The first step whose loss is not finite; -1 so far."""
-    return xp.where(known >= 0.0, known, xp.where(xp.absolute(value) <= LARGEST, -1.0, tick))
+    """The first step whose loss is not finite; -1 so far. `known` is float64, and so is the comparison."""
+    return xp.where(known >= 0.0, known, xp.where(xp.absolute(value + 0.0 * known) <= LARGEST, -1.0, tick))
 
 
 class Meters:

@@ -98,10 +98,6 @@ def resume(path: Any, run: Run) -> None:
         network.ops.copy(network.ops.from_host(arrays[f"run/{name}"]), out=array)
     network.ops.copy(network.ops.from_host(step), out=network.step)
     run.at, run.epoch, run.history = at, at.epoch, history
-    run.at.stopped = ["" if reason in UNFINISHED else reason for reason in run.at.stopped]
-
-
-UNFINISHED = ("interrupted", "terminated")
 
 
 def _check_arrays(wanted: Mapping[str, Array], arrays: Mapping[str, Array]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
     """Check everything and make the arrays of every step."""
     loss = checked_loss("fit loss", options.loss)
     optimizer = checked_optimizer(options.optimizer)
+    check_rates(optimizer, 1, network)
     recipe = Recipe(
         whole("fit batch_size", options.batch_size),
         options.sampling,
@@ -79,10 +80,21 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
     metrics = scores.resolve(options.metrics)
     stopping, callbacks = as_criteria(options.stopping), as_callbacks(options.callbacks)
     choice("fit keep", options.keep, ("best", "last"))
+    if not (options.plateau is None or isinstance(options.plateau, ReduceOnPlateau)):
+        raise ConfigurationError(
+            "fit plateau",
+            expected="gn.schedules.ReduceOnPlateau(...)",
+            got=repr(options.plateau),
+            fix="make one, or leave it out",
+        )
     streamed = _streamed(network, X, y, loss, options)
     data, held_out = (
         split(network, X, y, loss, options) if streamed is None else (streamed, _given(network, loss, options))
     )
+    for name, metric in metrics.items():
+        for given in (data, held_out):
+            if given is not None:
+                metric.check(name, given.y, len(network.outputs), network.dtype)
     validation = None if held_out is None else Evaluator(network, held_out, loss, metrics, network.chunk(None))
     measured = ["loss", *metrics, *(f"validation_{n}" for n in ("loss", *metrics) if validation), "seconds"]
     measure_gradient = any(isinstance(criterion, GradientTolerance) for criterion in stopping)
@@ -107,7 +119,7 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
         measure_gradient=measure_gradient,
     )
     total, epochs = _length(options, len(trainer.updates))
-    check_rates(optimizer, total, network.models)
+    check_rates(optimizer, total, network)
     callbacks = (*callbacks, Progress(options.progress, epochs=epochs))
     trainer.probes = [probe for callback in callbacks if (probe := callback.probe(trainer.last_pass)) is not None]
     plan = Plan(
@@ -148,10 +160,19 @@ def checked_optimizer(optimizer: Any) -> Optimizer:
     return optimizer
 
 
-def check_rates(optimizer: Optimizer, total: int, models: int | None) -> None:
-    """A schedule that ends before the training does is refused before the first step."""
-    schedules.table(optimizer.rate, 0, 1, models)
-    schedules.table(optimizer.rate, total - 1, 1, models)
+def check_rates(optimizer: Optimizer, total: int, network: Engine) -> None:
+    """A schedule that ends before the training does, or leaves the dtype's range, is refused before the first step."""
+    if isinstance(optimizer.rate, tuple) and len(optimizer.rate) != network.models:
+        return  # which the optimizer's frame says of all its numbers
+    for step in (0, total - 1):
+        rates = schedules.table(optimizer.rate, step, 1, network.models)
+        if rates.max() > np.finfo(network.dtype).max:
+            raise ConfigurationError(
+                f"{type(optimizer).__name__} rate",
+                expected=f"a {network.dtype.name} number",
+                got=f"{rates.max():g} at step {step}",
+                fix="choose a smaller one",
+            )
 
 
 def _length(options: Options, updates: int) -> tuple[int, int]:
@@ -236,8 +257,9 @@ def _streamed(network: Engine, X: Any, y: Any, loss: Loss, options: Options) -> 
 
 def _folds(network: Engine, options: Options) -> tuple[list[Any], list[Any]]:
     """Row numbers to train on and to hold out, for each model."""
-    folds = list(options.folds)
-    if options.validation is not None or network.models != len(folds) or any(len(pair) != 2 for pair in folds):
+    folds = list(options.folds) if isinstance(options.folds, Iterable) else []
+    pairs = all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in folds)
+    if options.validation is not None or network.models != len(folds) or not pairs:
         raise ConfigurationError(
             "fit folds",
             expected=f"{network.models or 'no'} pairs (training rows, held-out rows), and no validation=",
@@ -249,7 +271,11 @@ def _folds(network: Engine, options: Options) -> tuple[list[Any], list[Any]]:
 
 def _weights(network: Engine, y: Any, options: Options) -> Array | None:
     """Weights of examples times those of their classes; "balanced" gives every class the same sum."""
-    weight = None if options.sample_weight is None else np.asarray(options.sample_weight, np.float64)
+    weight = (
+        None if options.sample_weight is None else as_array("fit sample_weight", options.sample_weight, network.ops)
+    )
+    if weight is not None:
+        weight = np.asarray(network.ops.to_host(weight) if network.ops.owns(weight) else weight, np.float64)
     if options.class_weight is None:
         return weight
     labels = network.ops.to_host(y) if network.ops.owns(y) else np.asarray(y)
@@ -265,6 +291,13 @@ def _weights(network: Engine, y: Any, options: Options) -> Array | None:
         choice("fit class_weight", options.class_weight, ("balanced",))
         of_class = len(labels) / (len(classes) * counts)
     else:
+        if not isinstance(options.class_weight, Mapping):
+            raise ConfigurationError(
+                "fit class_weight",
+                expected='"balanced" or a dict of classes and weights',
+                got=repr(options.class_weight),
+                fix="pass one of them",
+            )
         known = dict(options.class_weight)
         strangers = set(known) - set(classes.tolist())
         if strangers:

@@ -15,13 +15,13 @@ import numpy as np
 from gpunn.backends import formulas
 from gpunn.backends.elementwise import elementwise
 from gpunn.engine import Engine
-from gpunn.errors import DataError
+from gpunn.errors import ConfigurationError, DataError
 from gpunn.losses import Loss
 from gpunn.metrics import Metric
 from gpunn.optimizers.base import Optimizer, OptimizerFrame
 from gpunn.optimizers.lbfgs import LBFGS
 from gpunn.passes import Pass
-from gpunn.regularization import Constraints
+from gpunn.regularization import Constraints, Penalty
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.evaluation import Scorer
 from gpunn.training.meters import Meters
@@ -84,8 +84,11 @@ class Trainer:
         self.finished = ""  # why there is nothing left to do, where the optimizer can tell
         self.cursor, self.tick = ops.zeros((1,), np.int64), ops.zeros((1,), np.int64)
         self.frame = OptimizerFrame(ops, network.store, optimizer)
-        self.meters = Meters(ops, ("loss", "bad step", *metrics, *["gradient_norm"] * measure_gradient), self.models)
+        self.meters = Meters(
+            ops, ("loss", "bad step", "weights", *metrics, *["gradient_norm"] * measure_gradient), self.models
+        )
         self.squares = ops.empty((*network.lead, 1, 1), network.dtype) if measure_gradient else None
+        self.weights = ops.empty(network.lead, network.dtype)
         self.table: Array | None = None
         self.parts: dict[int, tuple[Pass, Scorer]] = {}
         several = any(len(sizes) > 1 for sizes in self.updates)
@@ -94,6 +97,7 @@ class Trainer:
             run = network.compile(n, loss)
             self.parts[n] = run, Scorer(network, run, loss, metrics, self.meters)
         self.probes: list[FlowProbe] = []
+        self.measured = -1  # the update in which they measure
         self.programs: dict[tuple[Any, ...], Callable[[], None]] = {}
         self._prepare_source()
 
@@ -134,11 +138,13 @@ class Trainer:
             self.table = rows
         else:  # captured programs read the table they were captured with
             self.ops.copy(rows, out=self.table[: len(rates)])
+        size = self.last_pass.rows
+        self.measured = max((i for i in range(len(rates)) if self.updates[i][-1] == size), default=-1)
         if first_update == 0:
             self.meters.begin()
 
     def update(self, i: int) -> None:
-        """Run the i-th update of the epoch; in the last one the probes measure."""
+        """Run the i-th update of the epoch; in the last one of the probes' batch size they measure."""
         kind = self._kind(i)
         if kind not in self.programs:
             self.programs[kind] = self._program(*kind[:2])
@@ -146,7 +152,7 @@ class Trainer:
 
     def _kind(self, i: int) -> tuple[Any, ...]:
         """What tells one update's program from another's: its batches, whether it is the last, where it reads from."""
-        return self.updates[i], i == len(self.updates) - 1
+        return self.updates[i], bool(self.probes) and i == self.measured
 
     def _program(self, sizes: tuple[int, ...], last: bool) -> Callable[[], None]:
         def program() -> None:
@@ -205,6 +211,8 @@ class Trainer:
 
     def read(self, done: int) -> dict[str, np.ndarray[Any, Any]]:
         """Loss and metrics over the epoch's first `done` updates, one number for each model, in one transfer."""
+        self.ops.total(self.network.vector[..., None, :], 1.0, out=self.weights)
+        self.ops.copy(self.weights.reshape(-1), out=self.meters.rows["weights"])
         sums = self.meters.read()
         rows = sum(sum(sizes) for sizes in self.updates[:done])
         record = {"loss": sums["loss"] / (rows if self.loss.reduction == "mean" else 1.0)}
@@ -212,7 +220,9 @@ class Trainer:
             record[name] = metric.finish(sums[name] / rows, self.targets, len(self.network.outputs))
         if "gradient_norm" in sums:
             record["gradient_norm"] = np.sqrt(sums["gradient_norm"])
-        record["bad step"] = sums["bad step"]
+        # The loss is that before an update, so the last update's harm shows in the weights alone.
+        spoilt = (sums["bad step"] < 0) & ~np.isfinite(sums["weights"])
+        record["bad step"] = np.where(spoilt, done - 1, sums["bad step"])
         return record
 
     @property
@@ -227,6 +237,19 @@ class FullBatchTrainer(Trainer):
     """One step of L-BFGS an epoch, on the whole set as one function: each evaluation sees the same random numbers."""
 
     optimizer: LBFGS
+
+    def _prepare_source(self) -> None:
+        super()._prepare_source()
+        if self.network.models is not None:
+            self.optimizer.refuse_population(self.network.models)
+        for frame in self.constraints.frames:
+            if not isinstance(frame.regularization, Penalty):
+                raise ConfigurationError(
+                    "LBFGS",
+                    expected="penalties such as L2, which are part of the loss",
+                    got=repr(frame.regularization),
+                    fix="leave it out, or use another optimizer",
+                )
 
     def _cut(self) -> list[tuple[int, ...]]:
         return [tuple(n for sizes in super()._cut() for n in sizes)]

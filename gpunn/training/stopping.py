@@ -133,7 +133,7 @@ class EarlyStopping(Stopping):
 
 @dataclass(frozen=True)
 class GradientTolerance(Stopping):
-    """Stop at the end of an epoch whose gradient has a norm of at most `tolerance`."""
+    """Stop at the end of an epoch whose last gradient, as the update takes it, has a norm of at most `tolerance`."""
 
     tolerance: float
 
