@@ -71,22 +71,9 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
     loss = checked_loss("fit loss", options.loss)
     optimizer = checked_optimizer(options.optimizer)
     check_rates(optimizer, 1, network)
-    recipe = Recipe(
-        whole("fit batch_size", options.batch_size),
-        options.sampling,
-        whole("fit accumulate", options.accumulate),
-        choice("fit drop_last", options.drop_last, (True, False)),
-    )
+    recipe = _recipe(options)
     metrics = scores.resolve(options.metrics)
     stopping, callbacks = as_criteria(options.stopping), as_callbacks(options.callbacks)
-    choice("fit keep", options.keep, ("best", "last"))
-    if not (options.plateau is None or isinstance(options.plateau, ReduceOnPlateau)):
-        raise ConfigurationError(
-            "fit plateau",
-            expected="gn.schedules.ReduceOnPlateau(...)",
-            got=repr(options.plateau),
-            fix="make one, or leave it out",
-        )
     streamed = _streamed(network, X, y, loss, options)
     data, held_out = (
         split(network, X, y, loss, options) if streamed is None else (streamed, _given(network, loss, options))
@@ -108,13 +95,7 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
         loss,
         optimizer,
         recipe,
-        constraints=Constraints(
-            network.ops,
-            network.store,
-            options.regularization,
-            clip_norm=options.clip_norm,
-            clip_value=options.clip_value,
-        ),
+        constraints=_constraints(network, options),
         metrics=metrics,
         measure_gradient=measure_gradient,
     )
@@ -135,6 +116,28 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
         every_steps=None if options.every_steps is None else whole("fit every_steps", options.every_steps),
     )
     return Run(network, trainer, plan)
+
+
+def _recipe(options: Options) -> Recipe:
+    choice("fit keep", options.keep, ("best", "last"))
+    if not (options.plateau is None or isinstance(options.plateau, ReduceOnPlateau)):
+        raise ConfigurationError(
+            "fit plateau",
+            expected="gn.schedules.ReduceOnPlateau(...)",
+            got=repr(options.plateau),
+            fix="make one, or leave it out",
+        )
+    return Recipe(
+        whole("fit batch_size", options.batch_size),
+        options.sampling,
+        whole("fit accumulate", options.accumulate),
+        choice("fit drop_last", options.drop_last, (True, False)),
+    )
+
+
+def _constraints(network: Engine, options: Options) -> Constraints:
+    clips = {"clip_norm": options.clip_norm, "clip_value": options.clip_value}
+    return Constraints(network.ops, network.store, options.regularization, **clips)
 
 
 def fit(network: Engine, X: Any, y: Any, options: Options) -> History:
