@@ -202,12 +202,12 @@ class Backend(Normalizing, RandomNumbers):
     ) -> Array:
         """Row losses -w Σ t log softmax(z), and scale times their gradient w (softmax(z) Σt - t), in one pass.
 
-        `target` is integer classes (..., n) or weights t (..., n, c); `smoothing` moves that share of t evenly to all
-        classes; `weight` (..., n, 1) is one factor a row; `loss` has shape (..., n, 1).
+        `target` is integer classes (..., n) or weights t (..., n, c); `smoothing` s makes t (1 - s) t + s / c;
+        `weight` (..., n, 1) is one factor a row; `loss` has shape (..., n, 1).
         """
         xp = self.xp
         T = target if target.dtype.kind in "fc" else target[..., None] == xp.arange(Z.shape[-1])
-        T = T * (1.0 - smoothing) + T.sum(axis=-1, keepdims=True) * (smoothing / Z.shape[-1])
+        T = T * (1.0 - smoothing) + smoothing / Z.shape[-1]
         mass = T.sum(axis=-1, keepdims=True)
         S = Z - Z.real.max(axis=-1, keepdims=True)
         E = xp.exp(S)

@@ -17,6 +17,7 @@ import numpy as np
 from gpunn.backends import special
 from gpunn.types import Array
 
+MOST_PROGRAMS = 256  # of one formula; a constant such as 1/n makes one for each batch size
 UNARY = ("negative", "absolute", "sign", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "logical_not")
 BINARY = (
     "add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "logical_and", "logical_or",
@@ -158,6 +159,8 @@ class Formula:
         """Record the formula for these argument dtypes; a Python number in their place becomes a constant."""
         key = (arguments, native)
         if key not in self._programs:
+            if len(self._programs) >= MOST_PROGRAMS:
+                self._programs.clear()
             tracer = Tracer(native)
             symbols = [tracer.input(i, a) if isinstance(a, np.dtype) else a for i, a in enumerate(arguments)]
             results = self.function(tracer, *symbols)

@@ -129,9 +129,9 @@ class NumpyBackend(Backend):
         T = self._pool.array("rows", dZ.shape, dZ.dtype)
         if target.dtype.kind == "f":
             np.multiply(target, 1.0 - smoothing, T)
-            mass = self._pool.array("mass", (*target.shape[:-1], 1), dZ.dtype)
-            np.add.reduce(target, axis=-1, out=mass, keepdims=True)
-            np.add(T, mass * (smoothing / classes), T)
+            np.add(T, smoothing / classes, T)
+            mass = self._pool.array("mass", (*T.shape[:-1], 1), dZ.dtype)
+            np.add.reduce(T, axis=-1, out=mass, keepdims=True)
         else:
             T.fill(smoothing / classes)
             T.reshape(-1)[self._places(target, dZ.shape)] += 1.0 - smoothing

@@ -12,6 +12,7 @@ import numpy as np
 from gpunn.backends.elementwise import Formula, Node, Program, argument_key
 from gpunn.types import Array, Shape
 
+MOST_KERNELS = 2048  # more shapes than a training has; many sizes one after another would fill the memory
 TILE = 32 * 1024  # elements; three float32 operands of this size leave room in a 1 MiB level-2 cache
 
 
@@ -27,6 +28,8 @@ class TiledFormulas(threading.local):
         key = _key(formula, inputs, outputs, self.tile)
         kernel = self._kernels.get(key)
         if kernel is None:
+            if len(self._kernels) >= MOST_KERNELS:
+                self._kernels.clear()
             kernel = self._kernels[key] = self._build(formula, inputs, outputs)
         kernel(*inputs, *outputs)
 

@@ -20,7 +20,7 @@ from gpunn.layers.base import Layer, walk
 from gpunn.layers.composite import Sequential
 from gpunn.losses import Loss
 from gpunn.parameters import ParameterStore
-from gpunn.passes import Pass, check_indices
+from gpunn.passes import Pass, check_indices, check_tables
 from gpunn.randomness import check_seeds
 from gpunn.summary import summary_table
 from gpunn.types import Array, Shape
@@ -92,6 +92,7 @@ class Engine:
         """Plan for inputs of this shape and draw the initial parameters."""
         planned = plan_layer(self.network, inputs)
         check_indices(planned)
+        check_tables(planned, self.scale, self.reads_indices or self.dtype != np.float32)
         self.store = ParameterStore(
             planned.parameters, planned.state, self.ops, self.dtype, self.seeds, self.models
         )  # fmt: skip

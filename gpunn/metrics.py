@@ -42,6 +42,15 @@ class Accuracy(Metric):
 
     name = "accuracy"
 
+    def check(self, name: str, y: Array, rank: int, dtype: Any) -> None:
+        if rank != 1:
+            raise ConfigurationError(
+                f"metrics {name}",
+                expected="outputs that are one vector for each example",
+                got=f"outputs of {rank} axes",
+                fix="end the network in Flatten()",
+            )
+
     def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
         ops.correct(A, y, decision, out=out)
 

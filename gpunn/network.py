@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from gpunn import metrics as scores
 from gpunn.backends.base import Backend
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, ShapeError
+from gpunn.hyper import choice
 from gpunn.inputs import checked_targets
 from gpunn.layers.activation import resolve
 from gpunn.losses import Loss, checked_loss
@@ -139,6 +140,7 @@ class Network(Engine):
         fraction to hold out; the best weights are those of the lowest loss on it, or else on the training set, or of
         what EarlyStopping watches (penalties do not count); keep="last" leaves the last ones. `folds` gives each model
         of a population its own (training rows, held-out rows). `sampling` is "shuffle", "replacement" or "sequential".
+        Weights multiply an example's loss and gradient; the mean still divides by the number of examples.
         `accumulate` batches make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path
         written after every `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.
         A set of more than `memory` bytes (256 MiB for a memory-mapped one, on a GPU most of what is free) is streamed.
@@ -163,6 +165,7 @@ class Network(Engine):
         Layers behave as in training (dropout drops, BatchNorm uses the batch) unless training=False, but running
         statistics stay as they are. The gradients are copies; `gradient_vector` holds them until the next pass.
         """
+        choice("gradients training", training, (True, False))
         run, value = self._run(X, y, loss, training)
         run.backward()
         copies = {name: self._copy(view, self.ops.owns(X)) for name, view in self.store.gradient_views.items()}
@@ -187,6 +190,14 @@ class Network(Engine):
         out = self.ops.empty(view.shape, self.dtype)
         self.ops.copy(view, out=out)
         return out
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles hold what a saved file holds, and the device's name."""
+        if not self.is_built:
+            return _rebuilt, (self.to_json(), self.ops.device, None, None)
+        arrays, meta = network_parts(self)
+        values = {name.removeprefix("network/"): array for name, array in arrays.items()}
+        return _rebuilt, (self.to_json(), self.ops.device, values, (self.loss, meta["step"]))
 
     def member(self, k: int) -> Network:
         """Model k of a population as a network of its own, with a copy of its parameters and state."""
@@ -234,3 +245,15 @@ class Network(Engine):
                 got=f"{type(error).__name__}: {str(error)[:100]}",
                 fix="write it again from the network",
             ) from error
+
+
+def _rebuilt(
+    text: str, device: str, values: Mapping[str, Array] | None, rest: tuple[Loss | None, int] | None
+) -> Network:
+    """What `Network.__reduce__` took apart."""
+    network = Network.from_json(text, device=device)
+    if values is not None and rest is not None:
+        network.load_parameters(values)
+        network.loss = rest[0]
+        network.step[...] = rest[1]
+    return network

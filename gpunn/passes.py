@@ -10,6 +10,7 @@ from gpunn.layers.activation import Nonlinearity, Softmax, resolve
 from gpunn.layers.base import Layer
 from gpunn.layers.composite import Sequential
 from gpunn.layers.dense import Dense
+from gpunn.layers.embedding import Embedding
 from gpunn.layers.normalization import Normalization
 from gpunn.layers.pointwise import Identity, Sigmoid
 from gpunn.layers.shape import Flatten
@@ -99,6 +100,20 @@ def check_rows(planned: Planned, setting: Setting) -> None:
                 expected=f"a training batch of at least {node.layer.minimum_rows} examples",
                 got=f"{setting.rows}",
                 fix="use a larger batch, or LayerNorm or RMSNorm, which do not look across the batch",
+            )
+
+
+def check_tables(planned: Planned, scale: float, exact: bool) -> None:
+    """Refuse what would change the row numbers of a table on their way to it; `exact` says that X stays integers."""
+    for node in planned.walk():
+        if isinstance(node.layer, Embedding) and (scale != 1.0 or (not exact and node.layer.categories > 2**24)):
+            raise ConfigurationError(
+                f"layers.{node.path} Embedding",
+                expected="scale=1 beside it"
+                if scale != 1.0
+                else f"at most {2**24} categories beside layers of numbers",
+                got=f"scale={scale:g}" if scale != 1.0 else f"{node.layer.categories}",
+                fix="scale the other columns yourself" if scale != 1.0 else "give it a network of its own",
             )
 
 

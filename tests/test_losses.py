@@ -199,3 +199,19 @@ def test_a_loss_of_ones_own_without_evaluate() -> None:
     network = gn.Network([gn.Dense(1)], 1, device="cpu")
     with pytest.raises(NotImplementedError, match="Nothing needs an evaluate method"):
         network.loss_of([[1.0]], [[1.0]], Nothing())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_smoothing_of_weights_that_are_no_distribution(backend: Any, dtype: str) -> None:
+    """The target is (1 - s) y + s / classes whatever y sums to."""
+    rng = np.random.default_rng(0)
+    Z, S = rng.normal(size=(6, 4)), rng.random((6, 4))
+    smoothed = 0.7 * S + 0.3 / 4
+    P = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
+    net = gn.Network([gn.Dense(4)], 4, device=backend, dtype=dtype)
+    net.load_parameters({"0.W": np.eye(4), "0.b": np.zeros((1, 4))})
+    value, gradients = net.gradients(Z, S, gn.CrossEntropy(0.3))
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(value, -(smoothed * np.log(P)).sum(axis=1).mean(), rtol=tolerance)
+    dZ = (P * smoothed.sum(axis=1, keepdims=True) - smoothed) / 6
+    np.testing.assert_allclose(gradients["0.b"], dZ.sum(axis=0, keepdims=True), rtol=0, atol=tolerance)

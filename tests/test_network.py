@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -541,3 +542,56 @@ def test_the_architecture_can_be_copied() -> None:
     network = make()
     again = gn.Network(copy.deepcopy(network.network), 3, device="cpu")
     assert contents(again) == contents(network)
+
+
+# Copies
+
+
+@pytest.mark.parametrize("models", [None, 2])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"])
+def test_a_copy_computes_the_same_and_is_its_own(way: Any, models: int | None) -> None:
+    net = gn.Network([gn.Dense(4), gn.BatchNorm(), gn.Dense(2)], 3, device="cpu", models=models)
+    X = np.random.default_rng(0).normal(size=(8, 3))
+    net.fit(X, np.arange(8) % 2, loss=gn.CrossEntropy(), optimizer=gn.SGD(0.1), epochs=2)
+    other = way(net)
+    np.testing.assert_array_equal(other.predict_probability(X), net.predict_probability(X))
+    assert other.step[0] == net.step[0]
+    other.vector[...] += 1.0
+    np.testing.assert_array_equal(other.parameters["0.W"], net.parameters["0.W"] + 1.0)
+
+
+def test_a_network_without_arrays_is_copied_too() -> None:
+    assert copy.deepcopy(gn.Network([gn.Dense(2)], device="cpu")).predict([[1.0]]).shape == (1, 2)
+
+
+def test_compiled_formulas_do_not_pile_up() -> None:
+    net = gn.Network([gn.Dense(2, "relu")], 1, device="cpu")
+    tiles = net.ops._tiles
+    for rows in range(1, 1200):
+        net.gradients(np.ones((rows, 1)), np.ones((rows, 2)), gn.SquaredError())
+    assert len(tiles._kernels) <= 2048
+    assert all(len(key[0]._programs) <= 256 for key in tiles._kernels)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            [gn.Embedding(5, 1), gn.Flatten()],
+            r"layers\.0 Embedding: expected scale=1 beside it, got scale=3; scale the",
+        ),
+        (
+            [gn.Branch([gn.Dense(1), [gn.Embedding(5, 1), gn.Flatten()]])],
+            r"layers\.0\.1\.0 Embedding: expected scale=1",
+        ),
+    ],
+)
+def test_row_numbers_are_not_scaled(layers: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        gn.Network(layers, 1, device="cpu", scale=3.0)
+
+
+def test_row_numbers_beside_numbers_must_be_exact_in_float32() -> None:
+    layers = [gn.Branch([[gn.Embedding(2**24 + 8, 1), gn.Flatten()], gn.Dense(1)])]
+    with pytest.raises(ConfigurationError, match=r"Embedding: expected at most 16777216 categories beside layers of"):
+        gn.Network(layers, 1, device="cpu")

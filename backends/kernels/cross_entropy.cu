@@ -1,6 +1,6 @@
 // Softmax and cross-entropy in one pass over the rows, with label smoothing s and c classes.
 //
-//   S = Z - max Z,  N = Σ exp S,  T' = (1 - s) T + (s / c) Σ T,  M = Σ T' = Σ T
+//   S = Z - max Z,  N = Σ exp S,  T' = (1 - s) T + s / c,  M = Σ T'
 //   loss = w (M log N - Σ T' S)
 //   dZ = scale w (M exp(S) / N - T')
 //
@@ -24,7 +24,8 @@ static __device__ void cross_entropy(
     M = warp_sum(M);
     dot = warp_sum(dot);
     sum = warp_sum(sum);
-    ACC even = s * M / (ACC)columns;
+    ACC even = s / (ACC)columns;
+    M = (1 - s) * M + s;
     if (LANE == 0) *loss = (T)(w * (M * log(N) - ((1 - s) * dot + even * sum)));
     for (long long j = LANE; j < columns; j += WARP) {
         ACC S = (ACC)z[j] - m, target = t ? (ACC)t[j] : (ACC)(j == y);

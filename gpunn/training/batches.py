@@ -17,7 +17,7 @@ from gpunn.backends.base import Backend
 from gpunn.engine import Engine
 from gpunn.errors import DataError, ShapeError
 from gpunn.hyper import choice
-from gpunn.inputs import checked_targets, to_device
+from gpunn.inputs import as_array, checked_targets, to_device
 from gpunn.losses import Loss
 from gpunn.randomness import Purpose, stream_key
 from gpunn.types import Array, Shape
@@ -95,7 +95,8 @@ def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> Array:
 
 def example_weights(where: str, weight: Any, rows: int, network: Engine) -> Array:
     """One checked weight for each example, on the device."""
-    host = np.asarray(weight, np.float64)
+    array = as_array(f"{where} sample_weight", weight, network.ops)
+    host = np.asarray(network.ops.to_host(array) if network.ops.owns(array) else array, np.float64)
     if host.shape != (rows,) or not np.isfinite(host).all() or (host < 0).any() or not host.any():
         raise DataError(
             f"{where} sample_weight",

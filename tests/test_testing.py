@@ -1,0 +1,114 @@
+"""`check_layer`: the example of its docstring passes, every built-in layer does, and each fault is found."""
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+import gpunn.testing
+from gpunn.backends import formulas
+from gpunn.frame import Plan
+from gpunn.layers import Layer
+from gpunn.testing import check_gradients, check_layer
+from tests import zoo
+from tests.conftest import backend_named
+
+
+def test_the_example_of_the_docstring_is_a_layer_that_passes() -> None:
+    text = (gpunn.testing.__doc__ or "").partition("A layer of one's own, whole and checked:")[2]
+    example = textwrap.dedent(text)
+    assert "check_layer(SoftSquare(), (5,))" in example
+    assert 25 <= len([line for line in example.splitlines() if line.strip()]) <= 40
+    try:
+        exec(compile(example, "the docstring of gpunn.testing", "exec"), {"__name__": "example"})
+    finally:
+        Layer.known.pop(("layer", "SoftSquare"), None)
+
+
+@pytest.mark.parametrize("name", zoo.LAYERS)
+def test_every_layer_passes_on_every_backend(name: str) -> None:
+    check_layer(zoo.LAYERS[name]("tanh"), (4,), backends=[backend_named(b) for b in ("cpu", "reference", "strict")])
+
+
+def test_layers_of_indices_and_of_other_ranks_pass() -> None:
+    check_layer(gn.Embedding(7, 3), (4,))
+    check_layer(gn.Sequential([gn.Flatten(), gn.Dense(3)]), (2, 3))
+
+
+@dataclass(frozen=True)
+class Square(Layer):
+    """A = X², with one fault of a choice."""
+
+    fault: str = ""
+
+    def plan(self, shape: Any) -> Plan:
+        return Plan(output=shape, buffers={"A": shape}, backward={"dX": shape})
+
+    def forward(self, t: Any, X: Any) -> Any:
+        t.X = X
+        if self.fault == "allocates":
+            return X * X
+        if self.fault == "looks across models" and X.ndim == 3:
+            X = X - 1e-3 * X.mean(axis=0)
+        t.ops.elementwise(formulas.multiply, (X, X), (t.A,))
+        if self.fault == "float32" and X.dtype == np.float32:
+            t.A[...] = t.A.astype(np.float16)
+        return t.A
+
+    def backward(self, t: Any, dA: Any) -> Any:
+        if not t.wants_dX:
+            return None
+        factor = 2.0 + (1e-9 if self.fault == "gradient" else 0.0)
+        out = dA if self.fault == "writes over dA" else t.dX
+        t.ops.elementwise(formulas.scaled_product, (dA, t.X, factor), (out,))
+        return out
+
+
+@dataclass(frozen=True)
+class Forgetful(Square):
+    """Does not come back from JSON as it was."""
+
+    width: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "width", self.width + 1)
+
+
+def test_a_sound_layer_passes() -> None:
+    check_layer(Square(), (5,))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Square("gradient"), r"gradient of 0\.\w\[.*\] is .*, the complex step give"),
+        (Square("writes over dA"), "writes over dA, which it must leave as it found it"),
+        (Square("allocates"), "write into buffers named in the plan, with out="),
+        (Square("looks across models"), r"gradient of 0\.\w\[|of a population: loss is off by"),
+        (Square("float32"), "in float32: .* is off by"),
+        (Forgetful(), "comes back from JSON as"),
+    ],
+    ids=lambda v: getattr(v, "fault", "") or None,
+)
+def test_each_fault_is_found(layer: Layer, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_layer(layer, (5,), backends=[backend_named("cpu")])
+
+
+def test_populations_with_data_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    net = gn.Network([gn.Dense(3, "tanh"), gn.Dense(3)], 2, device="cpu", dtype="float64", models=3)
+    X = rng.normal(size=(3, 3, 2))
+    check_gradients(net, X, rng.integers(0, 3, (3, 3)), gn.CrossEntropy())
+    check_gradients(net, X, rng.normal(size=(3, 3, 3)), gn.SquaredError())
+    check_gradients(net, X[0], rng.integers(0, 3, 3), gn.CrossEntropy())
+
+
+def test_a_loss_at_its_minimum_raises_no_alarm() -> None:
+    X = np.random.default_rng(0).normal(size=(6, 2))
+    net = gn.Network([gn.Dense(3)], 2, device="cpu", dtype="float64")
+    loss = gn.CrossEntropy()
+    check_gradients(net, X, net.predict_probability(X, loss=loss), loss)
