@@ -24,9 +24,22 @@ class Meters:
     """One row of float64 sums for each name, one column for each model."""
 
     def __init__(self, ops: Backend, names: tuple[str, ...], models: int) -> None:
-        self.ops, self.names = ops, names
-        self.table = ops.zeros((len(names), models), np.float64)
-        self.rows = {name: self.table[i] for i, name in enumerate(names)}
+        self.ops, self.names, self.models = ops, names, models
+        self.group = [self]
+        self._lay(ops.zeros((len(names), models), np.float64), 0)
+
+    def join(self, other: Meters) -> None:
+        """From now on both are read in one transfer. To be done before anything is measured."""
+        self.group = other.group = [self, other]
+        whole = self.ops.zeros((len(self.names) + len(other.names), self.models), np.float64)
+        self._lay(whole, 0)
+        other._lay(whole, len(self.names))
+
+    def _lay(self, whole: Array, first: int) -> None:
+        self.whole, self.place = whole, slice(first, first + len(self.names))
+        self.table = whole[self.place]
+        self.rows = {name: self.table[i] for i, name in enumerate(self.names)}
+        self.fetched: Array | None = None
 
     def begin(self) -> None:
         self.table[...] = 0.0
@@ -42,6 +55,11 @@ class Meters:
         self.ops.elementwise(first_bad, (row, value, tick), (row,))
 
     def read(self) -> dict[str, np.ndarray[Any, Any]]:
-        """All sums, in the one transfer of an epoch."""
-        host = self.ops.to_host(self.table)
-        return {name: host[i] for i, name in enumerate(self.names)}
+        """All sums, in the one transfer of an epoch: whichever is read first fetches for the others too."""
+        if self.fetched is None:
+            host = self.ops.to_host(self.whole)
+            for meters in self.group:
+                meters.fetched = host[meters.place]
+        sums, self.fetched = self.fetched, None
+        assert sums is not None
+        return {name: sums[i] for i, name in enumerate(self.names)}

@@ -99,6 +99,8 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
         metrics=metrics,
         measure_gradient=measure_gradient,
     )
+    if validation is not None:
+        trainer.meters.join(validation.meters)
     total, epochs = _length(options, len(trainer.updates))
     check_rates(optimizer, total, network)
     callbacks = (*callbacks, Progress(options.progress, epochs=epochs))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ class Trainer:
         record["bad step"] = np.where(spoilt, done - 1, sums["bad step"])
         return record
 
-    @property
+    @cached_property
     def targets(self) -> Any:
         """The whole set's targets on the host, for metrics that need their spread."""
         if any(metric.needs_targets for metric in self.metrics.values()):

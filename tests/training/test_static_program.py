@@ -96,3 +96,21 @@ def test_the_stand_in_for_cuda_trains_as_the_cpu_does(strict: Any, optimizer: An
         histories.append(net.fit(X, Y, **options))
     np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-10)
     np.testing.assert_allclose(histories[0]["validation_loss"], histories[1]["validation_loss"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("models", [None, 3])
+@pytest.mark.parametrize("validation", [None, 0.2])
+def test_the_host_looks_once_an_epoch(strict: Any, models: int | None, validation: Any) -> None:
+    counted: list[dict[str, int]] = []
+
+    def count(epoch: int, record: Any) -> None:
+        counted.append(strict.xp.counters.snapshot())
+        strict.xp.counters.reset()
+
+    network(strict, models).fit(
+        X, Y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-2), epochs=4, batch_size=10, keep="last",
+        validation=validation, metrics=["accuracy"], callbacks=[count],
+    )  # fmt: skip
+    for epoch in counted[1:]:
+        assert epoch["synchronisations"] == 1
+        assert epoch["transfers"] == 2  # the rates of the epoch go there, what it came to comes back
