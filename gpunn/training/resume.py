@@ -117,6 +117,7 @@ def _arrays(run: Run) -> dict[str, Array]:
     """What goes on changing, as the arrays themselves."""
     store, trainer = run.network.store, run.trainer
     arrays = {"values": store.values, "state": store.state, "meters": trainer.meters.table}
+    arrays |= {f"before {i}": buffer for i, buffer in enumerate(run.best.before)}
     return arrays | {f"optimizer/{name}": array for name, array in trainer.frame.state().items()}
 
 

@@ -734,3 +734,23 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     print(json.dumps(Case(int(sys.argv[1])).run(resume=sys.argv[2])))
+
+
+@pytest.mark.parametrize("models", [None, 2])
+@pytest.mark.parametrize("epochs", [1, 3, 5, 6])
+def test_a_loss_lost_right_after_a_resume(tmp_path: Path, models: int | None, epochs: int) -> None:
+    """The update before it spoilt what counted as best, so the best weights before those are part of the file too."""
+    rng = np.random.default_rng(0)
+    inputs, classes = rng.normal(size=(40, 3)), rng.integers(0, 3, 40)
+
+    def train(length: int, **files: Any) -> gn.Network:
+        net = gn.Network([gn.Dense(5, "relu"), gn.Dense(3)], 3, device="cpu", dtype="float64", models=models)
+        rate = gn.schedules.Sequence([0.1] * 5 + [1e200] + [0.1] * 4)
+        net.fit(
+            inputs, classes, loss=gn.CrossEntropy(), optimizer=gn.SGD(rate), epochs=length, batch_size=40, **files
+        )  # fmt: skip
+        return net
+
+    file = tmp_path / "training.gpunn"
+    train(epochs, checkpoint=file)
+    assert train(10, resume=file).vector.tobytes() == train(10).vector.tobytes()
