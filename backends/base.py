@@ -27,6 +27,7 @@ class Backend(Normalizing, RandomNumbers):
 
     name = "reference"
     device = "cpu"
+    precisions: tuple[str, ...] = ("float32", "float64", "complex128")  # that networks may compute in
     xp: Any = np
 
     def __init__(self) -> None:
@@ -34,6 +35,10 @@ class Backend(Normalizing, RandomNumbers):
 
     def __repr__(self) -> str:
         return f"<{self.name} backend on {self.device}>"
+
+    def of_precision(self, name: str) -> Backend:
+        """The backend of this device for networks that compute so, one of `precisions`; raises if a library lacks."""
+        return self
 
     # Memory and transfers
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from gpunn.backends.base import Backend
 from gpunn.backends.cuda_elementwise import CudaFormulas
+from gpunn.backends.cuda_graphs import CudaGraphs
 from gpunn.backends.cuda_indexing import CudaIndexing, CudaRandom
 from gpunn.backends.cuda_reductions import CudaReductions
 from gpunn.backends.detection import diagnose_import, require_device
 from gpunn.backends.elementwise import Formula
 from gpunn.backends.gemm import ARITHMETIC, Gemm, load_cublaslt
 from gpunn.backends.kernels import Kernels
+from gpunn.errors import ConfigurationError, DeviceError
 from gpunn.types import Array, Shape
 
 
@@ -27,35 +29,75 @@ def import_cupy() -> Any:
         raise diagnose_import(error) from error
 
 
-class CupyBackend(CudaReductions, CudaIndexing, CudaRandom):
+class CupyBackend(CudaReductions, CudaIndexing, CudaRandom, CudaGraphs):
     """See `Backend` for what every operation means.
 
     No operation of a training step waits, transfers, or allocates once it has run with the same shapes, and all can be
-    captured in a CUDA graph. Exceptions: `permutation` and `all_finite`, products without cuBLASLt (CuPy refuses to
-    capture cuBLAS), and operands that have no kernel (see `plain_where_irregular`). Each operation makes its
-    backend's device the current one and leaves it so.
+    captured in a CUDA graph, which `program` does. Exceptions: `permutation` and `all_finite`, products without
+    cuBLASLt (CuPy refuses to capture cuBLAS), and operands that have no kernel (see `plain_where_irregular`). Each
+    operation makes its backend's device the current one and leaves it so.
     """
 
     name = "cuda"
+    precisions = ("float32", "float64", "tf32", "float16", "bfloat16")
 
-    def __init__(self, index: int = 0, cupy: Any = None, cublaslt: Any = None) -> None:
-        """`cupy` and `cublaslt` are the modules to use; without, the installed ones, after a look at the device."""
+    def __init__(self, index: int = 0, cupy: Any = None, cublaslt: Any = None, *, tf32: bool = False) -> None:
+        """`cupy` and `cublaslt` are the modules to use; without, the installed ones, after a look at the device.
+        `tf32` lets float32 products round their inputs to 10 bits."""
         if cupy is None:
             cupy = import_cupy()
             require_device(cupy, index)
         self.xp = cupy
         self.device = f"cuda:{index}"
         self.index = index
+        self.tf32 = tf32
+        self._twin: CupyBackend | None = None
         super().__init__()
         self.kernels = Kernels(cupy)
         self._device = cupy.cuda.Device(index)
         self._formulas = CudaFormulas(cupy)
         self._cublaslt = load_cublaslt() if cublaslt is None else cublaslt
+        if self._cublaslt is None:
+            self.uncaptured = "CuPy's own matrix products cannot be captured; pip install nvmath-python"
         self._gemm: Gemm | None = None
 
     def activate(self) -> None:
         if self.xp.cuda.runtime.getDevice() != self.index:
             self._device.use()
+
+    def of_precision(self, name: str) -> CupyBackend:
+        if name not in ("float32", "float64"):
+            self._require_libraries(name)
+        if self.tf32 == (name == "tf32"):
+            return self
+        if self._twin is None:
+            self._twin = CupyBackend(self.index, self.xp, self._cublaslt, tf32=not self.tf32)
+            self._twin._twin = self
+        return self._twin
+
+    def _require_libraries(self, name: str) -> None:
+        missing = ["nvmath-python"] if self._cublaslt is None else []
+        if name == "bfloat16":
+            try:
+                importlib.import_module("ml_dtypes")  # which gives NumPy and CuPy the type
+            except ModuleNotFoundError:
+                missing.append("ml_dtypes")
+        if missing:
+            raise DeviceError(
+                f'dtype "{name}"',
+                expected="cuBLASLt's products" if "nvmath-python" in missing else "NumPy to know the type",
+                got=f"no module of {' and '.join(missing)}",
+                fix=f"pip install {' '.join(missing)}",
+            )
+
+    def require_deterministic(self) -> None:
+        if self.tf32:
+            raise ConfigurationError(
+                "fit deterministic",
+                expected="products of full precision",
+                got='dtype="tf32"',
+                fix='make the network with dtype="float32"',
+            )
 
     # Memory and transfers
 
@@ -121,7 +163,7 @@ class CupyBackend(CudaReductions, CudaIndexing, CudaRandom):
         if self._cublaslt is None or out.dtype.name not in ARITHMETIC:
             return self._plain_matmul(A, B, out)
         if self._gemm is None:
-            self._gemm = Gemm(self.xp, self._cublaslt)
+            self._gemm = Gemm(self.xp, self._cublaslt, tf32=self.tf32)
         self._gemm(A, B, out)
         return out
 

@@ -24,6 +24,11 @@ def multiply(xp: Any, a: Any, b: Any) -> Any:
 
 
 @elementwise
+def divide(xp: Any, a: Any, b: Any) -> Any:
+    return a / b
+
+
+@elementwise
 def scaled_product(xp: Any, a: Any, b: Any, scale: Any) -> Any:
     return a * b * scale
 

@@ -23,6 +23,7 @@ class NumpyBackend(Backend):
     """See `Backend` for what every operation means."""
 
     name = "cpu"
+    precisions = ("float32", "float64")
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,13 +16,16 @@ from gpunn.frame import plan_layer
 from gpunn.layers.composite import Sequential
 from gpunn.losses import Loss
 from gpunn.network import Network
+from gpunn.precision import stored_dtype
 from gpunn.training.resume import network_parts
 from gpunn.value import from_json
 
 __all__ = ["load_network", "network_of", "network_parts", "read", "write"]
 
 
-def network_of(where: str, arrays: Mapping[str, Host], meta: Mapping[str, Any], device: str | Backend) -> Network:
+def network_of(
+    where: str, arrays: Mapping[str, Host], meta: Mapping[str, Any], device: str | Backend, dtype: str | None = None
+) -> Network:
     """The network in what `read` gave; whatever else is there is left to others. Nothing is built before all fits."""
     ops = device if isinstance(device, Backend) else get_backend(device)
     values = {name.removeprefix("network/"): array for name, array in arrays.items() if name.startswith("network/")}
@@ -34,7 +37,8 @@ def network_of(where: str, arrays: Mapping[str, Host], meta: Mapping[str, Any], 
         if not (loss is None or isinstance(loss, Loss)) or type(step) is not int or not 0 <= step < 2**64:
             raise ValueError(f"loss {loss!r} and step {step!r}")
         _check_arrays(described["architecture"], values)
-        network = Network.from_json(json.dumps(described["architecture"]), device=ops)
+        architecture = described["architecture"] if dtype is None else {**described["architecture"], "dtype": dtype}
+        network = Network.from_json(json.dumps(architecture), device=ops)
         network.load_parameters(values)
     except GpunnError as error:
         raise CheckpointError(
@@ -59,6 +63,7 @@ def _check_arrays(architecture: Mapping[str, Any], values: Mapping[str, Host]) -
         raise ValueError(f"{models!r} models with seeds {seeds!r}")
     planned = plan_layer(Sequential(from_json(architecture["layers"])), tuple(architecture["inputs"]))
     lead = () if models is None else (models,)
+    dtype = stored_dtype(dtype)
     wanted = {name: (dtype, (*lead, *p.shape)) for name, p in planned.parameters.items()}
     wanted |= {name: (dtype, (*lead, *s.shape)) for name, s in planned.state.items()}
     found = {name: (array.dtype.name, array.shape) for name, array in values.items()}
@@ -67,7 +72,11 @@ def _check_arrays(architecture: Mapping[str, Any], values: Mapping[str, Host]) -
         raise ValueError(f"arrays that do not fit the architecture: {', '.join(wrong)}")
 
 
-def load_network(path: Path, device: str | Backend = "auto") -> Network:
-    """A network as it was saved, bit for bit, on any device."""
+def load_network(path: Path, device: str | Backend = "auto", *, dtype: str | None = None) -> Network:
+    """A network as it was saved, bit for bit, on any device.
+
+    `dtype` is another one to compute in: "float32" brings a network of half precision, whose values are kept in
+    float32, to the CPU.
+    """
     arrays, meta = read(path)
-    return network_of(named(path)[1], arrays, meta, device)
+    return network_of(named(path)[1], arrays, meta, device, dtype)

@@ -14,13 +14,15 @@ from gpunn.backends import formulas, get_backend
 from gpunn.backends.base import Backend
 from gpunn.errors import ConfigurationError, ShapeError
 from gpunn.frame import Planned, Setting, bytes_needed, plan_layer
-from gpunn.hyper import choice, number, whole
+from gpunn.hyper import number, whole
 from gpunn.inputs import as_array, check_inputs, to_device
 from gpunn.layers.base import Layer, walk
 from gpunn.layers.composite import Sequential
+from gpunn.loss_scale import LossScale
 from gpunn.losses import Loss
 from gpunn.parameters import ParameterStore
 from gpunn.passes import Pass, check_indices, check_tables
+from gpunn.precision import precision
 from gpunn.randomness import check_seeds
 from gpunn.summary import summary_table
 from gpunn.types import Array, Shape
@@ -33,7 +35,7 @@ KEPT_PASSES = 4
 class Engine:
     """Layers planned for one input shape, their parameters on one device, and passes over batches.
 
-    Inputs are multiplied by `scale` as they are cast to `dtype`: 1/255 lets images stay bytes until then.
+    Inputs are multiplied by `scale` as they are cast to what it computes in: 1/255 lets images stay bytes until then.
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class Engine:
     ) -> None:
         self.network = layers if isinstance(layers, Sequential) else Sequential(layers)
         self.ops = device if isinstance(device, Backend) else get_backend(device)
-        self.dtype = self._checked_dtype(dtype)
+        self.precision = precision(dtype, self.ops)
+        self.ops, self.dtype = self.ops.of_precision(self.precision.name), self.precision.dtype
         self.models = None if models is None else whole("Network models", models)
         self.seeds = check_seeds(seed, self.models)
         self.scale = number("Network scale", scale)
@@ -64,17 +67,16 @@ class Engine:
 
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self.network.layers))
-        parts = [f"[{layers}]", f"inputs={self._inputs}", f"device={self.ops.device!r}", f"dtype={self.dtype.name!r}"]
+        parts = [
+            f"[{layers}]",
+            f"inputs={self._inputs}",
+            f"device={self.ops.device!r}",
+            f"dtype={self.precision.name!r}",
+        ]
         parts += [f"models={self.models}"] if self.models else []
         return f"{type(self).__name__}({', '.join(parts)})"
 
     # Construction
-
-    def _checked_dtype(self, dtype: Any) -> np.dtype[Any]:
-        name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
-        names = ("float32", "float64", *(("complex128",) if self.ops.name == "reference" else ()))
-        checked: np.dtype[Any] = np.dtype(choice("Network dtype", name, names))
-        return checked
 
     def _check_per_model(self) -> None:
         for path, layer in walk(self.network):
@@ -92,12 +94,13 @@ class Engine:
         """Plan for inputs of this shape and draw the initial parameters."""
         planned = plan_layer(self.network, inputs)
         check_indices(planned)
-        check_tables(planned, self.scale, self.reads_indices or self.dtype != np.float32)
+        check_tables(planned, self.scale, None if self.reads_indices else self.precision)
         self.store = ParameterStore(
-            planned.parameters, planned.state, self.ops, self.dtype, self.seeds, self.models
+            planned.parameters, planned.state, self.ops, self.dtype, self.seeds, self.models, self.precision.compute
         )  # fmt: skip
         self.planned, self._inputs = planned, inputs
         self.step = self.ops.zeros((1,), np.uint64)
+        self.loss_scale = LossScale(self.ops, self.store) if self.precision.scales_loss else None
 
     @property
     def is_built(self) -> bool:
@@ -122,29 +125,33 @@ class Engine:
         if 0 in shape:
             raise ShapeError("X", expected="at least one column", got=f"{array.shape}", fix="pass data")
         planned = plan_layer(self.network, shape) if self._inputs is None else self.planned
-        check_inputs(array, planned, self.ops, self.models if self._inputs else None, self.dtype)
+        check_inputs(array, planned, self.ops, self.models if self._inputs else None, self.precision.range)
         if self._inputs is None:
             self.build(shape)
         return array
 
     def on_device(self, X: Array) -> Array:
         """Checked inputs as the first layer takes them."""
-        array = to_device(X, self.ops, np.int64 if self.reads_indices else self.dtype)
+        computed = np.dtype(np.int64) if self.reads_indices else self.precision.compute
+        array = to_device(X, self.ops, computed if self.scale == 1.0 else self.dtype)
         if self.scale == 1.0:
             return array
-        scaled = self.ops.empty(array.shape, self.dtype)
+        scaled = self.ops.empty(array.shape, computed)
         self.ops.elementwise(formulas.multiply, (array, self.scale), (scaled,))
         return scaled
 
     def compile(
         self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
     ) -> Pass:
-        """The pass for batches of this many rows, its buffers allocated; the last few are kept."""
+        """The pass for batches of this many rows, its buffers allocated and its copies of weights up to date; the last
+        few are kept."""
+        self.built()
+        self.store.refresh()
         key = (rows, loss, training, backward, track)
         if key not in self._passes:
-            planned = self.built()
-            setting = Setting(self.ops, self.store, rows, self.step, training, training or backward, track)
-            self._passes[key] = Pass(self.network, planned.shape, loss, setting)
+            scale = None if self.loss_scale is None else self.loss_scale.scale
+            setting = Setting(self.ops, self.store, rows, self.step, training, training or backward, track, scale)
+            self._passes[key] = Pass(self.network, self.planned.shape, loss, setting)
             if len(self._passes) > KEPT_PASSES:
                 self._passes.popitem(last=False)
         self._passes.move_to_end(key)
@@ -215,6 +222,6 @@ class Engine:
         """The architecture, without values, as JSON."""
         inputs = None if self._inputs is None else list(self._inputs)
         return json.dumps({
-            "layers": to_json(self.network.layers), "inputs": inputs, "dtype": self.dtype.name,
+            "layers": to_json(self.network.layers), "inputs": inputs, "dtype": self.precision.name,
             "models": self.models, "seeds": list(self.seeds), "scale": self.scale,
         })  # fmt: skip

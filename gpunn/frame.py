@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from gpunn.layers.base import Layer
 
 
+SUMS = "sums"  # as the dtype of a buffer: what sums are kept in, which is float32 where the network computes in half
+
+
 @dataclass(frozen=True)
 class Buffer:
     """An array a layer works in: of `shape` for each row, or, with rows=False, of `shape` for each model."""
 
     shape: Shape
-    dtype: str | None = None  # None: the network's own
+    dtype: str | None = None  # None: what the network computes in
     rows: bool = True
 
 
@@ -120,7 +123,7 @@ class Frame:
         self.path = planned.path
         plan, store = planned.plan, setting.store
         for name in plan.parameters:
-            setattr(self, name, store.views[planned.named(name)])
+            setattr(self, name, store.layer_views[planned.named(name)])
             setattr(self, f"d{name}", store.gradient_views[planned.named(name)])
         for name in plan.state:
             setattr(self, name, store.state_views[planned.named(name)])
@@ -158,6 +161,7 @@ class Setting:
     training: bool  # whether dropout drops and BatchNorm looks at the batch
     backward: bool  # whether a backward pass may follow; training needs its buffers too
     track: bool  # whether training moves the running statistics
+    loss_scale: Array | None = None  # (1,) or (K, 1): what gradients of half precision are multiplied by
 
     @property
     def lead(self) -> Shape:
@@ -165,7 +169,11 @@ class Setting:
 
     def allocate(self, buffer: Buffer) -> Array:
         rows = (self.rows,) if buffer.rows else ()
-        return self.ops.empty((*self.lead, *rows, *buffer.shape), buffer.dtype or self.store.dtype)
+        return self.ops.empty((*self.lead, *rows, *buffer.shape), self.dtype(buffer))
+
+    def dtype(self, buffer: Buffer) -> Any:
+        """The dtype that a buffer stands for."""
+        return {None: self.store.compute, SUMS: self.store.dtype}.get(buffer.dtype, buffer.dtype)
 
     def constant(self, constant: Constant, rank: int) -> Array:
         values = constant.value if isinstance(constant.value, tuple) else (constant.value,) * math.prod(self.lead)
@@ -183,6 +191,6 @@ def bytes_needed(planned: Planned, rows: int, backward: bool, itemsize: int, mod
     total = 0
     for node in planned.walk():
         for buffer in planned_buffers(node.plan, backward, True).values():
-            size = np.dtype(buffer.dtype).itemsize if buffer.dtype else itemsize
+            size = itemsize if buffer.dtype in (None, SUMS) else np.dtype(buffer.dtype).itemsize
             total += models * math.prod(buffer.shape) * size * (rows if buffer.rows else 1)
     return total

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from gpunn import hyper
 from gpunn.backends.elementwise import Formula, elementwise
 from gpunn.errors import ConfigurationError
-from gpunn.frame import Buffer, Frame, Plan
+from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.types import Array, Shape
 from gpunn.value import Value
 
@@ -41,10 +41,16 @@ class Loss(Value, abstract=True):
         return 1.0 / (rows * math.prod(shape) if self.elementwise else rows)
 
     def plan(self, shape: Shape) -> Plan:
-        return Plan(output=shape, buffers={"L": shape, "dA": shape, "value": Buffer((), rows=False)})
+        return loss_plan(shape, shape)
 
     def evaluate(self, t: Frame, A: Array, y: Array, weight: Array | None = None) -> Array:
         raise NotImplementedError(f"{type(self).__name__} needs an evaluate method")
+
+
+def loss_plan(output: Shape, terms: Shape) -> Plan:
+    """Terms, gradient and value, none of them in half precision."""
+    value = Buffer((), SUMS, rows=False)
+    return Plan(output=output, buffers={"L": Buffer(terms, SUMS), "dA": Buffer(output, SUMS), "value": value})
 
 
 def checked_loss(where: str, loss: Any) -> Loss:
@@ -220,7 +226,7 @@ class CrossEntropy(Loss):
         )  # fmt: skip
 
     def plan(self, shape: Shape) -> Plan:
-        return Plan(output=shape, buffers={"L": (1,), "dA": shape, "value": Buffer((), rows=False)})
+        return loss_plan(shape, (1,))
 
     def evaluate(self, t: Frame, A: Array, y: Array, weight: Array | None = None) -> Array:
         scale = self.scale(A.shape[-2], t.shape)

@@ -168,6 +168,8 @@ class Network(Engine):
         choice("gradients training", training, (True, False))
         run, value = self._run(X, y, loss, training)
         run.backward()
+        if self.loss_scale is not None:
+            self.loss_scale.settle(lambda: self._run(X, y, loss, training)[0].backward())
         copies = {name: self._copy(view, self.ops.owns(X)) for name, view in self.store.gradient_views.items()}
         return value, copies
 
@@ -215,7 +217,7 @@ class Network(Engine):
             self.network.of_model(k).layers,
             planned.shape,
             device=self.ops,
-            dtype=self.dtype.name,
+            dtype=self.precision.name,
             seed=self.seeds[k],
             scale=self.scale,
         )

@@ -27,6 +27,7 @@ class Parameter:
     shape: Shape
     initializer: Initializer = ZEROS
     decay: bool = True
+    exact: bool = False  # whether its layer reads the value itself where others read a copy in half precision
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class ParameterStore:
     """`values`, `gradients` of shape (P,) or (K, P) and `state` likewise; `[name]` is a writable view.
 
     Decaying parameters come first, so that weight decay is the slice `[:decaying]`. Between views there may be
-    padding up to the alignment; it is 0 and has gradient 0.
+    padding up to the alignment; it is 0 and has gradient 0. Where `compute` is another dtype, layers read copies of
+    the values in it, `layer_views`; whoever changes values calls `refresh`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ParameterStore:
         dtype: Any,
         seeds: tuple[int, ...],
         models: int | None,
+        compute: Any = None,
     ) -> None:
         self.ops, self.dtype, self.seeds, self.models = ops, np.dtype(dtype), seeds, models
         self.parameters, self.state_values = dict(parameters), dict(state)
@@ -68,7 +71,20 @@ class ParameterStore:
             name: self._view(self.gradients, places[name], parameters[name].shape) for name in parameters
         }
         self.state_views = {name: self._view(self.state, state_places[name], s.shape) for name, s in state.items()}
+        self.layer_views, self.copies = self.views, None
+        self.compute = self.dtype if compute is None else np.dtype(compute)
+        if self.compute != self.dtype:
+            self.copies = ops.zeros(self.values.shape, self.compute)
+            self.layer_views = {
+                name: self.views[name] if p.exact else self._view(self.copies, places[name], p.shape)
+                for name, p in parameters.items()
+            }
         self.reset()
+
+    def refresh(self) -> None:
+        """Bring the copies up to date."""
+        if self.copies is not None:
+            self.ops.copy(self.values, out=self.copies)
 
     @property
     def count(self) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+from gpunn.backends import formulas
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.frame import Frame, Planned, Setting, plan_layer
 from gpunn.layers.activation import Nonlinearity, Softmax, resolve
@@ -15,6 +17,7 @@ from gpunn.layers.normalization import Normalization
 from gpunn.layers.pointwise import Identity, Sigmoid
 from gpunn.layers.shape import Flatten
 from gpunn.losses import NLL, NLLM, BinaryCrossEntropy, CrossEntropy, Loss
+from gpunn.precision import Precision
 from gpunn.types import Array, Shape
 
 # A probability loss, the activation that makes its probabilities, and the loss that does both from logits.
@@ -67,10 +70,16 @@ class Pass:
         output = self.planned.plan.output
         self.copies: Array | None = None  # where no layer tells the models apart, each still has an output of its own
         if setting.lead and not self.planned.trains:
-            self.copies = self.ops.empty((*setting.lead, setting.rows, *output), setting.store.dtype)
+            self.copies = self.ops.empty((*setting.lead, setting.rows, *output), setting.store.compute)
         if self.loss is not None:
             leaf = Planned(self.network, "loss", output, self.loss.plan(output), {})
             self.loss_frame = Frame(setting, leaf, wants_dX=False)
+        self.seed: Array | None = None  # ∂L/∂A in half precision, where the network computes in that
+        if self.loss is not None and setting.backward and setting.store.compute != setting.store.dtype:
+            self.seed = self.ops.empty((*setting.lead, setting.rows, *output), setting.store.compute)
+            self.loss_scale: Array | float = 1.0
+            if setting.loss_scale is not None:
+                self.loss_scale = setting.loss_scale.reshape(-1, *(1,) * (self.seed.ndim - 1))
 
     def forward(self, X: Array) -> Array:
         """The last layer's output; of a network whose last activation the loss took over, the logits."""
@@ -87,8 +96,12 @@ class Pass:
         return self.loss_frame.value
 
     def backward(self) -> None:
-        """All gradients, from the loss that `value` took last."""
-        self.network.backward(self.frame, self.dA)
+        """All gradients, from the loss that `value` took last; those of half precision times the loss scale."""
+        if self.seed is None:
+            self.network.backward(self.frame, self.dA)
+        else:
+            self.ops.elementwise(formulas.multiply, (self.dA, self.loss_scale), (self.seed,))
+            self.network.backward(self.frame, self.seed)
 
 
 def check_rows(planned: Planned, setting: Setting) -> None:
@@ -103,15 +116,14 @@ def check_rows(planned: Planned, setting: Setting) -> None:
             )
 
 
-def check_tables(planned: Planned, scale: float, exact: bool) -> None:
-    """Refuse what would change the row numbers of a table on their way to it; `exact` says that X stays integers."""
+def check_tables(planned: Planned, scale: float, cast: Precision | None) -> None:
+    """Refuse what would change the row numbers of a table on their way to it; `cast` is what they become, if at all."""
+    most = math.inf if cast is None else cast.whole
     for node in planned.walk():
-        if isinstance(node.layer, Embedding) and (scale != 1.0 or (not exact and node.layer.categories > 2**24)):
+        if isinstance(node.layer, Embedding) and (scale != 1.0 or node.layer.categories > most):
             raise ConfigurationError(
                 f"layers.{node.path} Embedding",
-                expected="scale=1 beside it"
-                if scale != 1.0
-                else f"at most {2**24} categories beside layers of numbers",
+                expected="scale=1 beside it" if scale != 1.0 else f"at most {most} categories beside layers of numbers",
                 got=f"scale={scale:g}" if scale != 1.0 else f"{node.layer.categories}",
                 fix="scale the other columns yourself" if scale != 1.0 else "give it a network of its own",
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunn.frame import Planned, planned_buffers
+from gpunn.frame import SUMS, Planned, planned_buffers
 
 
 def summary_table(planned: Planned, batch: int, itemsize: int, models: int | None) -> str:
@@ -43,7 +43,7 @@ def _buffer_bytes(node: Planned, wants_dX: bool, batch: int, itemsize: int) -> i
     """What one model allocates in a training pass for this node alone."""
     return sum(
         math.prod(buffer.shape)
-        * (np.dtype(buffer.dtype).itemsize if buffer.dtype else itemsize)
+        * (itemsize if buffer.dtype in (None, SUMS) else np.dtype(buffer.dtype).itemsize)
         * (batch if buffer.rows else 1)
         for buffer in planned_buffers(node.plan, backward=True, wants_dX=wants_dX).values()
     )

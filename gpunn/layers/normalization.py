@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from gpunn import hyper
 from gpunn.backends import formulas
-from gpunn.frame import Buffer, Frame, Plan
+from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.initializers import Constant, Zeros
 from gpunn.layers.activation import Nonlinearity, resolve
 from gpunn.layers.base import Layer, vector_width
@@ -48,13 +48,13 @@ class Normalization(Layer, abstract=True):
 
     def plan(self, shape: Shape) -> Plan:
         width = vector_width(self, shape)
-        column = Buffer((1, width), rows=False)
-        statistic = column if self.axis == COLUMNS else Buffer((1,))
+        column = Buffer((1, width), SUMS, rows=False)
+        statistic = column if self.axis == COLUMNS else Buffer((1,), SUMS)
         parameters = {}
         if self.affine:
-            parameters["G"] = Parameter((1, width), Constant(1.0), decay=False)
+            parameters["G"] = Parameter((1, width), Constant(1.0), decay=False, exact=True)
             if self.shift:
-                parameters["B"] = Parameter((1, width), Zeros(), decay=False)
+                parameters["B"] = Parameter((1, width), Zeros(), decay=False, exact=True)
         work = {f"d{name}": column for name in ("G", "B") if name not in parameters}
         return Plan(
             output=shape,
@@ -119,7 +119,7 @@ class BatchNorm(Normalization):
     def plan(self, shape: Shape) -> Plan:
         plan = super().plan(shape)
         width = vector_width(self, shape)
-        column = Buffer((1, width), rows=False)
+        column = Buffer((1, width), SUMS, rows=False)
         own = {name: buffer for name, buffer in plan.buffers.items() if name not in ("mean", "var", "scale")}
         return Plan(
             output=plan.output,

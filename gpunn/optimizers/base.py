@@ -22,6 +22,7 @@ import numpy as np
 from gpunn import hyper
 from gpunn.backends.base import Backend
 from gpunn.errors import ConfigurationError
+from gpunn.loss_scale import Guarded, LossScale
 from gpunn.parameters import ParameterStore
 from gpunn.schedules import Rate, check_rate, table
 from gpunn.types import Array
@@ -152,12 +153,16 @@ class OptimizerFrame(_Named):
     what the optimizer has for step 0 if that is a number. `count` (1,) is float64 and starts with 1.
     """
 
-    def __init__(self, ops: Backend, store: ParameterStore, optimizer: Optimizer) -> None:
+    def __init__(
+        self, ops: Backend, store: ParameterStore, optimizer: Optimizer, loss_scale: LossScale | None = None
+    ) -> None:
         self.ops, self.store, self.optimizer = ops, store, optimizer
+        if loss_scale is not None:
+            self.ops = Guarded(ops, loss_scale.sound)  # type: ignore[assignment]  # which stands for it
         self._check_models()
         plan = optimizer.plan()
         lead = store.values.shape[:-1]
-        self.count = ops.from_host(np.ones(1))
+        self.count = ops.from_host(np.ones(1 if loss_scale is None else (*lead, 1)))
         self.rate = ops.zeros((*lead, 1), store.dtype)
         rates = optimizer.rate if isinstance(optimizer.rate, tuple) else (optimizer.rate,)
         if not any(callable(rate) for rate in rates):

@@ -158,7 +158,7 @@ class Loader:
         self.places = ops.empty(self.base.shape, np.int64)
         self.column = ops.empty((*self.base.shape, 1), np.int64)
         self.indices = self.column.reshape(self.base.shape)
-        dtype = np.int64 if network.reads_indices else network.dtype
+        dtype = np.int64 if network.reads_indices else network.precision.compute
         self.X = ops.empty((*lead, rows, *network.inputs), dtype)
         self.y, self._y, self._source = self._target(lead, rows)
         self.weight = None if data.weight is None else ops.empty((*lead, rows, 1), network.dtype)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from gpunn.backends import formulas
 from gpunn.engine import Engine
 from gpunn.losses import Loss
 from gpunn.metrics import Metric
@@ -30,8 +31,12 @@ class Scorer:
         if metrics and run.fused is not None:
             self.activated = self.ops.empty((*lead, n, *network.outputs), network.dtype)
 
-    def add(self, A: Array, value: Array, y: Array) -> None:
-        self.meters.add("loss", value.reshape(-1), self.weight)
+    def add(self, A: Array, value: Array, y: Array, tick: Array | None = None) -> None:
+        """`tick` is the number of the update, where there is one and its loss is watched."""
+        if tick is None:
+            self.meters.add("loss", value.reshape(-1), self.weight)
+        else:
+            self.meters.add_loss(value.reshape(-1), self.weight, tick)
         if self.metrics and self.run.fused is not None:
             self.run.fused.value(self.ops, A, None, out=self.activated)
             A = self.activated
@@ -55,23 +60,28 @@ class Evaluator:
         chunk = min(chunk, data.size)
         sizes = [chunk] * (data.size // chunk) + [data.size % chunk] * (data.size % chunk > 0)
         self.chunks = sizes
-        self.parts: dict[int, tuple[Pass, Loader, Scorer]] = {}
-        for n in set(sizes):
-            run = network.compile(n, loss, training=False, backward=False)
-            self.parts[n] = (
-                run,
-                Loader(network, self.order, n, self.cursor),
-                Scorer(network, run, loss, metrics, self.meters),
-            )
+        self.programs = {n: self._program(n) for n in set(sizes)}
 
-    def run(self) -> None:
-        self.meters.begin()
-        for i, n in enumerate(self.chunks):
-            run, loader, scorer = self.parts[n]
-            self.cursor[...] = i * self.chunks[0]
+    def _program(self, n: int) -> Callable[[], None]:
+        """Measure the n examples at the cursor, which moves on."""
+        network = self.network
+        run = network.compile(n, self.loss, training=False, backward=False)
+        loader = Loader(network, self.order, n, self.cursor)
+        scorer = Scorer(network, run, self.loss, self.metrics, self.meters)
+
+        def program() -> None:
             loader.load()
             A = run.forward(loader.X)
             scorer.add(A, run.value(A, loader.y, loader.weight), loader.y)
+            network.ops.elementwise(formulas.add, (self.cursor, n), (self.cursor,))
+
+        return network.ops.program(program)
+
+    def run(self) -> None:
+        self.meters.begin()
+        self.cursor[...] = 0
+        for n in self.chunks:
+            self.programs[n]()
 
     def read(self) -> dict[str, Any]:
         """Loss and metrics, arrays of one number for each model."""

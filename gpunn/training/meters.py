@@ -20,6 +20,12 @@ def first_bad(xp: Any, known: Any, value: Any, tick: Any) -> Any:
     return xp.where(known >= 0.0, known, xp.where(xp.absolute(value + 0.0 * known) <= LARGEST, -1.0, tick))
 
 
+@elementwise
+def tally(xp: Any, total: Any, known: Any, value: Any, weight: Any, tick: Any) -> Any:
+    """Both about a batch's loss, in one launch: the sum so far, and the first step where it is not finite."""
+    return formulas.add_scaled(xp, total, value, weight), first_bad(xp, known, value, tick)
+
+
 class Meters:
     """One row of float64 sums for each name, one column for each model."""
 
@@ -50,9 +56,10 @@ class Meters:
         row = self.rows[name]
         self.ops.elementwise(formulas.add_scaled, (row, value, factor), (row,))
 
-    def watch(self, value: Array, tick: Array) -> None:
-        row = self.rows["bad step"]
-        self.ops.elementwise(first_bad, (row, value, tick), (row,))
+    def add_loss(self, value: Array, weight: float, tick: Array) -> None:
+        """As `add`, and remember the update `tick` if it is the first whose loss is not finite."""
+        total, known = self.rows["loss"], self.rows["bad step"]
+        self.ops.elementwise(tally, (total, known, value, weight, tick), (total, known))
 
     def read(self) -> dict[str, np.ndarray[Any, Any]]:
         """All sums, in the one transfer of an epoch: whichever is read first fetches for the others too."""

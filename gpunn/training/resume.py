@@ -118,6 +118,8 @@ def _arrays(run: Run) -> dict[str, Array]:
     store, trainer = run.network.store, run.trainer
     arrays = {"values": store.values, "state": store.state, "meters": trainer.meters.table}
     arrays |= {f"before {i}": buffer for i, buffer in enumerate(run.best.before)}
+    scale = run.network.loss_scale
+    arrays |= {} if scale is None else {f"loss scale/{name}": array for name, array in scale.state().items()}
     return arrays | {f"optimizer/{name}": array for name, array in trainer.frame.state().items()}
 
 

@@ -50,15 +50,15 @@ class Recipe:
 
 
 @elementwise
-def advance(xp: Any, step: Any, cursor: Any, draws: Any, rows: Any) -> Any:
-    """After a batch: the random counter and the place in the epoch."""
+def after_batch(xp: Any, step: Any, cursor: Any, draws: Any, rows: Any) -> Any:
+    """The random counter and the place in the epoch move on."""
     return step + draws, cursor + rows
 
 
 @elementwise
-def count_up(xp: Any, tick: Any, count: Any) -> Any:
-    """After an update: its number in the epoch and of all."""
-    return tick + 1, count + 1.0
+def after_update(xp: Any, step: Any, cursor: Any, tick: Any, count: Any, draws: Any, rows: Any) -> Any:
+    """So do they after an update's last batch, with its number in the epoch and of all."""
+    return *after_batch(xp, step, cursor, draws, rows), tick + 1, count + 1.0
 
 
 class Trainer:
@@ -84,10 +84,10 @@ class Trainer:
         self.updates = self._cut()
         self.finished = ""  # why there is nothing left to do, where the optimizer can tell
         self.cursor, self.tick = ops.zeros((1,), np.int64), ops.zeros((1,), np.int64)
-        self.frame = OptimizerFrame(ops, network.store, optimizer)
-        self.meters = Meters(
-            ops, ("loss", "bad step", "weights", *metrics, *["gradient_norm"] * measure_gradient), self.models
-        )
+        self.scale = network.loss_scale
+        self.frame = OptimizerFrame(ops, network.store, optimizer, self.scale)
+        measured = ["gradient_norm"] * measure_gradient + ["sound"] * (self.scale is not None)
+        self.meters = Meters(ops, ("loss", "bad step", "weights", *metrics, *measured), self.models)
         self.squares = ops.empty((*network.lead, 1, 1), network.dtype) if measure_gradient else None
         self.weights = ops.empty(network.lead, network.dtype)
         self.table: Array | None = None
@@ -131,6 +131,7 @@ class Trainer:
 
     def begin(self, epoch: int, rates: np.ndarray[Any, Any], first_update: int = 0) -> None:
         """Stand before an update of an epoch; `rates` has a row for each update and a column for each model, or one."""
+        self.network.store.refresh()
         self._begin_source(epoch)
         self.cursor[...] = sum(sum(sizes) for sizes in self.updates[:first_update])
         self.tick[...] = first_update
@@ -159,34 +160,38 @@ class Trainer:
         def program() -> None:
             self._gradients(sizes, self.probes if last else [])
             self._apply()
+            self._advance(sizes[-1])
 
         return self.ops.program(program)
 
     def _gradients(self, sizes: tuple[int, ...], probes: list[FlowProbe], draws: int = 1) -> None:
-        """The gradient over one batch, or over several as if they were one."""
+        """The gradient over one batch, or over several as if they were one; the last one's place is not left yet."""
         total = sum(sizes)
         for i, n in enumerate(sizes):
-            self._gradient(n, probes if i == len(sizes) - 1 else [], draws)
+            last = i == len(sizes) - 1
+            self._gradient(n, probes if last else [])
             if len(sizes) > 1:
                 self._collect(i, n / total if self.loss.reduction == "mean" else 1.0)
+            if not last:
+                place = self.network.step, self.cursor
+                self.ops.elementwise(after_batch, (*place, draws, n), place)
         if len(sizes) > 1:
             self.ops.copy(self.sum, out=self.network.gradient_vector)
 
-    def _gradient(self, n: int, probes: list[FlowProbe], draws: int) -> None:
-        """The gradient of the batch at the cursor; the cursor moves on."""
+    def _gradient(self, n: int, probes: list[FlowProbe]) -> None:
+        """The gradient of the batch at the cursor."""
         (run, scorer), loader = self.parts[n], self._loader(n)
         loader.load()
         A = run.forward(loader.X)
         value = run.value(A, loader.y, loader.weight)
-        scorer.add(A, value, loader.y)
-        self.meters.watch(value.reshape(-1), self.tick)
+        scorer.add(A, value, loader.y, self.tick)
         for probe in probes:
             probe.measure_activations()
         run.backward()
+        if self.scale is not None:
+            self.scale.remove()
         for probe in probes:
             probe.measure_gradients()
-        step, cursor = self.network.step, self.cursor
-        self.ops.elementwise(advance, (step, cursor, draws, n), (step, cursor))
 
     def _collect(self, i: int, weight: float) -> None:
         """Gradients of several batches before one update, weighted by their share."""
@@ -199,6 +204,9 @@ class Trainer:
     def _apply(self) -> None:
         """Penalties, clipping, the optimizer's formula, and what must hold after it."""
         t = self.frame
+        if self.scale is not None:
+            self.scale.judge()
+            self.meters.add("sound", self.scale.sound.reshape(-1), 1.0)
         self.constraints.before(t)
         if self.squares is not None:
             g = self.network.gradient_vector
@@ -208,7 +216,16 @@ class Trainer:
         self.ops.gather(self.table, self.tick, out=t.rate.reshape(1, -1))
         self.optimizer.update(t)
         self.constraints.after(t)
-        self.ops.elementwise(count_up, (self.tick, t.count), (self.tick, t.count))
+        self.network.store.refresh()
+
+    def _advance(self, rows: int, draws: int = 1) -> None:
+        place, tick, count = (self.network.step, self.cursor), self.tick, self.frame.count
+        if self.scale is None:
+            self.ops.elementwise(after_update, (*place, tick, count, draws, rows), (*place, tick, count))
+        else:  # each model has a count of its own, of updates that were not skipped
+            self.ops.elementwise(after_batch, (*place, draws, rows), place)
+            self.ops.elementwise(formulas.add, (tick, 1), (tick,))
+            self.frame.ops.elementwise(formulas.add, (count, 1.0), (count,))
 
     def read(self, done: int) -> dict[str, np.ndarray[Any, Any]]:
         """Loss and metrics over the epoch's first `done` updates, one number for each model, in one transfer."""
@@ -219,6 +236,8 @@ class Trainer:
         record = {"loss": sums["loss"] / (rows if self.loss.reduction == "mean" else 1.0)}
         for name, metric in self.metrics.items():
             record[name] = metric.finish(sums[name] / rows, self.targets, len(self.network.outputs))
+        if "sound" in sums:
+            record["skipped"] = done - sums["sound"]
         if "gradient_norm" in sums:
             record["gradient_norm"] = np.sqrt(sums["gradient_norm"])
         # The loss is that before an update, so the last update's harm shows in the weights alone.
@@ -241,6 +260,13 @@ class FullBatchTrainer(Trainer):
 
     def _prepare_source(self) -> None:
         super()._prepare_source()
+        if self.network.precision.half:
+            raise ConfigurationError(
+                "LBFGS",
+                expected="a network of float32 or float64, since its line search compares losses closely",
+                got=f"dtype={self.network.precision.name!r}",
+                fix="use another optimizer, or make the network with dtype='float32'",
+            )
         if self.network.models is not None:
             self.optimizer.refuse_population(self.network.models)
         for frame in self.constraints.frames:
@@ -261,15 +287,25 @@ class FullBatchTrainer(Trainer):
         self.finished = f"LBFGS: {outcome.reason}" if outcome.reason else ""
         if self.squares is not None:
             self.meters.rows["gradient_norm"][...] = outcome.gradient_norm**2
-        self.ops.elementwise(count_up, (self.tick, self.frame.count), (self.tick, self.frame.count))
+        self._advance(0, draws=0)
 
     def _evaluate(self) -> float:
         """Loss and gradient, penalties included, at the network's present values."""
-        self.cursor[...] = 0
-        self.meters.begin()
-        self._gradients(self.updates[0], self.probes, draws=0)
-        penalty = self.ops.zeros((), self.network.dtype)
-        self.constraints.before(self.frame)
-        self.constraints.penalty(penalty)
+        self.function()
         rows = sum(self.updates[0]) if self.loss.reduction == "mean" else 1.0
-        return float(self.meters.read()["loss"][0] / rows + float(self.ops.to_host(penalty)))
+        return float(self.meters.read()["loss"][0] / rows + float(self.ops.to_host(self.penalty)))
+
+    @cached_property
+    def function(self) -> Callable[[], None]:
+        """The program of an evaluation."""
+        self.penalty = self.ops.zeros((), self.network.dtype)
+
+        def program() -> None:
+            self.cursor[...] = 0
+            self.meters.begin()
+            self.penalty[...] = 0
+            self._gradients(self.updates[0], self.probes, draws=0)
+            self.constraints.before(self.frame)
+            self.constraints.penalty(self.penalty)
+
+        return self.ops.program(program)

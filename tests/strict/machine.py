@@ -60,6 +60,7 @@ class Machine:
         self.device = 0
         self.memory = memory
         self.live_bytes = 0
+        self.allocator: Callable[[int], Any] | None = None
         self.fiber_order = os.environ.get("GPUNN_STRICT_ORDER", "forward")
         self.null = Stream(self, null=True)
         self.current = self.null
@@ -114,13 +115,24 @@ class Machine:
             raise NotImplementedError(f"calling {name} API during stream capture is currently unsupported")
 
     def allocate(self, nbytes: int) -> None:
-        """Count a new device array, or fail as the pool does when the device is full."""
+        """Count a new device array, or fail as the pool does when the device is full; ask the allocator set, if any."""
+        if self.allocator is not None:
+            self.allocator(nbytes)
         if self.live_bytes + nbytes > self.memory:
             raise OutOfMemoryError(
                 f"Out of memory allocating {nbytes:,} bytes (allocated so far: {self.live_bytes:,} bytes)."
             )
         self.counters.allocations += 1
         self.live_bytes += nbytes
+
+    @contextmanager
+    def using_allocator(self, allocator: Callable[[int], Any] | None = None) -> Iterator[None]:
+        """As `cupy.cuda.using_allocator`, for allocators that only refuse."""
+        previous, self.allocator = self.allocator, allocator
+        try:
+            yield
+        finally:
+            self.allocator = previous
 
     def release(self, nbytes: int) -> None:
         """Give back the memory of an array that is gone."""

@@ -177,6 +177,7 @@ def make_cupy(*, devices: int = 1, memory: int = 1 << 36) -> Any:
         get_elapsed_time=lambda start, end: 0.0,
         is_available=lambda: machine.devices > 0,
         alloc_pinned_memory=PinnedMemory,
+        using_allocator=machine.using_allocator,
         runtime=_runtime(machine),
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError, MemoryPointer=MemoryPointer),
         compiler=SimpleNamespace(CompileException=CompileException),

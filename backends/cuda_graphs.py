@@ -1,0 +1,98 @@
+"""Steps captured as CUDA graphs: what would be dozens of launches becomes one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from gpunn.backends.cuda_launch import Launcher
+
+log = logging.getLogger("gpunn")
+
+
+class CudaGraphs(Launcher):
+    """The part of the CUDA backend that captures; see `Backend.program`."""
+
+    xp: Any
+    uncaptured: str = ""  # why steps are not captured; empty where they are
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._capture_stream: Any = None
+        self._told: set[str] = set()
+
+    def program(self, step: Callable[[], None]) -> Callable[[], None]:
+        """The step itself at the first run, which compiles kernels, chooses the products' algorithms and takes scratch;
+        captured before the second, and replayed from then on.
+
+        A step that cannot be captured runs eagerly, and the log says why, once. So do all with GPUNN_CAPTURE=0.
+        """
+        if os.environ.get("GPUNN_CAPTURE", "1") == "0":
+            return step
+        if self.uncaptured:
+            self._tell(self.uncaptured)
+            return step
+        return CapturedStep(self, step)
+
+    def _capture(self, step: Callable[[], None]) -> Any:
+        """What the step asks of the device, as a graph; nothing of it is done. However this ends, the current stream is
+        as it was before.
+
+        Memory is refused: what a step frees again would be handed to others while the graph still writes to it.
+        """
+        self.activate()
+        cuda = self.xp.cuda
+        if self._capture_stream is None:
+            self._capture_stream = cuda.Stream(non_blocking=True)
+        with self._capture_stream as stream, cuda.using_allocator(_refuse_memory):
+            # Of this thread alone: another one may be bringing the next chunk of the data meanwhile.
+            stream.begin_capture(cuda.runtime.streamCaptureModeThreadLocal)
+            try:
+                step()
+            except BaseException:
+                with suppress(Exception):  # CUDA says again that the capture failed
+                    stream.end_capture()
+                raise
+            return stream.end_capture()
+
+    def _tell(self, reason: str) -> None:
+        if reason not in self._told:
+            self._told.add(reason)
+            log.warning("training steps on %s run kernel by kernel, not as one graph: %s", self.device, reason)
+
+
+class CapturedStep:
+    """A step on its way to being a graph. The graph knows addresses only, so `step` keeps its arrays alive here, and
+    `ops` the kernels, scratch and workspace."""
+
+    def __init__(self, ops: CudaGraphs, step: Callable[[], None]) -> None:
+        self.ops, self.step = ops, step
+        self.run: Callable[[], None] = self._first
+
+    def __call__(self) -> None:
+        self.run()
+
+    def _first(self) -> None:
+        self.step()
+        self.run = self._second
+
+    def _second(self) -> None:
+        try:
+            self.graph = self.ops._capture(self.step)
+        except Exception as error:
+            self.ops._tell(f"{type(error).__name__}: {error}")
+            self.run = self.step
+        else:
+            self.run = self._replay
+        self.run()
+
+    def _replay(self) -> None:
+        self.ops.activate()
+        self.graph.launch()
+
+
+def _refuse_memory(size: int) -> NoReturn:
+    raise RuntimeError(f"the step takes {size} bytes of memory")
