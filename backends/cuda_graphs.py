@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from gpunn.backends.cuda_launch import Launcher
+from gpunn.backends.detection import raise_if_lost
+from gpunn.errors import DeviceLostError
 
 log = logging.getLogger("gpunn")
 
@@ -82,6 +84,8 @@ class CapturedStep:
     def _second(self) -> None:
         try:
             self.graph = self.ops._capture(self.step)
+        except DeviceLostError:
+            raise
         except Exception as error:
             self.ops._tell(f"{type(error).__name__}: {error}")
             self.run = self.step
@@ -91,7 +95,11 @@ class CapturedStep:
 
     def _replay(self) -> None:
         self.ops.activate()
-        self.graph.launch()
+        try:
+            self.graph.launch()
+        except RuntimeError as error:
+            raise_if_lost(error, self.ops.device)
+            raise
 
 
 def _refuse_memory(size: int) -> NoReturn:

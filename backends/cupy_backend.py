@@ -13,7 +13,7 @@ from gpunn.backends.cuda_elementwise import CudaFormulas
 from gpunn.backends.cuda_graphs import CudaGraphs
 from gpunn.backends.cuda_indexing import CudaIndexing, CudaRandom
 from gpunn.backends.cuda_reductions import CudaReductions
-from gpunn.backends.detection import diagnose_import, require_device
+from gpunn.backends.detection import diagnose_import, raise_if_lost, require_device
 from gpunn.backends.elementwise import Formula
 from gpunn.backends.gemm import ARITHMETIC, Gemm, load_cublaslt
 from gpunn.backends.kernels import Kernels
@@ -177,21 +177,30 @@ class CupyBackend(CudaReductions, CudaIndexing, CudaRandom, CudaGraphs):
         return out
 
 
+FROM_HOST = ("empty", "zeros", "from_host", "owns", "require", "upload")  # what may be handed NumPy arrays
+
+
 def _on_the_device(operation: Any) -> Any:
-    """Refuse NumPy arrays before anything is computed: a kernel would take one element for a number or an address."""
+    """Refuse NumPy arrays before anything is computed: a kernel would take one element for a number or an address.
+    And say so where CUDA's error means that the device is lost."""
+    checks = operation.__name__ not in FROM_HOST
 
     @functools.wraps(operation)
     def call(self: CupyBackend, *arguments: Any, **options: Any) -> Any:
-        for argument in (*arguments, *options.values()):
-            for part in argument if type(argument) is tuple else (argument,):
-                if isinstance(part, np.ndarray):
-                    self.require(operation.__name__, part)
-        return operation(self, *arguments, **options)
+        if checks:
+            for argument in (*arguments, *options.values()):
+                for part in argument if type(argument) is tuple else (argument,):
+                    if isinstance(part, np.ndarray):
+                        self.require(operation.__name__, part)
+        try:
+            return operation(self, *arguments, **options)
+        except RuntimeError as error:
+            raise_if_lost(error, self.device)
+            raise
 
     return call
 
 
-FROM_HOST = ("empty", "zeros", "from_host", "owns", "require", "upload")  # what may be handed NumPy arrays
 for _name in dir(Backend):
-    if not _name.startswith("_") and callable(getattr(Backend, _name)) and _name not in FROM_HOST:
+    if not _name.startswith("_") and callable(getattr(Backend, _name)):
         setattr(CupyBackend, _name, _on_the_device(getattr(CupyBackend, _name)))

@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gpunn.errors import DeviceError
+from gpunn.errors import DeviceError, DeviceLostError
 
 INSTALL = "pip install 'gpunn[cuda13]' (driver 580 or newer) or 'gpunn[cuda12]' (driver 525 or newer)"
 INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
+# After these a process cannot use the device again: the driver was unloaded, the device fell off the bus or needs a
+# reset, a kernel went astray.
+LOST = {
+    3: "cudaErrorInitializationError", 4: "cudaErrorCudartUnloading", 46: "cudaErrorDevicesUnavailable",
+    NO_DEVICE: "cudaErrorNoDevice", 214: "cudaErrorECCUncorrectable", 700: "cudaErrorIllegalAddress",
+    702: "cudaErrorLaunchTimeout", 709: "cudaErrorContextIsDestroyed", 710: "cudaErrorAssert",
+    714: "cudaErrorHardwareStackError", 715: "cudaErrorIllegalInstruction", 716: "cudaErrorMisalignedAddress",
+    719: "cudaErrorLaunchFailure", 802: "cudaErrorSystemNotReady", 999: "cudaErrorUnknown",
+}  # fmt: skip
 
 
 def diagnose_import(error: ImportError) -> DeviceError:
@@ -56,6 +65,18 @@ def device_count(cupy: Any) -> int:
         got="a driver that sees none",
         fix='run nvidia-smi, start the container with --gpus all, or use device="cpu"',
     )
+
+
+def raise_if_lost(error: RuntimeError, device: str) -> None:
+    """Say so where CUDA's error means that the device is lost."""
+    if getattr(error, "status", None) in LOST:
+        raise DeviceLostError(
+            f'device "{device}"',
+            expected="a device that answers",
+            got=str(error),
+            fix="start a new process and go on from the last checkpoint (fit resume=); nvidia-smi and the system's log"
+            " name the cause",
+        ) from error
 
 
 def _driver_error(cupy: Any, where: str) -> DeviceError:

@@ -39,6 +39,10 @@ class DeviceError(GpunnError, RuntimeError):
     """The device that was asked for cannot be used."""
 
 
+class DeviceLostError(DeviceError):
+    """The device stopped answering, and all that lay on it is gone."""
+
+
 class MissingExtraError(GpunnError, ImportError):
     """Something that needs a library which gpunn installs only on request."""
 

@@ -18,14 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS: tuple[tuple[str, ...], ...] = (
     ("gpunn.errors", "gpunn.types", "gpunn.hyper", "gpunn.value", "gpunn.files", "gpunn.archive"),
     ("gpunn.backends",),
-    (
-        "gpunn.parameters",
-        "gpunn.frame",
-        "gpunn.randomness",
-        "gpunn.initializers",
-        "gpunn.precision",
-        "gpunn.loss_scale",
-    ),
+    ("gpunn.parameters", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
+    ("gpunn.precision", "gpunn.loss_scale"),
     ("gpunn.layers", "gpunn.losses", "gpunn.metrics", "gpunn.regularization", "gpunn.optimizers", "gpunn.schedules"),
     ("gpunn.passes", "gpunn.inputs", "gpunn.summary", "gpunn.engine"),
     ("gpunn.training",),
@@ -38,8 +32,9 @@ TYPES_ONLY = {("gpunn.frame", "gpunn.layers.base")}  # upward imports for annota
 NUMPY = {
     "gpunn.archive", "gpunn.backends", "gpunn.engine", "gpunn.frame", "gpunn.hyper", "gpunn.initializers",
     "gpunn.inputs", "gpunn.loss_scale", "gpunn.metrics", "gpunn.network", "gpunn.optimizers.base",
-    "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision", "gpunn.randomness", "gpunn.regularization", "gpunn.schedules",
-    "gpunn.summary", "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing",
+    "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision", "gpunn.randomness", "gpunn.regularization",
+    "gpunn.schedules", "gpunn.summary", "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators",
+    "gpunn.testing",
 }  # fmt: skip
 CUPY = {"gpunn.backends.cupy_backend", "gpunn.backends.detection", "gpunn.backends.gemm", "gpunn.backends.kernels"}
 

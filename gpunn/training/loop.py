@@ -12,6 +12,7 @@ import numpy as np
 
 from gpunn import schedules
 from gpunn.engine import Engine
+from gpunn.errors import DeviceLostError
 from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.best import Best
 from gpunn.training.callbacks import Callback
@@ -94,8 +95,14 @@ class Run:
                     self._run_epoch()
                 if self.plan.save and not self._saved:
                     self.plan.save(self)
-            finally:
+            except DeviceLostError:  # nothing can be brought back
+                self.history.stopped = ["device lost"] * self.models
+                self._tell(Callback.on_end.__name__)
+                raise
+            except BaseException:
                 self._end()
+                raise
+            self._end()
         if self.signals.terminated:
             raise SystemExit(EXIT_ON_TERMINATION)
         return self.history

@@ -12,6 +12,8 @@ Work = Callable[[], None]
 STATUS = {
     "cudaErrorInvalidValue": (1, "invalid argument"),
     "cudaErrorInvalidConfiguration": (9, "invalid configuration argument"),
+    "cudaErrorDevicesUnavailable": (46, "CUDA-capable device(s) is/are busy or unavailable"),
+    "cudaErrorNoDevice": (100, "no CUDA-capable device is detected"),
     "cudaErrorInvalidDevice": (101, "invalid device ordinal"),
     "cudaErrorIllegalState": (401, "the operation cannot be performed in the present state"),
     "cudaErrorLaunchFailure": (719, "unspecified launch failure"),
@@ -61,6 +63,7 @@ class Machine:
         self.memory = memory
         self.live_bytes = 0
         self.allocator: Callable[[int], Any] | None = None
+        self.lost = ""  # the error that everything gives once the device is lost
         self.fiber_order = os.environ.get("GPUNN_STRICT_ORDER", "forward")
         self.null = Stream(self, null=True)
         self.current = self.null
@@ -73,6 +76,7 @@ class Machine:
 
     def issue(self, work: Work) -> None:
         """Send one piece of work to the current stream."""
+        self.answer()
         if not self._fused:
             self.counters.launches += 1
         if self.current.works is not None:
@@ -95,11 +99,13 @@ class Machine:
         """Count a copy between host and device ("H2D", "D2H"); refused during a capture, as in CuPy."""
         if self.capturing:
             raise RuntimeError(f"the current stream is capturing, so {direction} transfers are disallowed")
+        self.answer()
         self.counters.transfers += 1
         self.counters.synchronisations += wait
 
     def wait(self) -> None:
         """The host waits; during a capture CUDA refuses and the capture is lost."""
+        self.answer()
         if self.capturing:
             self.invalidate()
         self.counters.synchronisations += 1
@@ -109,6 +115,11 @@ class Machine:
         self.current.invalid = True
         raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported")
 
+    def answer(self) -> None:
+        """What every call does first."""
+        if self.lost:
+            raise CUDARuntimeError(self.lost)
+
     def refuse_library(self, name: str) -> None:
         """CuPy calls no library of this kind in a capture."""
         if self.capturing:
@@ -116,6 +127,7 @@ class Machine:
 
     def allocate(self, nbytes: int) -> None:
         """Count a new device array, or fail as the pool does when the device is full; ask the allocator set, if any."""
+        self.answer()
         if self.allocator is not None:
             self.allocator(nbytes)
         if self.live_bytes + nbytes > self.memory:
@@ -236,6 +248,7 @@ class Graph:
         target = self.machine.current if stream is None else stream
         if target.works is not None:
             raise NotImplementedError("the stand-in nests no graphs")
+        self.machine.answer()
         self.machine.counters.launches += 1
         for work in self.works:
             run(work)
