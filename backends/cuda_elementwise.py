@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends.elementwise import Formula, Node, Program, argument_key
+from gpunn.backends.kernels import HALVES
 from gpunn.types import Array
 
 NATIVE = frozenset({"erf"})
-# Half precision is computed in float; CuPy converts on reading and writing.
 C_TYPES = {
-    "float64": "double", "float32": "float", "float16": "float", "bool": "bool",
+    "float64": "double", "float32": "float", "bool": "bool",
     "int8": "signed char", "int16": "short", "int32": "int", "int64": "long long",
     "uint8": "unsigned char", "uint16": "unsigned short", "uint32": "unsigned int", "uint64": "unsigned long long",
 }  # fmt: skip
@@ -40,9 +40,17 @@ FLOAT_FUNCTIONS = ("sqrt", "exp", "expm1", "log", "log1p", "tanh", "sin", "cos",
 TEMPLATES |= {name: f"{name}({{0}})" for name in FLOAT_FUNCTIONS}
 
 
+def computed(dtype: Any) -> np.dtype[Any]:
+    """What a number of a dtype is computed in: half precision in float; CuPy's types convert when read and written.
+
+    NumPy's promotion must not see half precision: it makes bfloat16 and 0.5 a float64.
+    """
+    return np.dtype(np.float32) if dtype.name in HALVES else dtype
+
+
 def kernel_source(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> tuple[str, str, str]:
     """The parameters that are read, those that are written, and the body of an `ElementwiseKernel`."""
-    program = formula.trace(tuple(argument_key(a) for a in inputs), NATIVE)
+    program = formula.trace(tuple(computed(a.dtype) if hasattr(a, "dtype") else a for a in inputs), NATIVE)
     return (
         ", ".join(f"{a.dtype.name} x{i}" for i, a in enumerate(inputs) if hasattr(a, "dtype")),
         ", ".join(f"{a.dtype.name} y{j}" for j, a in enumerate(outputs)),
@@ -52,14 +60,15 @@ def kernel_source(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Arra
 
 def _body(program: Program, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> str:
     # An output may be one of the inputs, so everything is read before anything is written.
-    lines = [f"const {C_TYPES[a.dtype.name]} a{i} = x{i};" for i, a in enumerate(inputs) if hasattr(a, "dtype")]
+    reads = [(i, C_TYPES[computed(a.dtype).name]) for i, a in enumerate(inputs) if hasattr(a, "dtype")]
+    lines = [f"const {kind} a{i} = x{i};" for i, kind in reads]
     names: dict[int, str] = {}
     for position, node in enumerate(program.nodes):
         names[id(node)] = f"v{position}"
         kind = C_TYPES[node.dtype.name]
         lines.append(f"const {kind} v{position} = {_expression(node, names)};")
     for j, (value, out) in enumerate(zip(program.outputs, outputs, strict=True)):
-        lines.append(f"y{j} = {_operand(value, out.dtype, names)};")
+        lines.append(f"y{j} = {_operand(value, computed(out.dtype), names)};")
     return "\n".join(lines)
 
 

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends.cuda_launch import (
+    SUMS,
     IrregularOperandError,
     Launcher,
     blocks,
     c_name,
     float_types,
+    is_half,
+    mixed_types,
     operand,
     plain_where_irregular,
     result,
@@ -35,9 +38,9 @@ class CudaIndexing(Launcher):
         rows = math.prod(own)
         vectors(source, tuple(source.shape), 1)
         target = vectors(out, (*own, *source.shape[1:]), models)
-        product = "float32" if source.dtype.name in ("float16", "float32") else "float64"
+        product = "float32" if SUMS.get(source.dtype.name) == "float32" else "float64"
         types = (
-            ("S", c_name(source.dtype, "float16")), ("T", c_name(out.dtype)), ("I", c_name(indices.dtype)),
+            ("S", c_name(source.dtype)), ("T", c_name(out.dtype)), ("I", c_name(indices.dtype)),
             ("ACC", product),
         )  # fmt: skip
         grid = min(blocks(rows * columns), MOST_BLOCKS), models
@@ -49,7 +52,7 @@ class CudaIndexing(Launcher):
         (entries, columns), dtype = table.shape[-2:], out.dtype
         models, index, own = _indices(indices, tuple(out.shape[:-1]), populated=table.ndim == 3)
         rows = math.prod(own)
-        types = (*float_types(dtype), ("I", c_name(indices.dtype)))
+        types = (*float_types(dtype, S=dtype), ("I", c_name(indices.dtype)))
         grid = min(blocks(rows * columns), MOST_BLOCKS), models
         source = operand(table, models, entries, columns, dtype)
         target = vectors(out, (*own, columns), models)
@@ -61,9 +64,7 @@ class CudaIndexing(Launcher):
         (entries, columns), dtype = out.shape[-2:], out.dtype
         models, index, own = _indices(indices, tuple(d.shape[:-1]), populated=out.ndim == 3)
         rows = math.prod(own)
-        if d.dtype != dtype:
-            raise IrregularOperandError(f"no kernel to add {d.dtype} to {dtype}")
-        types = (*float_types(dtype), ("I", c_name(indices.dtype)))
+        types = (*mixed_types(dtype, S=d.dtype), ("I", c_name(indices.dtype)))
         source = vectors(d, (*own, columns), models)
         target = result(out, models, entries, columns, dtype)
         grid = blocks(entries * columns), models
@@ -102,7 +103,7 @@ class CudaRandom(Launcher):
         models = math.prod(key.shape[:-1])
         shape = tuple(out.shape[key.ndim - 1 :])
         size = math.prod(shape)
-        if key.ndim > 2 or key.dtype != np.uint64 or step.dtype.itemsize != 8 or out.dtype != dtype:
+        if key.ndim > 2 or key.dtype != np.uint64 or step.dtype.itemsize != 8 or out.dtype != dtype or is_half(out):
             raise IrregularOperandError(f"no kernel for {out.dtype} from keys {key.shape} {key.dtype}")
         types = (("T", out.dtype.name if out.dtype.kind == "f" else "float64"),)
         keys, target = vectors(key, (2,), models), vectors(out, shape, models)

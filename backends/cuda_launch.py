@@ -6,13 +6,16 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gpunn.backends.base import Backend
-from gpunn.backends.kernels import BLOCK, Kernels, Types
+from gpunn.backends.kernels import BLOCK, HALVES, Kernels, Types
 from gpunn.types import Array
 
 WARPS = BLOCK // 32  # row kernels: one warp for each row
 MOST_MODELS = 65535  # CUDA's limit for a grid's second and third extent
-FLOATS = ("float32", "float64")
+# Results of these types, with what their sums, exponentials and statistics are kept in.
+SUMS = {"float32": "float32", "float64": "float64", **dict.fromkeys(HALVES, "float32")}
 Operation = TypeVar("Operation", bound=Callable[..., Any])
 
 
@@ -23,18 +26,25 @@ class IrregularOperandError(ValueError):
 def plain_where_irregular(method: Operation) -> Operation:
     """Give operands that no kernel is written for to the plain operation of the base class.
 
-    Such are transposed ones, those broadcast along a row, and half precision. The plain operation is slower and
-    allocates, or says what is wrong with them.
+    Such are transposed ones and those broadcast along a row. The plain operation is slower and allocates, or says what
+    is wrong with them. Half precision has no plain operation: it would add in half precision.
     """
 
     @functools.wraps(method)
     def call(self: Launcher, *arguments: Any, **options: Any) -> Any:
         try:
             return method(self, *arguments, **options)
-        except IrregularOperandError:
+        except IrregularOperandError as error:
+            if any(is_half(argument) for argument in (*arguments, *options.values())):
+                raise IrregularOperandError(f"{method.__name__} in half precision: {error}") from None
             return getattr(Backend, method.__name__)(self, *arguments, **options)
 
     return call  # type: ignore[return-value]
+
+
+def is_half(argument: Any) -> bool:
+    """Whether this is an array in half precision."""
+    return hasattr(argument, "dtype") and argument.dtype.name in HALVES
 
 
 class Launcher(Backend):
@@ -68,17 +78,31 @@ class Launcher(Backend):
         return self._scratch[key][:size].reshape(models, rows, columns)
 
 
-def float_types(dtype: Any, **others: Any) -> Types:
-    """The types for results of a float dtype, with sums in that dtype, and others by their names in the text."""
-    if dtype.name not in FLOATS:
+def sums_of(dtype: Any) -> Any:
+    """The dtype in which numbers of a float dtype are added: float32 for half precision."""
+    if dtype.name not in SUMS:
         raise IrregularOperandError(f"no kernel for {dtype}")
-    return (("T", dtype.name), ("ACC", dtype.name), *((symbol, other.name) for symbol, other in others.items()))
+    return dtype if SUMS[dtype.name] == dtype.name else np.dtype(SUMS[dtype.name])
 
 
-def c_name(dtype: Any, *others: str) -> str:
+def float_types(dtype: Any, **others: Any) -> Types:
+    """The types for results of a float dtype, with sums in theirs, and others by their names in the text."""
+    own = (("T", dtype.name), ("ACC", sums_of(dtype).name))
+    return (*own, *((symbol, other.name) for symbol, other in others.items()))
+
+
+def mixed_types(dtype: Any, **others: Any) -> Types:
+    """As `float_types`, where the others are float dtypes with the same sums: half precision and float32 mix."""
+    for other in others.values():
+        if sums_of(other) != sums_of(dtype):
+            raise IrregularOperandError(f"no kernel for {other} with {dtype}")
+    return float_types(dtype, **others)
+
+
+def c_name(dtype: Any) -> str:
     """What the texts call a dtype, where they know it."""
     name: str = dtype.name
-    if name not in ("float32", "float64", "bool", *others) and dtype.kind not in "iu":
+    if name not in SUMS and dtype.kind not in "biu":
         raise IrregularOperandError(f"no kernel for {name}")
     return name
 

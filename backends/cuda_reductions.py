@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpunn.backends import formulas
 from gpunn.backends.base import Backend
 from gpunn.backends.cuda_launch import (
     IrregularOperandError,
@@ -11,11 +12,14 @@ from gpunn.backends.cuda_launch import (
     blocks,
     c_name,
     float_types,
+    is_half,
+    mixed_types,
     models_of,
     operand,
     plain_where_irregular,
     result,
     row_blocks,
+    sums_of,
     vectors,
 )
 from gpunn.types import COLUMNS, Array
@@ -43,22 +47,29 @@ class CudaReductions(Launcher):
     def _sum(self, name: str, operands: tuple[Array, ...], axis: int, out: Array) -> Array:
         models = models_of(out)
         rows, columns = operands[0].shape[-2:]
-        types = _sum_types(operands[0].dtype, out.dtype)
-        X = tuple(operand(A, models, rows, columns, operands[0].dtype) for A in operands)
-        if axis != COLUMNS:
-            target = result(out, models, rows, 1, out.dtype)
-            self.launch("sums", f"{name}_rows", types, (row_blocks(rows), models), *X, target, rows, columns)
-            return out
+        source = operands[0].dtype
+        X = tuple(operand(A, models, rows, columns, source) for A in operands)
+        if axis == COLUMNS:
+            return self._column_sums(f"{name}_columns", source, X, models, rows, columns, out)
+        target = result(out, models, rows, 1, out.dtype)
+        self.launch(
+            "sums", f"{name}_rows", _sum_types(source, out.dtype), (row_blocks(rows), models), *X, target, rows, columns
+        )
+        return out
+
+    def _column_sums(
+        self, kernel: str, source: Any, X: tuple[Any, ...], models: int, rows: int, columns: int, out: Array
+    ) -> Array:
         target = result(out, models, 1, columns, out.dtype)
-        tiles = blocks(columns, TILE)
+        types, tiles = _sum_types(source, out.dtype), blocks(columns, TILE)
         if rows <= TALL:
-            self.launch("sums", f"{name}_columns", types, (tiles, 1, models), *X, target, rows, columns, rows)
+            self.launch("sums", kernel, types, (tiles, 1, models), *X, target, rows, columns, rows)
             return out
-        chunks = blocks(rows, CHUNK_ROWS)
-        partial = self.scratch(models, chunks, columns, out.dtype.name)
-        sums = result(partial, models, chunks, columns, out.dtype)
-        self.launch("sums", f"{name}_columns", types, (tiles, chunks, models), *X, sums, rows, columns, CHUNK_ROWS)
-        types = _sum_types(out.dtype, out.dtype)
+        kept, chunks = sums_of(out.dtype), blocks(rows, CHUNK_ROWS)
+        sums = result(self.scratch(models, chunks, columns, kept.name), models, chunks, columns, kept)
+        types = _sum_types(source, kept)
+        self.launch("sums", kernel, types, (tiles, chunks, models), *X, sums, rows, columns, CHUNK_ROWS)
+        types = _sum_types(kept, out.dtype)
         self.launch("sums", "sum_columns", types, (tiles, 1, models), sums, target, chunks, columns, chunks)
         return out
 
@@ -66,7 +77,6 @@ class CudaReductions(Launcher):
     def total(self, X: Array, scale: float, out: Array) -> Array:
         rows, columns = X.shape[-2:]
         models = int(X.shape[0]) if X.ndim == 3 else 1
-        types = _sum_types(X.dtype, out.dtype)
         source = operand(X, models, rows, columns, X.dtype)
         if rows * columns == 0 or out.shape != X.shape[:-2]:
             raise IrregularOperandError(f"no kernel for the total of {X.shape} in {out.shape}")
@@ -75,12 +85,14 @@ class CudaReductions(Launcher):
         target = vectors(out, (), models)
         chunks = blocks(rows * columns, CHUNK_ELEMENTS)
         if chunks == 1:
+            types = _sum_types(X.dtype, out.dtype)
             self._total(types, (1, models), source, target, rows, columns, CHUNK_ELEMENTS, scale)
             return out
-        partial = operand(self.scratch(models, 1, chunks, out.dtype.name), models, 1, chunks, out.dtype)
+        kept = sums_of(out.dtype)
+        partial = operand(self.scratch(models, 1, chunks, kept.name), models, 1, chunks, kept)
+        types = _sum_types(X.dtype, kept)
         self._total(types, (chunks, models), source, partial[:2], rows, columns, CHUNK_ELEMENTS, 1.0)
-        types = _sum_types(out.dtype, out.dtype)
-        self._total(types, (1, models), partial, target, 1, chunks, chunks, scale)
+        self._total(_sum_types(kept, out.dtype), (1, models), partial, target, 1, chunks, chunks, scale)
         return out
 
     def _total(self, types: Any, grid: tuple[int, int], *args: Any) -> None:
@@ -94,10 +106,11 @@ class CudaReductions(Launcher):
         if out.ndim > 3 and all(X.shape == out.shape and X.flags.c_contiguous for X in (*inputs, out)):
             inputs = tuple(X.reshape(-1, X.shape[-1]) for X in inputs)  # no row looks at another
             out = out.reshape(-1, out.shape[-1])
-        models, (rows, columns), dtype = models_of(out), out.shape[-2:], out.dtype
-        arrays = [operand(X, models, rows, columns, dtype) for X in inputs]
-        arrays.append(result(out, models, rows, columns, dtype))
-        self.launch(file, name, float_types(dtype), (row_blocks(rows), models), *arrays, rows, columns)
+        models, (rows, columns) = models_of(out), out.shape[-2:]
+        arrays = [operand(X, models, rows, columns, X.dtype) for X in inputs]
+        arrays.append(result(out, models, rows, columns, out.dtype))
+        types = mixed_types(out.dtype, S=inputs[0].dtype, R=inputs[-1].dtype)
+        self.launch(file, name, types, (row_blocks(rows), models), *arrays, rows, columns)
         return target
 
     @plain_where_irregular
@@ -120,16 +133,17 @@ class CudaReductions(Launcher):
     def softmax_cross_entropy(
         self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
     ) -> Array:
-        models, (rows, columns), dtype = models_of(dZ), dZ.shape[-2:], dZ.dtype
-        # Without weights any pointer does: the kernel does not follow it.
-        logits = operand(Z, models, rows, columns, dtype)
-        row_weight = (dZ, 0, 0) if weight is None else operand(weight, models, rows, 1, dtype)
-        written = result(loss, models, rows, 1, dtype), result(dZ, models, rows, columns, dtype)
+        models, (rows, columns), dtype = models_of(dZ), dZ.shape[-2:], sums_of(dZ.dtype)
+        # Without weights any pointer of their type does: the kernel does not follow it.
+        row_weight = (loss, 0, 0) if weight is None else operand(weight, models, rows, 1, dtype)
+        logits = operand(Z, models, rows, columns, Z.dtype)
+        written = result(loss, models, rows, 1, dtype), result(dZ, models, rows, columns, dZ.dtype)
+        types = mixed_types(dZ.dtype, R=Z.dtype)
         if target.dtype.kind in "iu":
-            types, name = float_types(dtype, I=target.dtype), "cross_entropy_classes"
+            types, name = (*types, ("I", target.dtype.name)), "cross_entropy_classes"
             wanted = operand(target[..., None], models, rows, 1, target.dtype)
         else:
-            types, name = (*float_types(dtype), ("I", "int64")), "cross_entropy_weights"
+            types, name = (*types, ("I", "int64")), "cross_entropy_weights"
             wanted = operand(target, models, rows, columns, dtype)
         self.launch(
             "cross_entropy", name, types, (row_blocks(rows), models), logits, wanted, row_weight, *written,
@@ -152,11 +166,11 @@ class CudaReductions(Launcher):
         return self._score("row_error", A, y, out, int(power))
 
     def _score(self, name: str, A: Array, y: Array, out: Array, *options: Any) -> Array:
-        models, (rows, columns), dtype = models_of(out), A.shape[-2:], A.dtype
-        types = (*float_types(dtype), ("I", c_name(y.dtype)))
-        X = operand(A, models, rows, columns, dtype)
+        models, (rows, columns) = models_of(out), A.shape[-2:]
+        types = (*mixed_types(out.dtype, S=A.dtype), ("I", c_name(y.dtype)))
+        X = operand(A, models, rows, columns, A.dtype)
         target = operand(y, models, rows, 1 if name == "correct_class" else columns, y.dtype)
-        written = result(out, models, rows, 1, dtype)
+        written = result(out, models, rows, 1, out.dtype)
         self.launch("scores", name, types, (row_blocks(rows), models), X, target, written, rows, columns, *options)
         return out
 
@@ -169,15 +183,38 @@ class CudaReductions(Launcher):
     ) -> Array:  # fmt: skip
         models, (rows, columns), dtype = models_of(out), out.shape[-2:], out.dtype
         if axis == COLUMNS and rows > FUSED_ROWS:
+            if is_half(out):
+                return self._normalize_tall(X, center, eps, outside, mean, var, scale, out)
             return Backend.normalize(self, X, axis, center, eps, outside, mean, var, scale, out)
         height, width = (1, columns) if axis == COLUMNS else (rows, 1)
-        statistics = [result(S, models, height, width, dtype) for S in (mean if center else var, var, scale)]
+        kept = sums_of(dtype)
+        statistics = [result(S, models, height, width, kept) for S in (mean if center else var, var, scale)]
         self.launch(
             "normalize", "normalize_columns" if axis == COLUMNS else "normalize_rows", float_types(dtype),
             (blocks(columns, TILE) if axis == COLUMNS else row_blocks(rows), models),
             operand(X, models, rows, columns, dtype), *statistics, result(out, models, rows, columns, dtype),
             rows, columns, int(center), float(eps), int(outside),
         )  # fmt: skip
+        return out
+
+    def _normalize_tall(
+        self, X: Array, center: bool, eps: float, outside: bool, mean: Array, var: Array, scale: Array, out: Array
+    ) -> Array:
+        """As the plain form, which keeps the differences X - μ in `out`, but half precision would round them there."""
+        models, (rows, columns), kept = models_of(out), X.shape[-2:], sums_of(X.dtype)
+        if center:
+            self.sum(X, COLUMNS, out=mean)
+            self.elementwise(formulas.multiply, (mean, 1.0 / rows), (mean,))
+            operands = operand(X, models, rows, columns, X.dtype), operand(mean, models, 1, columns, kept)
+            self._column_sums("sum_spread_columns", X.dtype, operands, models, rows, columns, var)
+        else:
+            self.sum_product(X, X, COLUMNS, out=var)
+        self.elementwise(formulas.multiply, (var, 1.0 / rows), (var,))
+        self.elementwise(formulas.inverse_deviation, (var, eps, outside), (scale,))
+        if center:
+            self.elementwise(formulas.scaled_difference, (X, mean, scale), (out,))
+        else:
+            self.elementwise(formulas.multiply, (X, scale), (out,))
         return out
 
     @plain_where_irregular
@@ -190,13 +227,13 @@ class CudaReductions(Launcher):
             return Backend.normalize_gradient(
                 self, dZ, Xhat, G, axis, center, eps, outside, var, scale, dG, dB, first, second, out
             )
-        models, dtype = models_of(out), out.dtype
+        models, dtype, kept = models_of(out), out.dtype, sums_of(out.dtype)
         height, width = (1, columns) if axis == COLUMNS else (rows, 1)
         read = [operand(X, models, rows, columns, dtype) for X in (dZ, Xhat)]
-        read.append((dZ, 0, 0) if G is None else operand(G, models, 1, columns, dtype))
-        read += [operand(S, models, height, width, dtype) for S in (var, scale)]
-        sums = [result(S, models, 1, columns, dtype) for S in (dG, dB)]
-        written = [result(S, models, height, width, dtype) for S in (first, second)]
+        read.append((var, 0, 0) if G is None else operand(G, models, 1, columns, kept))
+        read += [operand(S, models, height, width, kept) for S in (var, scale)]
+        sums = [result(S, models, 1, columns, kept) for S in (dG, dB)]
+        written = [result(S, models, height, width, kept) for S in (first, second)]
         written.append(result(out, models, rows, columns, dtype))
         types, options = float_types(dtype), (rows, columns, int(G is not None), int(center), int(outside))
         if axis == COLUMNS:

@@ -34,6 +34,11 @@ def scaled_product(xp: Any, a: Any, b: Any, scale: Any) -> Any:
 
 
 @elementwise
+def scaled_difference(xp: Any, X: Any, mean: Any, scale: Any) -> Any:
+    return (X - mean) * scale
+
+
+@elementwise
 def scale_shift(xp: Any, X: Any, G: Any, B: Any) -> Any:
     return X * G + B
 

@@ -9,6 +9,7 @@ from typing import Any
 BLOCK = 256  # threads of every block, as in common.cu
 # What the texts call the types that they are compiled for; everything else keeps NumPy's name.
 C_TYPES = {"float32": "float", "float64": "double"}
+HALVES = ("float16", "bfloat16")  # stored so, computed in float; NumPy has the second from ml_dtypes
 Types = tuple[tuple[str, str], ...]  # such as (("T", "float32"), ("ACC", "float32"))
 
 

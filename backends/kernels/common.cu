@@ -1,5 +1,6 @@
 // Stands before every other text, followed by typedefs for one set of types: T, the type of results, ACC, the type that
-// sums and exponentials are kept in, and others that a text names. (A macro T would break NVRTC's own headers.)
+// sums and exponentials are kept in (float where T is half precision), S, the type of what is read where it may differ
+// from T, and others that a text names. (A macro T would break NVRTC's own headers.)
 //
 // An operand is K matrices whose rows are contiguous. It comes with how many elements lie between one model and the
 // next (0 where all models share it) and between one row and the next.
@@ -14,7 +15,6 @@
 #define TILE 16
 #define LANES (BLOCK / TILE)
 
-struct float16;  // see gather.cu
 typedef signed char int8;
 typedef unsigned char uint8;
 typedef short int16;
@@ -23,6 +23,57 @@ typedef int int32;
 typedef unsigned int uint32;
 typedef long long int64;
 typedef unsigned long long uint64;
+
+// Half precision is only stored: everything is computed in float. NVRTC has no half types of its own. The device has
+// instructions that convert; what stands beside them gives the same bits. Rounding is to nearest, ties to even.
+struct float16 {  // 5 bits of exponent, 10 of fraction
+    unsigned short bits;
+    float16() = default;
+    __device__ explicit float16(float value) {
+#ifdef __CUDA_ARCH__
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#else
+        unsigned int word = __float_as_uint(value), sign = word >> 16 & 0x8000u;
+        word &= 0x7fffffffu;
+        if (word > 0x7f800000u) bits = 0x7fffu;  // NaN
+        else if (word >= 0x47800000u) bits = sign | 0x7c00u;  // 2^16 and more: infinity
+        else if (word < 0x38800000u)  // below 2^-14 an addition rounds: the sum's last bit weighs 2^-24
+            bits = sign | (__float_as_uint(__uint_as_float(word) + 0.5f) - 0x3f000000u);
+        else bits = sign | (word - 0x38000000u + 0xfffu + (word >> 13 & 1u)) >> 13;
+#endif
+    }
+    __device__ operator float() const {
+#ifdef __CUDA_ARCH__
+        float value;
+        asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+        return value;
+#else
+        unsigned int magnitude = (bits & 0x7fffu) << 13, sign = (bits & 0x8000u) << 16;
+        if ((bits & 0x7c00u) == 0x7c00u) return __uint_as_float(sign | 0x7f800000u | magnitude);
+        // A product with 2^112 puts the exponent right, subnormals included.
+        return __uint_as_float(sign | __float_as_uint(__uint_as_float(magnitude) * 5.192296858534828e+33f));
+#endif
+    }
+};
+
+struct bfloat16 {  // the upper half of a float
+    unsigned short bits;
+    bfloat16() = default;
+    __device__ explicit bfloat16(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#else
+        unsigned int word = __float_as_uint(value);
+        bits = (word & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : (word + 0x7fffu + (word >> 16 & 1u)) >> 16;
+#endif
+    }
+    __device__ operator float() const { return __uint_as_float((unsigned int)bits << 16); }
+};
+
+// What a number of a type is computed in.
+template <class A> struct Computed { typedef A type; };
+template <> struct Computed<float16> { typedef float type; };
+template <> struct Computed<bfloat16> { typedef float type; };
 
 // Row kernels: a warp for each row, so that rows of ten and of a thousand columns are both served. All lanes get the
 // result; the order of the additions depends on the number of columns alone.

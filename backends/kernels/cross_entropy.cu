@@ -4,17 +4,18 @@
 //   loss = w (M log N - Σ T' S)
 //   dZ = scale w (M exp(S) / N - T')
 //
-// The target is a class y for each row (T is 1 there and 0 elsewhere; its type is I) or a row of weights T.
+// The target is a class y for each row (T is 1 there and 0 elsewhere; its type is I) or a row of weights T. R is the type
+// of Z and T that of dZ; weights and losses are of type ACC.
 // Without row weights `weighted` is 0 and w is not read. A lane reads and writes the same columns: dZ may be Z.
 
 static __device__ void cross_entropy(
-    const T *z, const T *t, long long y, ACC w, ACC s, ACC scale, T *loss, T *dz, long long columns) {
+    const R *z, const ACC *t, long long y, ACC w, ACC s, ACC scale, ACC *loss, T *dz, long long columns) {
     ACC m = (ACC)z[0];
     for (long long j = LANE; j < columns; j += WARP) m = fmax(m, (ACC)z[j]);
     m = warp_max(m);
     ACC N = 0, M = 0, dot = 0, sum = 0;
     for (long long j = LANE; j < columns; j += WARP) {
-        ACC S = (ACC)z[j] - m, target = t ? (ACC)t[j] : (ACC)(j == y);
+        ACC S = (ACC)z[j] - m, target = t ? t[j] : (ACC)(j == y);
         N += exp(S);
         M += target;
         dot += target * S;
@@ -26,31 +27,31 @@ static __device__ void cross_entropy(
     sum = warp_sum(sum);
     ACC even = s / (ACC)columns;
     M = (1 - s) * M + s;
-    if (LANE == 0) *loss = (T)(w * (M * log(N) - ((1 - s) * dot + even * sum)));
+    if (LANE == 0) *loss = w * (M * log(N) - ((1 - s) * dot + even * sum));
     for (long long j = LANE; j < columns; j += WARP) {
-        ACC S = (ACC)z[j] - m, target = t ? (ACC)t[j] : (ACC)(j == y);
+        ACC S = (ACC)z[j] - m, target = t ? t[j] : (ACC)(j == y);
         dz[j] = (T)(w * scale * (exp(S) / N * M - ((1 - s) * target + even)));
     }
 }
 
 extern "C" __global__ void cross_entropy_classes(
-    IN(T, Z), IN(I, y), IN(T, w), OUT(T, loss), OUT(T, dZ),
+    IN(R, Z), IN(I, y), IN(ACC, w), OUT(ACC, loss), OUT(T, dZ),
     long long rows, long long columns, long long weighted, double smoothing, double scale) {
     long long row = THIS_ROW, k = blockIdx.y;
     if (row >= rows) return;
     cross_entropy(
-        Z + k * Z_model + row * Z_row, (const T *)0, (long long)y[k * y_model + row * y_row],
-        weighted ? (ACC)w[k * w_model + row * w_row] : (ACC)1, (ACC)smoothing, (ACC)scale,
+        Z + k * Z_model + row * Z_row, (const ACC *)0, (long long)y[k * y_model + row * y_row],
+        weighted ? w[k * w_model + row * w_row] : (ACC)1, (ACC)smoothing, (ACC)scale,
         loss + k * loss_model + row * loss_row, dZ + k * dZ_model + row * dZ_row, columns);
 }
 
 extern "C" __global__ void cross_entropy_weights(
-    IN(T, Z), IN(T, t), IN(T, w), OUT(T, loss), OUT(T, dZ),
+    IN(R, Z), IN(ACC, t), IN(ACC, w), OUT(ACC, loss), OUT(T, dZ),
     long long rows, long long columns, long long weighted, double smoothing, double scale) {
     long long row = THIS_ROW, k = blockIdx.y;
     if (row >= rows) return;
     cross_entropy(
         Z + k * Z_model + row * Z_row, t + k * t_model + row * t_row, 0,
-        weighted ? (ACC)w[k * w_model + row * w_row] : (ACC)1, (ACC)smoothing, (ACC)scale,
+        weighted ? w[k * w_model + row * w_row] : (ACC)1, (ACC)smoothing, (ACC)scale,
         loss + k * loss_model + row * loss_row, dZ + k * dZ_model + row * dZ_row, columns);
 }

@@ -3,16 +3,6 @@
 //
 //   gather    out_i = scale source[index_i]
 
-struct float16 {  // NVRTC has no half type of its own; products with 2^112 put the exponent right, subnormals included
-    unsigned short bits;
-    __device__ operator float() const {
-        unsigned int magnitude = (unsigned int)(bits & 0x7fffu) << 13, sign = (unsigned int)(bits & 0x8000u) << 16;
-        if ((bits & 0x7c00u) == 0x7c00u) return __uint_as_float(sign | 0x7f800000u | (magnitude & 0x007fffffu));
-        float value = __uint_as_float(magnitude) * 5.192296858534828e+33f;
-        return sign ? -value : value;
-    }
-};
-
 extern "C" __global__ void gather(
     const S *source, const I *index, long long index_model, T *out, long long out_model,
     long long rows, long long columns, double scale) {

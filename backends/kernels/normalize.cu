@@ -6,6 +6,8 @@
 //                        dX = s (g - first) - r second X̂;  uncentred: dX = s g - r second X̂
 //                        along columns also dG = Σ dZ X̂ and dB = Σ dZ
 //
+// X, X̂, dZ and dX are of type T, statistics, sums and the gain G of type ACC.
+//
 // Two passes for the variance: E[x²] - E[x]² loses all digits where the mean is large. Sums run over differences from
 // the first element, the pilot, for the same reason. A thread reads and writes the same elements, so X̂ may be X, and dX
 // may be dZ or X̂.
@@ -20,7 +22,7 @@ static __device__ ACC curvature(ACC var, ACC s, long long outside) {
 }
 
 extern "C" __global__ void normalize_rows(
-    IN(T, X), OUT(T, mean), OUT(T, var), OUT(T, scale), OUT(T, Xhat),
+    IN(T, X), OUT(ACC, mean), OUT(ACC, var), OUT(ACC, scale), OUT(T, Xhat),
     long long rows, long long columns, long long center, double eps, long long outside) {
     long long row = THIS_ROW, k = blockIdx.y;
     if (row >= rows) return;
@@ -38,15 +40,15 @@ extern "C" __global__ void normalize_rows(
     v = warp_sum(v) / (ACC)columns;
     ACC s = inverse_deviation(v, (ACC)eps, outside);
     if (LANE == 0) {
-        if (center) mean[k * mean_model + row * mean_row] = (T)(pilot + m);
-        var[k * var_model + row * var_row] = (T)v;
-        scale[k * scale_model + row * scale_row] = (T)s;
+        if (center) mean[k * mean_model + row * mean_row] = pilot + m;
+        var[k * var_model + row * var_row] = v;
+        scale[k * scale_model + row * scale_row] = s;
     }
     for (long long j = LANE; j < columns; j += WARP) xhat[j] = (T)((((ACC)x[j] - pilot) - m) * s);
 }
 
 extern "C" __global__ void normalize_columns(
-    IN(T, X), OUT(T, mean), OUT(T, var), OUT(T, scale), OUT(T, Xhat),
+    IN(T, X), OUT(ACC, mean), OUT(ACC, var), OUT(ACC, scale), OUT(T, Xhat),
     long long rows, long long columns, long long center, double eps, long long outside) {
     __shared__ ACC partial[LANES][TILE];
     long long j = (long long)blockIdx.x * TILE + threadIdx.x % TILE, k = blockIdx.y, first = threadIdx.x / TILE;
@@ -65,44 +67,44 @@ extern "C" __global__ void normalize_columns(
     v = column_sum(v, partial) / (ACC)rows;
     ACC s = inverse_deviation(v, (ACC)eps, outside);
     if (stop && first == 0) {
-        if (center) mean[k * mean_model + j] = (T)(pilot + m);
-        var[k * var_model + j] = (T)v;
-        scale[k * scale_model + j] = (T)s;
+        if (center) mean[k * mean_model + j] = pilot + m;
+        var[k * var_model + j] = v;
+        scale[k * scale_model + j] = s;
     }
     for (long long i = first; i < stop; i += LANES) xhat[i * Xhat_row] = (T)((((ACC)x[i * X_row] - pilot) - m) * s);
 }
 
 extern "C" __global__ void normalize_gradient_rows(
-    IN(T, dZ), IN(T, Xhat), IN(T, G), IN(T, var), IN(T, scale), OUT(T, first), OUT(T, second), OUT(T, dX),
+    IN(T, dZ), IN(T, Xhat), IN(ACC, G), IN(ACC, var), IN(ACC, scale), OUT(ACC, first), OUT(ACC, second), OUT(T, dX),
     long long rows, long long columns, long long gain, long long center, long long outside) {
     long long row = THIS_ROW, k = blockIdx.y;
     if (row >= rows) return;
     const T *dz = dZ + k * dZ_model + row * dZ_row, *xhat = Xhat + k * Xhat_model + row * Xhat_row;
-    const T *gains = G + k * G_model;
+    const ACC *gains = G + k * G_model;
     T *dx = dX + k * dX_model + row * dX_row;
     ACC sum = 0, dot = 0;
     for (long long j = LANE; j < columns; j += WARP) {
-        ACC g = gain ? (ACC)dz[j] * (ACC)gains[j] : (ACC)dz[j];
+        ACC g = gain ? (ACC)dz[j] * gains[j] : (ACC)dz[j];
         sum += g;
         dot += g * (ACC)xhat[j];
     }
     sum = warp_sum(sum) / (ACC)columns;
     dot = warp_sum(dot) / (ACC)columns;
-    ACC s = (ACC)scale[k * scale_model + row * scale_row];
-    ACC r = curvature((ACC)var[k * var_model + row * var_row], s, outside);
+    ACC s = scale[k * scale_model + row * scale_row];
+    ACC r = curvature(var[k * var_model + row * var_row], s, outside);
     if (LANE == 0) {
-        first[k * first_model + row * first_row] = (T)sum;
-        second[k * second_model + row * second_row] = (T)dot;
+        first[k * first_model + row * first_row] = sum;
+        second[k * second_model + row * second_row] = dot;
     }
     for (long long j = LANE; j < columns; j += WARP) {
-        ACC g = gain ? (ACC)dz[j] * (ACC)gains[j] : (ACC)dz[j];
+        ACC g = gain ? (ACC)dz[j] * gains[j] : (ACC)dz[j];
         dx[j] = (T)(s * (center ? g - sum : g) - r * dot * (ACC)xhat[j]);
     }
 }
 
 extern "C" __global__ void normalize_gradient_columns(
-    IN(T, dZ), IN(T, Xhat), IN(T, G), IN(T, var), IN(T, scale),
-    OUT(T, dG), OUT(T, dB), OUT(T, first), OUT(T, second), OUT(T, dX),
+    IN(T, dZ), IN(T, Xhat), IN(ACC, G), IN(ACC, var), IN(ACC, scale),
+    OUT(ACC, dG), OUT(ACC, dB), OUT(ACC, first), OUT(ACC, second), OUT(T, dX),
     long long rows, long long columns, long long gain, long long center, long long outside) {
     __shared__ ACC partial[LANES][TILE];
     long long j = (long long)blockIdx.x * TILE + threadIdx.x % TILE, k = blockIdx.y, lane = threadIdx.x / TILE;
@@ -117,14 +119,14 @@ extern "C" __global__ void normalize_gradient_columns(
     sum = column_sum(sum, partial);
     dot = column_sum(dot, partial);
     if (!stop) return;
-    ACC g = gain ? (ACC)G[k * G_model + j] : (ACC)1;
-    ACC s = (ACC)scale[k * scale_model + j], r = curvature((ACC)var[k * var_model + j], s, outside);
+    ACC g = gain ? G[k * G_model + j] : (ACC)1;
+    ACC s = scale[k * scale_model + j], r = curvature(var[k * var_model + j], s, outside);
     ACC mean = sum * g / (ACC)rows, slope = dot * g / (ACC)rows;
     if (lane == 0) {
-        dG[k * dG_model + j] = (T)dot;
-        dB[k * dB_model + j] = (T)sum;
-        first[k * first_model + j] = (T)mean;
-        second[k * second_model + j] = (T)slope;
+        dG[k * dG_model + j] = dot;
+        dB[k * dB_model + j] = sum;
+        first[k * first_model + j] = mean;
+        second[k * second_model + j] = slope;
     }
     for (long long i = lane; i < stop; i += LANES) {
         ACC value = (ACC)dz[i * dZ_row] * g;

@@ -1,4 +1,4 @@
-// One score for each row of A, compared with the targets y; I is the type of y.
+// One score for each row of A, compared with the targets y; S is the type of A, I of y.
 //
 //   correct_class     1 where argmax A is the class y, else 0
 //   correct_weights   1 where argmax A is argmax y
@@ -14,26 +14,27 @@ template <class A> static __device__ bool precedes(A a, long long i, A b, long l
 }
 
 template <class A> static __device__ long long argmax(const A *a, long long columns) {
+    typedef typename Computed<A>::type V;
     long long best = LANE < columns ? (long long)LANE : 0;
-    A value = a[best];
+    V value = a[best];
     for (long long j = LANE + WARP; j < columns; j += WARP)
-        if (precedes(a[j], j, value, best)) value = a[j], best = j;
+        if (precedes((V)a[j], j, value, best)) value = a[j], best = j;
     for (int step = WARP / 2; step; step /= 2) {
-        A other = __shfl_xor_sync(EVERY_LANE, value, step);
+        V other = __shfl_xor_sync(EVERY_LANE, value, step);
         long long place = __shfl_xor_sync(EVERY_LANE, best, step);
         if (precedes(other, place, value, best)) value = other, best = place;
     }
     return best;
 }
 
-extern "C" __global__ void correct_class(IN(T, A), IN(I, y), OUT(T, out), long long rows, long long columns) {
+extern "C" __global__ void correct_class(IN(S, A), IN(I, y), OUT(T, out), long long rows, long long columns) {
     long long row = THIS_ROW, k = blockIdx.y;
     if (row >= rows) return;
     long long found = argmax(A + k * A_model + row * A_row, columns);
     if (LANE == 0) out[k * out_model + row * out_row] = (T)(found == (long long)y[k * y_model + row * y_row]);
 }
 
-extern "C" __global__ void correct_weights(IN(T, A), IN(I, y), OUT(T, out), long long rows, long long columns) {
+extern "C" __global__ void correct_weights(IN(S, A), IN(I, y), OUT(T, out), long long rows, long long columns) {
     long long row = THIS_ROW, k = blockIdx.y;
     if (row >= rows) return;
     long long found = argmax(A + k * A_model + row * A_row, columns);
@@ -42,7 +43,7 @@ extern "C" __global__ void correct_weights(IN(T, A), IN(I, y), OUT(T, out), long
 }
 
 extern "C" __global__ void correct_side(
-    IN(T, A), IN(I, y), OUT(T, out), long long rows, long long columns, double decision) {
+    IN(S, A), IN(I, y), OUT(T, out), long long rows, long long columns, double decision) {
     long long row = THIS_ROW, k = blockIdx.y;
     if (row >= rows || LANE) return;
     bool above = (double)A[k * A_model + row * A_row] > decision, wanted = (double)y[k * y_model + row * y_row] > 0.5;
@@ -50,10 +51,10 @@ extern "C" __global__ void correct_side(
 }
 
 extern "C" __global__ void row_error(
-    IN(T, A), IN(I, y), OUT(T, out), long long rows, long long columns, long long power) {
+    IN(S, A), IN(I, y), OUT(T, out), long long rows, long long columns, long long power) {
     long long row = THIS_ROW, k = blockIdx.y;
     if (row >= rows) return;
-    const T *a = A + k * A_model + row * A_row;
+    const S *a = A + k * A_model + row * A_row;
     const I *target = y + k * y_model + row * y_row;
     ACC sum = 0;
     for (long long j = LANE; j < columns; j += WARP) {

@@ -2,7 +2,7 @@
 //
 //   sum_rows             out_i = Σ_j X_ij             sum_product_rows       out_i = Σ_j X_ij Y_ij
 //   sum_columns          out_j = Σ_i X_ij             sum_product_columns    out_j = Σ_i X_ij Y_ij
-//   total                out = scale Σ_ij X_ij
+//   total                out = scale Σ_ij X_ij            sum_spread_columns     out_j = Σ_i (X_ij - m_j)²
 //
 // No atomics: the order of the additions depends on the shape alone. A tall matrix is cut into `chunk` rows (for
 // `total`: elements) per block; each block writes a row of partial sums, which a second launch adds up.
@@ -50,6 +50,22 @@ extern "C" __global__ void sum_product_columns(
     if (j < columns)
         for (long long i = start + threadIdx.x / TILE; i < stop; i += LANES)
             sum += (ACC)x[i * X_row] * (ACC)y[i * Y_row];
+    sum = column_sum(sum, partial);
+    if (j < columns && threadIdx.x < TILE) out[blockIdx.z * out_model + blockIdx.y * out_row + j] = (T)sum;
+}
+
+extern "C" __global__ void sum_spread_columns(
+    IN(S, X), IN(ACC, m), OUT(T, out), long long rows, long long columns, long long chunk) {
+    __shared__ ACC partial[LANES][TILE];
+    long long j = (long long)blockIdx.x * TILE + threadIdx.x % TILE;
+    long long start = blockIdx.y * chunk, stop = min(rows, start + chunk);
+    const S *x = X + blockIdx.z * X_model + j;
+    ACC center = j < columns ? m[blockIdx.z * m_model + j] : (ACC)0, sum = 0;
+    if (j < columns)
+        for (long long i = start + threadIdx.x / TILE; i < stop; i += LANES) {
+            ACC difference = (ACC)x[i * X_row] - center;
+            sum += difference * difference;
+        }
     sum = column_sum(sum, partial);
     if (j < columns && threadIdx.x < TILE) out[blockIdx.z * out_model + blockIdx.y * out_row + j] = (T)sum;
 }

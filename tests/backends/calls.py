@@ -34,23 +34,28 @@ class Call:
 
 
 class Placed:
-    """A call whose arrays lie on a backend's device."""
+    """A call whose arrays lie on a backend's device, floats in one dtype but for the arguments named in `dtypes`."""
 
-    def __init__(self, backend: Any, call: Call, dtype: Any, strided: bool = False) -> None:
-        self.backend, self.call, self.dtype, self.strided = backend, call, np.dtype(dtype), strided
+    def __init__(
+        self, backend: Any, call: Call, dtype: Any, strided: bool = False, dtypes: dict[str, Any] | None = None
+    ) -> None:
+        self.backend, self.call, self.strided = backend, call, strided
         self.outputs: list[Any] = []
         self.inputs: list[tuple[Any, Any]] = []
-        self.arguments = {name: self._place(value) for name, value in call.arguments.items()}
+        self.arguments = {
+            name: self._place(value, np.dtype((dtypes or {}).get(name, dtype)))
+            for name, value in call.arguments.items()
+        }
 
-    def _place(self, value: Any) -> Any:
+    def _place(self, value: Any, dtype: Any) -> Any:
         if isinstance(value, tuple) and value and isinstance(value[0], (Out, np.ndarray)):
-            return tuple(self._place(part) for part in value)
+            return tuple(self._place(part, dtype) for part in value)
         if isinstance(value, Out):
-            out = self._array(value.shape, self.dtype if value.dtype is None else np.dtype(value.dtype))
+            out = self._array(value.shape, dtype if value.dtype is None else np.dtype(value.dtype))
             self.outputs.append(out)
             return out
         if isinstance(value, np.ndarray):
-            array = self._array(value.shape, self.dtype if value.dtype == np.float64 else value.dtype)
+            array = self._array(value.shape, dtype if value.dtype == np.float64 else value.dtype)
             self.backend.copy(self.backend.from_host(np.asarray(value, array.dtype)), out=array)
             self.inputs.append((value, array))
             return array
@@ -58,7 +63,7 @@ class Placed:
 
     def _array(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """New memory; if `strided`, a population lies in a buffer like that of the parameters, with gaps."""
-        if not self.strided or len(shape) != 3 or dtype.kind != "f":
+        if not self.strided or len(shape) != 3 or dtype.kind not in "fV":
             return self.backend.zeros(shape, dtype)
         size = shape[1] * shape[2]
         return self.backend.zeros((shape[0], size + 100), dtype)[:, 64 : 64 + size].reshape(shape)
@@ -95,6 +100,8 @@ def row_calls(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Call
 def score_calls(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Call]:
     A, out = random(rng, *shape).round(1), Out((*shape[:-1], 1))  # rounded: equal elements are common
     soft, labels = random(rng, *shape).round(1), rng.integers(0, shape[-1], shape[:-1])
+    soft[..., ::2, :] = A[..., ::2, :]  # else hardly a row of many columns would be right
+    labels[..., ::2] = A.argmax(axis=-1)[..., ::2]
     for y in (soft,) if shape[-1] == 1 else (soft, labels):
         yield Call("correct", {"A": A, "y": y, "decision": 0.25, "out": out})
     for power in (1, 2):

@@ -18,17 +18,34 @@ from tests.backends.calls import random
 from tests.backends.test_operations import assert_close
 
 ARCHITECTURES = (80, 90, 100, 120)
-# What a text needs beside T and ACC.
-TYPES: dict[str, tuple[tuple[str, str], ...]] = {
-    "cross_entropy": (("I", "int64"),),
-    "gather": (("S", "uint8"), ("I", "int64")),
-    "lookup": (("I", "int64"),),
-    "normalize": (),
-    "philox": (),
-    "scores": (("I", "float64"),),
-    "softmax": (),
-    "sums": (("S", "float32"),),
+# What a text needs beside T and ACC; "T" is T again.
+TYPES: dict[str, dict[str, str]] = {
+    "cross_entropy": {"R": "T", "I": "int64"},
+    "gather": {"S": "uint8", "I": "int64"},
+    "lookup": {"S": "T", "I": "int64"},
+    "normalize": {},
+    "philox": {},
+    "scores": {"S": "T", "I": "float64"},
+    "softmax": {"S": "T", "R": "T"},
+    "sums": {"S": "float32"},
 }
+# For half precision also: what is read is half and what is written float32, or the other way round.
+MIXED = {
+    "softmax": ("S", "R"),
+    "cross_entropy": ("R",),
+    "scores": ("S",),
+    "sums": ("S",),
+    "gather": ("S",),
+    "lookup": ("S",),
+}
+
+
+def types_of(name: str, dtype: str, others: str | None = None) -> tuple[tuple[str, str], ...]:
+    """The types of a text for results of `dtype`; what may be mixed is read as `others`."""
+    own = {symbol: dtype if kind == "T" else kind for symbol, kind in TYPES[name].items()}
+    if others is not None:
+        own |= dict.fromkeys(MIXED[name], others)
+    return (("T", dtype), ("ACC", "float64" if dtype == "float64" else "float32"), *own.items())
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +74,8 @@ def test_every_text_is_compiled_here() -> None:
     assert f"#define BLOCK {BLOCK}\n" in kernel_source("softmax", ())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", TYPES)
-def test_nvrtc_compiles_a_text_without_spills(nvrtc: Any, name: str, dtype: str) -> None:
-    source = kernel_source(name, (("T", dtype), ("ACC", dtype), *TYPES[name]))
-    for architecture in ARCHITECTURES:
+def assert_no_spills(nvrtc: Any, source: str, architectures: tuple[int, ...] = ARCHITECTURES) -> None:
+    for architecture in architectures:
         log = compile_with(nvrtc, source, architecture)
         spills, registers = re.findall(r"(\d+) bytes spill", log), re.findall(r"Used (\d+) registers", log)
         assert len(spills) >= 2 * len(registers) > 0, log  # sin and cos bring functions of their own
@@ -69,9 +83,30 @@ def test_nvrtc_compiles_a_text_without_spills(nvrtc: Any, name: str, dtype: str)
         assert max(int(n) for n in registers) <= 80, log  # three blocks of 256 threads share a file of 65,536
 
 
-def test_nvrtc_compiles_gather_from_half_precision(nvrtc: Any) -> None:
-    types = (("T", "float32"), ("ACC", "float32"), ("S", "float16"), ("I", "int32"))
-    assert "error" not in compile_with(nvrtc, kernel_source("gather", types), 90)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", TYPES)
+def test_nvrtc_compiles_a_text_without_spills(nvrtc: Any, name: str, dtype: str) -> None:
+    assert_no_spills(nvrtc, kernel_source(name, types_of(name, dtype)))
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", sorted(set(TYPES) - {"philox"}))
+def test_nvrtc_compiles_a_text_for_half_precision_without_spills(nvrtc: Any, name: str, half: str) -> None:
+    assert_no_spills(nvrtc, kernel_source(name, types_of(name, half)))
+    if name in MIXED:
+        for written, read in (("float32", half), (half, "float32")):
+            assert_no_spills(nvrtc, kernel_source(name, types_of(name, written, read)), (90,))
+
+
+@pytest.mark.parametrize(("half", "instruction", "since"), [("float16", "f16", 75), ("bfloat16", "bf16", 80)])
+def test_the_device_converts_by_instruction_where_it_has_one(
+    nvrtc: Any, half: str, instruction: str, since: int
+) -> None:
+    source = kernel_source("gather", types_of("gather", half, "float32"))
+    for architecture in (75, 80, 90):
+        program = nvrtc._NVRTCProgram(source, "kernel.cu", method="ptx")
+        text = program.compile((f"-arch=compute_{architecture}",))[0].decode()
+        assert (f"cvt.rn.{instruction}.f32" in text) == (architecture >= since)
 
 
 @elementwise
@@ -199,7 +234,7 @@ REFUSED = {
     "dtype": (((2, 3), "float32"), ((2,), "int64"), ((4, 3), "float64")),
     "width": (((2, 3), "float32"), ((2,), "int64"), ((4, 5), "float32")),
     "count": (((2, 3), "float32"), ((3,), "int64"), ((4, 3), "float32")),
-    "half": (((2, 3), "float16"), ((2,), "int64"), ((4, 3), "float16")),
+    "half": (((2, 3), "float16"), ((2,), "int64"), ((4, 3), "float64")),
     "index": (((2, 3), "float32"), ((2,), "float32"), ((4, 3), "float32")),
     "none": (((0, 3), "float32"), ((0,), "int64"), ((4, 3), "float32")),
 }

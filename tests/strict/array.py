@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tests.strict.machine import Machine
@@ -12,15 +13,21 @@ IMPLICIT = (
     "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly."
 )
 Function = Callable[..., Any]
+HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
 def _same(a: np.ndarray, b: Any) -> bool:
     return isinstance(b, np.ndarray) and a.__array_interface__ == b.__array_interface__
 
 
+def is_half(dtype: np.dtype) -> bool:
+    """Whether CuPy computes and adds such numbers in float."""
+    return dtype in HALVES
+
+
 def garbage(host: np.ndarray) -> np.ndarray:
     """Fill with what uninitialised memory may hold: NaN, or a number that is no sensible index."""
-    host[...] = np.nan if host.dtype.kind in "fc" else (host.dtype.kind == "b" or 0x55)
+    host[...] = np.nan if host.dtype.kind in "fc" or is_half(host.dtype) else (host.dtype.kind == "b" or 0x55)
     return host
 
 

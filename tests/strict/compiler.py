@@ -37,7 +37,9 @@ def have_gxx() -> bool:
 @functools.cache
 def _shim_digest() -> bytes:
     version = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
-    return hashlib.sha256(version + b"".join((HERE / name).read_bytes() for name in ("shim.h", "fibers.h"))).digest()
+    return hashlib.sha256(
+        version + b"".join((HERE / name).read_bytes() for name in ("shim.h", "fibers.h", "halves.h"))
+    ).digest()
 
 
 def cache_directory() -> Path:

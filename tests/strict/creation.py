@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.strict.array import DeviceArray, garbage
+from tests.strict.array import DeviceArray, garbage, is_half
 from tests.strict.machine import Machine
 
 SCALARS = (bool, int, float, complex, np.generic)
@@ -44,7 +44,7 @@ class Creation:
         if isinstance(obj, (list, tuple)) and any(isinstance(x, DeviceArray) for x in obj):
             return self.array.functions["stack"](obj, dtype=dtype, casting="unsafe")
         host = np.array(obj, dtype, order=order, ndmin=ndmin)
-        if host.dtype.kind not in "biufc":
+        if host.dtype.kind not in "biufc" and not is_half(host.dtype):
             raise ValueError(f"Unsupported dtype {host.dtype}")
         self.machine.transfer("H2D", wait=False)
         return self.array.new(host)

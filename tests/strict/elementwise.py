@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.strict.array import DeviceArray
+from tests.strict.array import DeviceArray, is_half
 from tests.strict.compiler import compile_library
 from tests.strict.creation import unwrap
 from tests.strict.machine import Machine
@@ -16,7 +16,7 @@ from tests.strict.machine import Machine
 C_TYPES = {
     "float64": "double", "float32": "float", "int64": "long long", "int32": "int", "int16": "short",
     "int8": "signed char", "uint64": "unsigned long long", "uint32": "unsigned int", "uint16": "unsigned short",
-    "uint8": "unsigned char", "bool": "bool",
+    "uint8": "unsigned char", "bool": "bool", "float16": "float16", "bfloat16": "bfloat16",
 }  # fmt: skip
 # What CuPy's own headers define for such a kernel; INFINITY, `n` and uint32_t are not among it.
 HEADER = """
@@ -181,8 +181,9 @@ class ElementwiseKernel:
             else:
                 inside.append(f"{kind} &{p.name} = *({kind} *)((char *)shim_p[{k}] + shim_offset[{k}]);")
         names = "\n".join(f"typedef {c} {name};" for name, c in sorted(typedefs.items()))
+        halves = '#include "halves.h"' if any(is_half(t) for t in types) else ""
         # `continue` and `return` both end one element, as they do in a grid that covers all of them.
-        return f"""{HEADER}
+        return f"""{HEADER}{halves}
 {names}
 #line 1 "preamble"
 {self.preamble}

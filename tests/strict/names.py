@@ -48,6 +48,7 @@ COMPUTED: dict[str, Signature] = {
     "nan_to_num": lambda x, copy=True, nan=0.0, posinf=None, neginf=None: None,
     "round": lambda a, decimals=0, out=None: None,
 }
+ADDING = ("sum", "prod", "mean", "var", "std")  # of half precision: in float, rounded once
 VIEWS: dict[str, Signature] = {
     "reshape": lambda a, newshape, order="C": None,
     "ravel": lambda a, order="C": None,

@@ -179,6 +179,10 @@ SHIM_CODE(float, "f4") SHIM_CODE(double, "f8") SHIM_CODE(bool, "b1") SHIM_CODE(s
 SHIM_CODE(unsigned char, "u1") SHIM_CODE(short, "i2") SHIM_CODE(unsigned short, "u2") SHIM_CODE(int, "i4")
 SHIM_CODE(unsigned, "u4") SHIM_CODE(long, "i8") SHIM_CODE(unsigned long, "u8") SHIM_CODE(long long, "i8")
 SHIM_CODE(unsigned long long, "u8")
+// NVRTC has no half types; a text that defines them calls them so.
+struct float16; struct bfloat16;
+template <> struct shim_code<float16 *> { static constexpr const char *value = "Pf2"; };
+template <> struct shim_code<bfloat16 *> { static constexpr const char *value = "PV2"; };
 template <class T> struct shim_plain { typedef T type; };
 template <class T> struct shim_plain<const T> { typedef T type; };
 template <class T> struct shim_plain<T *__restrict> { typedef T *type; };

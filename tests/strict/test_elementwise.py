@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.halves import every, floats_around
 from tests.strict.compiler import CompileException, have_gxx
 from tests.strict.standin import make_cupy
 
@@ -18,13 +19,40 @@ def cp() -> Any:
     return make_cupy()
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+@pytest.mark.parametrize("dtype", ["f2", "bfloat16", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
 def test_types(cp: Any, dtype: str) -> None:
     x = cp.arange(5, dtype=dtype)
     z = cp.ElementwiseKernel("T x, T y", "T z, bool big", "z = x * y + x; big = z > 4", "f")(x, 2)
     np.testing.assert_array_equal(z[0].get(), np.arange(5) * 3)
     np.testing.assert_array_equal(z[1].get(), np.arange(5) * 3 > 4)
     assert z[0].dtype == dtype and z[1].dtype == bool
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_is_that_of_numpy(cp: Any, half: str) -> None:
+    wide = cp.ElementwiseKernel(f"{half} x", "float32 y", "y = x", "widen")(cp.asarray(every(half))).get()
+    np.testing.assert_array_equal(wide, every(half).astype(np.float32))
+    floats = floats_around(half)
+    narrow = cp.ElementwiseKernel("float32 x", f"{half} y", "y = x", "narrow")(cp.asarray(floats)).get()
+    with np.errstate(over="ignore"):
+        expected = floats.astype(half)
+    number = ~np.isnan(floats)
+    np.testing.assert_array_equal(narrow[number].view(np.uint16), expected[number].view(np.uint16))
+    assert np.isnan(narrow[~number]).all()
+
+
+def test_half_types_convert_as_those_of_cupy(cp: Any) -> None:
+    x = cp.asarray(np.array([1.5, 70000.0], "bfloat16"))
+    y, b = cp.ElementwiseKernel("bfloat16 x", "float16 y, bool b", "y = x; b = x > 2 && !(x < 2)", "f")(x)
+    np.testing.assert_array_equal(y.get(), np.array([1.5, np.inf], np.float16))
+    np.testing.assert_array_equal(b.get(), [False, True])
+    for text in ("1ll", "true", "2.5", "3u", "(short)4"):
+        z = cp.ElementwiseKernel("T x", "bfloat16 y", f"y = {text}", "f")(x)
+        assert z.get()[0] == {"1ll": 1, "true": 1, "2.5": 2.5, "3u": 3, "(short)4": 4}[text]
+    with pytest.raises(CompileException, match="ambiguous"):
+        cp.ElementwiseKernel("T x", "float16 y", "y = (long)3", "f")(x)
+    with pytest.raises(TypeError, match="Type is mismatched. x bfloat16 float16"):
+        cp.ElementwiseKernel("float16 x", "float16 y", "y = x", "f")(x)
 
 
 def test_broadcasting_and_strides(cp: Any) -> None:
@@ -120,8 +148,8 @@ def test_what_is_refused(cp: Any) -> None:
         cp.ElementwiseKernel("x", "T z", "", "f")
     with pytest.raises(Exception, match='Unknown keyword "const"'):
         cp.ElementwiseKernel("const T x", "T z", "", "f")
-    with pytest.raises(NotImplementedError, match="the stand-in compiles no float16 kernels"):
-        kernel(x.astype("f2"), x.astype("f2"))
+    with pytest.raises(NotImplementedError, match="the stand-in compiles no complex64 kernels"):
+        kernel(x.astype("c8"), x.astype("c8"))
 
 
 @pytest.mark.parametrize("operation", ["z = n", "z = INFINITY", "x = 1", "z = undeclared"])

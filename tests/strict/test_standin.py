@@ -241,3 +241,39 @@ def test_devices() -> None:
         cp.cuda.Device(2).use()
     assert caught.value.status == 101
     assert not make_cupy(devices=0).cuda.is_available()
+
+
+# Half precision
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_arrays(cp: Any, half: str) -> None:
+    a = cp.asarray(HOST).astype(half)
+    np.testing.assert_array_equal(a.get(), HOST.astype(half))
+    assert np.isnan(cp.empty(3, half).get().astype("f4")).all()
+    b = cp.zeros((2, 3), half)
+    cp.copyto(b, cp.asarray(HOST), casting="unsafe")
+    b[1, 1] = 0.1
+    b.set(b.get())
+    assert b[1, 1].item() == np.array(0.1, half)
+    assert bool(cp.isfinite(b).all()) and (a + 1).dtype == half
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_is_added_in_float(cp: Any, half: str) -> None:
+    """A running sum in half precision would stop at 2048 or 256."""
+    a = cp.ones((5000, 2), half)
+    assert cp.sum(a, axis=0).get().tolist() == np.array([5000, 5000]).astype(half).tolist()
+    assert cp.mean(a).dtype == half and float(cp.mean(a)) == 1
+    assert float(cp.sum(a, dtype="f4")) == 10000
+
+
+def test_what_half_precision_is_refused(cp: Any) -> None:
+    a, b = cp.ones(3, "bfloat16"), cp.ones(3, "float16")
+    with pytest.raises(NotImplementedError, match="Sorting arrays with dtype 'bfloat16' is not supported"):
+        cp.sort(a)
+    assert cp.add(a, b).dtype == "float32"
+    with pytest.raises(TypeError, match="Cannot cast"):
+        cp.copyto(b, a)
+    with pytest.raises(TypeError, match="invert"):
+        cp.invert(a)
