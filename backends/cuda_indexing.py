@@ -14,7 +14,6 @@ from gpunn.backends.cuda_launch import (
     blocks,
     c_name,
     float_types,
-    is_half,
     mixed_types,
     operand,
     plain_where_irregular,
@@ -103,9 +102,9 @@ class CudaRandom(Launcher):
         models = math.prod(key.shape[:-1])
         shape = tuple(out.shape[key.ndim - 1 :])
         size = math.prod(shape)
-        if key.ndim > 2 or key.dtype != np.uint64 or step.dtype.itemsize != 8 or out.dtype != dtype or is_half(out):
+        if key.ndim > 2 or key.dtype != np.uint64 or step.dtype.itemsize != 8 or out.dtype != dtype:
             raise IrregularOperandError(f"no kernel for {out.dtype} from keys {key.shape} {key.dtype}")
-        types = (("T", out.dtype.name if out.dtype.kind == "f" else "float64"),)
+        types = (("T", out.dtype.name if out.dtype.name in SUMS else "float64"),)
         keys, target = vectors(key, (2,), models), vectors(out, shape, models)
         if size:
             grid = min(blocks(size, each * BLOCK), MOST_BLOCKS), models

@@ -256,6 +256,16 @@ def test_arrays_travel_and_are_seen_to_be_finite(device: Any, half: str) -> None
     assert not device.to_host(device.zeros((3,), half)).astype(np.float32).any()
 
 
+@pytest.mark.parametrize("half", HALVES)
+def test_noise_is_rounded_when_it_is_written(device: Any, half: str) -> None:
+    key, step = device.from_host(np.array([3, 5], np.uint64)), device.zeros((1,), "uint64")
+    wide, narrow = device.zeros((33, 7), "float64"), device.zeros((33, 7), half)
+    device.random_normal(key, step, out=wide)
+    device.random_normal(key, step, out=narrow)
+    expected = device.to_host(wide).astype(np.float32).astype(half)
+    np.testing.assert_array_equal(device.to_host(narrow).astype(np.float32), expected.astype(np.float32))
+
+
 # Elementwise formulas
 
 
