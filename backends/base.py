@@ -249,6 +249,14 @@ class Backend(Normalizing, RandomNumbers):
         out[...] = rows if scale == 1.0 else rows * scale
         return out
 
+    def batch(self, source: Array, order: Array, cursor: Array, out: Array, scale: float = 1.0) -> Array:
+        """The examples that stand at the cursor: out[..., i, :] = scale source[order[..., cursor + i], :].
+
+        `order` is (m,) for all models or (K, m); `cursor` (1,) lies on the device, so that a captured step moves on.
+        """
+        start = int(cursor[0])
+        return self.gather(source, order[..., start : start + out.shape[order.ndim - 1]], out, scale)
+
     def lookup(self, table: Array, indices: Array, out: Array) -> Array:
         """out[k, i] = table[k, indices[k, i]]: each model has a table of its own; indices may be shared."""
         if table.ndim == 2:

@@ -32,14 +32,25 @@ class CudaIndexing(Launcher):
     @plain_where_irregular
     def gather(self, source: Array, indices: Array, out: Array, scale: float = 1.0) -> Array:
         lead = tuple(out.shape[: out.ndim - source.ndim + 1])
-        columns = math.prod(source.shape[1:])
         models, index, own = _indices(indices, lead, populated=len(lead) > 1)
-        rows = math.prod(own)
+        return self._gather(source, (*index, None), own, models, out, scale)
+
+    def batch(self, source: Array, order: Array, cursor: Array, out: Array, scale: float = 1.0) -> Array:
+        models = int(order.shape[0]) if order.ndim == 2 else 1
+        rows, stretch = out.shape[order.ndim - 1], vectors(order, (order.shape[-1],), models)
+        return self._gather(source, (*stretch, cursor), (rows,), models, out, scale)
+
+    def _gather(
+        self, source: Array, index: tuple[Any, ...], own: tuple[int, ...], models: int, out: Array, scale: float
+    ) -> Array:
+        """`index` is the row numbers, the distance between those of two models, and the cursor or None; `own` is the
+        shape of one model's."""
+        rows, columns = math.prod(own), math.prod(source.shape[1:])
         vectors(source, tuple(source.shape), 1)
         target = vectors(out, (*own, *source.shape[1:]), models)
         product = "float32" if SUMS.get(source.dtype.name) == "float32" else "float64"
         types = (
-            ("S", c_name(source.dtype)), ("T", c_name(out.dtype)), ("I", c_name(indices.dtype)),
+            ("S", c_name(source.dtype)), ("T", c_name(out.dtype)), ("I", c_name(index[0].dtype)),
             ("ACC", product),
         )  # fmt: skip
         grid = min(blocks(rows * columns), MOST_BLOCKS), models

@@ -128,9 +128,9 @@ class Order:
         self.places = None if data.subsets is None else ops.empty(self.rows.shape, np.int64)
 
     @property
-    def flat(self) -> Array:
-        """All row numbers as one column, for a gather."""
-        return (self.rows if self.chosen is None else self.chosen).reshape(-1, 1)
+    def current(self) -> Array:
+        """The row numbers of the epoch, (m,) or (K, m)."""
+        return self.rows if self.chosen is None else self.chosen.reshape(self.rows.shape)
 
     def begin(self, epoch: int) -> None:
         """Make the order of an epoch, on the device."""
@@ -152,17 +152,12 @@ class Loader:
     def __init__(self, network: Engine, order: Order, rows: int, cursor: Array) -> None:
         ops: Backend = network.ops
         data, lead = order.data, order.lead
-        self.ops, self.data, self.order, self.cursor, self.scale = ops, data, order, cursor, network.scale
-        places = np.arange(rows) + np.arange(math.prod(lead))[:, None] * order.size
-        self.base = ops.from_host(places if lead else places[0])
-        self.places = ops.empty(self.base.shape, np.int64)
-        self.column = ops.empty((*self.base.shape, 1), np.int64)
-        self.indices = self.column.reshape(self.base.shape)
+        self.ops, self.data, self.cursor, self.scale = ops, data, cursor, network.scale
         dtype = np.int64 if network.reads_indices else network.precision.compute
         self.X = ops.empty((*lead, rows, *network.inputs), dtype)
         self.y, self._y, self._source = self._target(lead, rows)
         self.weight = None if data.weight is None else ops.empty((*lead, rows, 1), network.dtype)
-        self.flat = order.flat
+        self.order = order.current
 
     def _target(self, lead: Shape, rows: int) -> tuple[Array, Array, Array]:
         """The batch's target; the same memory as the gather writes it; the whole set's, as the gather reads it."""
@@ -174,10 +169,8 @@ class Loader:
         return column.reshape(*lead, rows), column, y.reshape(-1, 1)
 
     def load(self) -> None:
-        ops, data = self.ops, self.data
-        ops.elementwise(formulas.add, (self.base, self.cursor), (self.places,))
-        ops.gather(self.flat, self.places, out=self.column)
-        ops.gather(data.X, self.indices, out=self.X, scale=self.scale)
-        ops.gather(self._source, self.indices, out=self._y)
+        ops, data, place = self.ops, self.data, (self.order, self.cursor)
+        ops.batch(data.X, *place, out=self.X, scale=self.scale)
+        ops.batch(self._source, *place, out=self._y)
         if self.weight is not None:
-            ops.gather(data.weight, self.indices, out=self.weight)
+            ops.batch(data.weight, *place, out=self.weight)

@@ -154,6 +154,11 @@ def index_calls(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Ca
     labels = rng.integers(0, 2**40, entries)
     yield Call("gather", {"source": labels, "indices": indices, "out": Out(shape[:-1], np.int64)})
     yield Call("gather", {"source": random(rng, entries, columns), "indices": shared, "out": Out(shape)})
+    order = rng.integers(0, entries, (*models, 3 * rows))
+    place = {"order": order, "cursor": np.array([rows])}
+    for source in (random(rng, entries, columns), rng.integers(0, 256, (entries, columns)).astype(np.uint8)):
+        yield Call("batch", {"source": source, **place, "out": Out(shape), "scale": 0.25})
+    yield Call("batch", {"source": labels[:, None], **place, "out": Out((*shape[:-1], 1), np.int64)})
     for own in (indices, shared) if models else (indices,):
         table = random(rng, *models, entries, columns)
         yield Call("lookup", {"table": table, "indices": own, "out": Out(shape)})

@@ -34,6 +34,7 @@ HALF: dict[str, tuple[str, ...]] = {
     "normalize": ("X", "out"),
     "normalize_gradient": ("dZ", "Xhat", "out"),
     "gather": ("source", "out"),
+    "batch": ("source", "out"),
     "lookup": ("table", "out"),
     "lookup_gradient": ("d",),
     "scale_shift": ("X", "out"),

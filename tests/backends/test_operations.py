@@ -50,7 +50,7 @@ def test_every_operation_has_a_call() -> None:
     called = {call.name for family in FAMILIES for call in calls(family, (2, 5, 4))}
     elsewhere = {
         "empty", "zeros", "owns", "require", "from_host", "to_host", "synchronize", "all_finite",
-        "program", "quiet", "require_deterministic", "free_memory", "staging", "upload", "mark",
+        "program", "quiet", "require_deterministic", "of_precision", "free_memory", "staging", "upload", "mark",
         "random_words", "random_bits", "random_uniform", "random_normal", "permutation",
     }  # fmt: skip
     public = {name for name, _ in inspect.getmembers(Backend, inspect.isfunction) if not name.startswith("_")}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
+from gpunn.training.evaluation import Evaluator
 from gpunn.training.step import Trainer
 
 OPTIMIZERS = (
@@ -59,6 +60,25 @@ def test_an_update_is_one_launch_without_transfer_wait_or_allocation(
     for update in warm:
         assert update["launches"] == 1 if captured else update["launches"] > 20
         assert (update["transfers"], update["synchronisations"], update["allocations"]) == (0, 0, 0)
+
+
+def test_validation_is_one_launch_a_chunk(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs: list[dict[str, int]] = []
+    plain = Evaluator.run
+
+    def counted(self: Evaluator) -> None:
+        self.meters.begin()
+        strict.xp.counters.reset()
+        plain(self)
+        costs.append(strict.xp.counters.snapshot())
+
+    monkeypatch.setattr(Evaluator, "run", counted)
+    monkeypatch.setattr(gn.Network, "chunk", lambda self, batch_size: 4)  # 10 rows: two chunks and a short one
+    options = {**everything(gn.SGD(0.1)), "validation": (X[:10], Y[:10]), "epochs": 4}
+    network(strict, None).fit(X, Y, **options)
+    begins = 1 + 1  # meters and cursor to their starts
+    assert [cost["launches"] for cost in costs[2:]] == [begins + 3] * 2
+    assert all(cost["synchronisations"] == cost["transfers"] == cost["allocations"] == 0 for cost in costs[2:])
 
 
 @pytest.mark.parametrize("models", [None, 3])
