@@ -1,0 +1,1 @@
+"""Questions about speed and memory, one file each, and what they share: `python -m benchmarks --help`."""

@@ -1,21 +1,24 @@
 """How much memory does training on a memory-mapped file take?
 
-    python -m benchmarks.mapped [GIBIBYTES] [FOLDER]
+    python -m benchmarks.mapped [--gibibytes 4] [--folder DIR]
 
-Writes a float32 .npy of that size (4 unless given), trains 784-128-10 on it for one epoch, and prints the process's
-resident memory at its highest, the seconds, and the loss. The file is removed afterwards.
+Writes a float32 .npy of that size, trains 784-128-10 on it for one epoch in a process of its own, and tells that
+process's resident memory at its highest, the seconds, checking included, and the loss. The file is removed afterwards.
 """
 
 from __future__ import annotations
 
-import sys
+import multiprocessing
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 import gpunn as gn
+from benchmarks.command import alone
+from benchmarks.harness import Row, Setting, say
 
 WIDTH, PIECE = 784, 20_000
 
@@ -40,9 +43,8 @@ def resident_peak() -> float:
     return int(line.split()[1]) / 1024
 
 
-def main() -> None:
-    size = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
-    folder = sys.argv[2] if len(sys.argv) > 2 else None
+def epoch(size: float, folder: str | None) -> tuple[int, int, float, float, float]:
+    """Bytes and rows of the file, MiB resident at most, seconds, loss."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         path = Path(temporary, "X.npy")
         y = write(path, int(size * 2**30) // (4 * WIDTH))
@@ -50,13 +52,24 @@ def main() -> None:
         X = np.load(path, mmap_mode="r")
         network = gn.Network([gn.Dense(128, "relu"), gn.Dense(10)], WIDTH, device="cpu")
         start = time.perf_counter()
-        history = network.fit(X, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-3), epochs=1, batch_size=256)
+        history = network.fit(
+            X, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-3), epochs=1, batch_size=256, progress=False
+        )
         seconds = time.perf_counter() - start
-    print(
-        f"{X.nbytes / 2**30:.2f} GiB in {len(X):,} rows: {resident_peak():.0f} MiB resident at most, "
-        f"{seconds:.1f} s for an epoch, checking included, loss {history['loss'][-1]:.3f}"
-    )
+    return X.nbytes, len(X), resident_peak(), seconds, float(history["loss"][-1])
+
+
+def run(setting: Setting) -> list[Row]:
+    size = setting.gibibytes or (1 / 16 if setting.quick else 4.0)
+    say(f"mapped: {size:g} GiB")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:  # where nothing else takes memory
+        taken, rows, resident, seconds, loss = process.submit(epoch, size, setting.folder).result()
+    case = f"{taken / 2**30:.2f} GiB in {rows:,} rows"
+    return [
+        Row("mapped", case, "resident at most", "MiB", [resident], details={"loss": loss}),
+        Row("mapped", case, "epoch, checking included", "s", [seconds]),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    alone("mapped")

@@ -2,27 +2,25 @@
 
     python -m benchmarks.passes
 
-float32, ReLU layers, softmax cross-entropy, no update. Prints medians of alternating runs in microseconds, the BLAS
-kernels and threads, and what tracemalloc sees held after 1,000 further passes.
+float32, ReLU layers, softmax cross-entropy, no update, on the CPU. Beside the times stand how far the losses of both
+programs are apart, and what tracemalloc sees held after 1,000 further passes.
 """
 
 from __future__ import annotations
 
 import gc
-import os
-import time
 import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
-from statistics import median
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 import gpunn as gn
+from benchmarks.command import alone
+from benchmarks.harness import Calls, Row, Setting, say, timed
 
-CASES = (((64, 64, 10), 32, 4000), ((784, 512, 512, 10), 1024, 60))
+CASES = (((64, 64, 10), 32), ((784, 512, 512, 10), 1024))
 Step = Callable[[], Any]
 
 
@@ -109,20 +107,6 @@ def products(widths: tuple[int, ...], rows: int) -> Step:
     return step
 
 
-def timed(steps: dict[str, Step], repetitions: int, turns: int = 5) -> dict[str, float]:
-    """Median microseconds of each, in turns, so that what else the machine does falls on all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(turns):
-        for name, step in steps.items():
-            for _ in range(max(3, repetitions // 20)):
-                step()
-            for _ in range(repetitions // turns):
-                start = time.perf_counter()
-                step()
-                seconds[name].append(time.perf_counter() - start)
-    return {name: 1e6 * median(times) for name, times in seconds.items()}
-
-
 def held(step: Step, passes: int) -> tuple[int, int]:
     """Blocks and bytes that NumPy and gpunn hold after further passes and did not before."""
     watched = [tracemalloc.Filter(True, pattern) for pattern in ("*/gpunn/*", "*/numpy/*", "<string>")]
@@ -140,24 +124,28 @@ def held(step: Step, passes: int) -> tuple[int, int]:
     return sum(g.count_diff for g in growth), sum(g.size_diff for g in growth)
 
 
-def main() -> None:
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        if name in os.environ:
-            print(f"warning: {name} is set; OpenBLAS may run at half its speed")
-    for pool in threadpool_info():
-        if pool["user_api"] == "blas":
-            print(f"{pool['internal_api']} {pool['version']}, {pool['architecture']}, {pool['num_threads']} threads")
-    for widths, rows, repetitions in CASES:
-        steps = {"gpunn": ours(widths, rows), "sketch": sketch(widths, rows), "products": products(widths, rows)}
+def run(setting: Setting) -> list[Row]:
+    rows: list[Row] = []
+    for widths, batch in CASES:
+        case = f"{'-'.join(map(str, widths))} b{batch}"
+        say(f"passes: {case}")
+        steps = {
+            "gpunn": ours(widths, batch),
+            "sketch": sketch(widths, batch),
+            "products alone": products(widths, batch),
+        }
         apart = abs(steps["gpunn"]() - steps["sketch"]())
-        times = timed(steps, repetitions)
-        blocks, size = held(steps["gpunn"], 1000 if rows < 1000 else 100)
-        print(
-            f"{'-'.join(map(str, widths))} batch {rows}: gpunn {times['gpunn']:.1f} µs, sketch {times['sketch']:.1f}, "
-            f"products alone {times['products']:.1f}; gpunn/sketch {times['gpunn'] / times['sketch']:.2f}; "
-            f"held after further passes: {blocks} blocks, {size} bytes; losses apart by {apart:.1e}"
-        )
+        own, *others = timed("passes", case, {name: Calls(step) for name, step in steps.items()}, setting)
+        further = 100 if setting.quick or batch >= 1000 else 1000
+        blocks, size = held(steps["gpunn"], further)
+        own.details = {
+            "times the sketch's time": own.median / others[0].median,
+            f"held after {further} further passes:": f"{blocks} blocks, {size} bytes",
+            "losses apart by": f"{apart:.1e}",
+        }
+        rows += [own, *others]
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    alone("passes")

@@ -1,0 +1,192 @@
+"""The command, with every question at sizes that show only that it runs."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from benchmarks import cases, command, digits, machine, mapped, passes, products, report, step
+from benchmarks.cases import Case
+from benchmarks.harness import Row, Setting
+from benchmarks.peers import TORCH
+
+SMALL = Case((64, 8, 10), 16)
+DESCRIPTION: dict[str, Any] = {
+    "date": "d", "commit": None, "device": "cuda", "system": "s", "python": "p", "cpu": "c", "cores": 2,
+    "threads": None, "blas": [], "gpu": None, "versions": {}, "warnings": ["it is warm"],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(cases, "MOST_BATCHES", 8)
+    monkeypatch.setattr(Setting, "seconds", 1e-6)
+    monkeypatch.setattr(step, "cases", lambda *_: [SMALL])
+    monkeypatch.setattr(step, "peers", lambda kind: (TORCH,))
+    monkeypatch.setattr(products, "sizes", lambda *_: (8,))
+    monkeypatch.setattr(products, "step_cases", lambda *_: [SMALL])
+    monkeypatch.setattr(digits, "WANTED", 0.5)
+    monkeypatch.setattr(passes, "CASES", (((6, 5, 3), 8),))
+    monkeypatch.setattr(mapped, "PIECE", 100)
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(command.main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_everything_runs_and_is_stored(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = invoke("--quick", "--gibibytes", 0.001, "--folder", tmp_path, "--json", tmp_path / "a" / "r.json")
+    assert done.exit_code == 0, done.output
+    data = json.loads((tmp_path / "a" / "r.json").read_text(encoding="utf-8"))
+    assert data["quick"] and data["machine"]["device"] == "cpu"
+    found = {(r["question"], r["competitor"]): r for r in data["results"]}
+    timed = {key for key, row in found.items() if row["median"] is not None}
+    assert timed >= {
+        ("step", "gpunn"), ("products", "products alone"), ("products", "step"), ("digits", "gpunn"),
+        ("passes", "gpunn"), ("passes", "sketch"), ("passes", "products alone"),
+        ("mapped", "resident at most"), ("mapped", "epoch, checking included"),
+    }  # fmt: skip
+    assert list(dict.fromkeys(question for question, _ in found)) == list(command.QUESTIONS)
+    for other in (("step", "torch eager"), ("digits", "torch loop")):
+        assert other in timed or found[other]["note"].startswith("not installed: ")
+    assert found["passes", "gpunn"]["details"]["held after 100 further passes:"] == "0 blocks, 0 bytes"
+    assert float(found["passes", "gpunn"]["details"]["losses apart by"]) < 1e-6
+    assert 0 < found["mapped", "resident at most"]["details"]["loss"] < 10
+    assert found["mapped", "resident at most"]["case"] == "0.00 GiB in 342 rows"
+    assert not list(tmp_path.glob("**/*.npy"))
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str, note: str = "") -> tuple[dict[str, Setting], Result]:
+    """Which questions get which settings, nothing of them being done."""
+    settings: dict[str, Setting] = {}
+
+    def question(name: str) -> Any:
+        def run(setting: Setting) -> list[Row]:
+            settings[name.removeprefix("benchmarks.")] = Setting(**vars(setting))
+            return [Row(name, "c", "gpunn", "µs", [1.0], note)]
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(command, "import_module", question)
+    monkeypatch.setattr(machine, "describe", lambda device, threads: DESCRIPTION)
+    return settings, invoke(*arguments)
+
+
+def test_a_gpu_is_asked_the_most_telling_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, done = asked(monkeypatch, "--device", "cuda")
+    assert done.exit_code == 0
+    assert list(settings) == ["step", "products", "digits"]
+    assert settings["step"].selection and settings["step"].deadline < float("inf")
+    settings, _ = asked(monkeypatch, "step", "--device", "cuda")
+    assert not settings["step"].selection and settings["step"].deadline == float("inf")
+
+
+def test_the_cpu_is_asked_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, _ = asked(monkeypatch)
+    assert list(settings) == list(command.QUESTIONS)
+    assert not any(setting.selection or setting.quick for setting in settings.values())
+
+
+def test_options_arrive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings, done = asked(monkeypatch, "mapped", "--quick", "--gibibytes", "0.5", "--folder", str(tmp_path))
+    setting = settings["mapped"]
+    assert (setting.quick, setting.gibibytes, setting.folder) == (True, 0.5, str(tmp_path))
+    assert "warning: it is warm" in done.stderr
+
+
+@pytest.mark.parametrize(("note", "status"), [("", 0), ("not installed: x", 0), ("failed: x", 1), ("refused: x", 1)])
+def test_the_status_says_whether_something_went_wrong(monkeypatch: pytest.MonkeyPatch, note: str, status: int) -> None:
+    _, done = asked(monkeypatch, "step", note=note)
+    assert done.exit_code == status
+
+
+def test_unknown_questions_are_refused() -> None:
+    done = invoke("speed")
+    assert done.exit_code == 2
+    assert "'speed' is not one of 'step', 'products', 'digits', 'passes', 'mapped'" in done.output
+
+
+def test_threads_reach_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+    monkeypatch.setattr("threadpoolctl.threadpool_limits", limits.append)
+    monkeypatch.setitem(command.sys.modules, "torch", SimpleNamespace(set_num_threads=limits.append))
+    command.prepare_environment(3)
+    assert {os.environ[name] for name in command.THREAD_VARIABLES} == {"3"}
+    assert limits == [3, 3]
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+
+
+def test_what_slows_blas_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0, 0))
+    monkeypatch.setattr(os, "environ", {"OPENBLAS_CORETYPE": "Haswell"})
+    assert machine.warnings() == ["OPENBLAS_CORETYPE is set; OpenBLAS may run at half its speed"]
+    monkeypatch.setattr(os, "environ", {})
+    assert machine.warnings() == []
+    monkeypatch.setattr(os, "getloadavg", lambda: (2.0, 0, 0))
+    assert machine.warnings() == ["the load was 2.0 before anything was timed; measure alone"]
+
+
+def test_the_gpu_is_described(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(command.sys.modules, "cupy", strict.xp)
+    monkeypatch.setattr(machine, "driver", lambda: "600.1")
+    described = machine.describe("cuda")
+    assert described["gpu"]["name"] == "NVIDIA stand-in" and described["gpu"]["cuda runtime"] == 13000
+    assert machine.lines(described)[1].startswith("NVIDIA stand-in, driver 600.1, CUDA runtime 13000, ")
+    assert machine.describe("cpu")["gpu"] is None
+
+
+def test_plots(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws, is not installed (extra `plot`)")
+    rows = [Row("step", "a", "gpunn", "µs", [1.0]), Row("step", "a", "jax jit", "µs", note="not installed: x")]
+    report.plot(tmp_path / "plots", rows)
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["step.png"]
+
+
+def test_without_matplotlib_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(command.sys.modules, "matplotlib.figure", None)
+    report.plot(tmp_path / "plots", [Row("step", "a", "gpunn", "µs", [1.0])])
+    assert capsys.readouterr().err == "no plots: matplotlib is not installed\n"
+    assert not (tmp_path / "plots").exists()
+
+
+def test_generated_digits_can_be_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(command.sys.modules, "sklearn.datasets", None)
+    monkeypatch.setattr(digits, "WANTED", 0.97)
+    name, data = digits.digits()
+    assert name == "generated digits"
+    assert [part.shape for part in data] == [(1438, 64), (1438,), (359, 64), (359,)]
+    accuracy, epochs = digits.train(data, 0, "cpu")
+    assert accuracy >= 0.97 and epochs < digits.MOST_EPOCHS
+
+
+def test_a_goal_that_is_never_reached_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits, "torch_loop", lambda kind: lambda data, seed: (0.1, 60))
+    ours, theirs = digits.run(Setting(quick=True))
+    assert len(ours.runs) == 3 and not ours.fault
+    assert theirs.note == "failed: never reached"
+
+
+def test_products_on_the_stand_in_for_cuda(strict: Any) -> None:
+    rows = products.run(Setting(device=strict, quick=True))
+    assert {row.unit for row in rows} == {"TFLOP/s"}
+    found = {(row.case, row.competitor): row for row in rows}
+    assert found["8 x 8 x 8 float32", products.ALONE].runs
+    share = found[str(SMALL), "step"]
+    assert share.runs and set(share.details) == {
+        "of the step's time at the products' rate",
+        "at the best square rate",
+    }
+
+
+def test_a_rate_is_operations_over_seconds() -> None:
+    cpu: Any = SimpleNamespace(device="cpu")
+    cuda: Any = SimpleNamespace(device="cuda:0")
+    assert products.rates(cpu, 2 * 10**9, [0.5]) == [4.0]
+    assert products.rates(cuda, 2 * 10**12, [0.5]) == [4.0]
