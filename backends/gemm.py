@@ -2,19 +2,22 @@
 
 CuPy's own ``matmul`` copies transposed 3-D operands, makes temporaries, and refuses to be captured in a CUDA
 graph. cuBLASLt takes leading dimensions, batch strides, stream and workspace at every call, so a product costs
-one launch and no allocation, captured or not.
+one launch and no allocation, captured or not; and it may end in a bias, an activation or a gradient.
 """
 
+from __future__ import annotations
+
 import ctypes
-import functools
 import importlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
+
+from gpunn.backends.gemm_plan import PLAIN, Product, plan_product
 
 # CUDA's own numbers (cudaDataType_t, cublasComputeType_t, cublasOperation_t). nvmath.bindings.cublasLt does not carry
 # them, and importing its sister module for seven integers would load all of cuBLAS.
@@ -32,127 +35,6 @@ ARITHMETIC = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
-    """One product in cuBLASLt's terms: column-major D (m, n) = op(first) op(second), summed over k.
-
-    Row-major ``out = A @ B`` is column-major ``outᵀ = Bᵀ Aᵀ``, hence ``swapped``: first is B and second is A.
-    ``lda`` and ``stride_a`` belong to first, ``ldb`` and ``stride_b`` to second; all count elements.
-    """
-
-    m: int
-    n: int
-    k: int
-    transa: bool
-    transb: bool
-    lda: int
-    ldb: int
-    ldc: int
-    batch: int
-    stride_a: int
-    stride_b: int
-    stride_c: int
-    swapped: bool
-    dtype: str
-
-    def __str__(self) -> str:
-        rows, columns = (self.n, self.m) if self.swapped else (self.m, self.n)
-        return f"{self.batch} x ({rows}, {self.k}) @ ({self.k}, {columns}) in {self.dtype}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Matrix:
-    """An array of two or three dimensions as BLAS sees it; ``by_rows`` says that rows, not columns, are contiguous."""
-
-    rows: int
-    columns: int
-    by_rows: bool
-    ld: int
-    batch: int | None
-    batch_stride: int
-
-
-def plan_product(A: Any, B: Any, out: Any) -> Product:
-    """Decide ``out = A @ B`` from shapes, strides and dtypes alone; ValueError where BLAS would need a copy.
-
-    The last two axes are the matrix and axis 0 is the population. An operand that is 2-D, or whose population
-    stride is 0, serves every member.
-    """
-    return _plan(*((tuple(X.shape), tuple(X.strides), X.dtype) for X in (A, B, out)))
-
-
-@functools.lru_cache(maxsize=4096)
-def _plan(*arrays: tuple[tuple[int, ...], tuple[int, ...], Any]) -> Product:
-    dtypes = [dtype.name for _, _, dtype in arrays]
-    if len(set(dtypes)) != 1 or dtypes[0] not in ARITHMETIC:
-        raise _refusal("dtypes", f"one dtype of {', '.join(ARITHMETIC)}", "A {}, B {}, out {}".format(*dtypes))
-    A, B, out = (_matrix(name, *array) for name, array in zip(("A", "B", "out"), arrays, strict=True))
-    if (A.rows, A.columns, B.columns) != (out.rows, B.rows, out.columns):
-        shapes = "A {}, B {}, out {}".format(*(shape for shape, _, _ in arrays))
-        raise _refusal("shapes", "A (m, k), B (k, n), out (m, n)", shapes)
-    for name, X in (("A", A), ("B", B)):
-        if X.batch is not None and X.batch != out.batch:
-            raise _refusal(name, f"a population of {out.batch}, as out has, or two dimensions", str(X.batch))
-    if 0 not in arrays[2][0]:
-        _check_elements_distinct(*arrays[2])
-
-    # Memory that holds X by rows is, read by columns, Xᵀ. So an out by rows asks for outᵀ = Bᵀ Aᵀ, where operands by
-    # rows already are what is wanted; an out by columns asks for A B, where they are transposed.
-    swapped = out.by_rows
-    first, second = (B, A) if swapped else (A, B)
-    return Product(
-        m=out.columns if swapped else out.rows,
-        n=out.rows if swapped else out.columns,
-        k=A.columns,
-        transa=first.by_rows != swapped,
-        transb=second.by_rows != swapped,
-        lda=first.ld,
-        ldb=second.ld,
-        ldc=out.ld,
-        batch=1 if out.batch is None else out.batch,
-        stride_a=first.batch_stride,
-        stride_b=second.batch_stride,
-        stride_c=out.batch_stride,
-        swapped=swapped,
-        dtype=dtypes[0],
-    )
-
-
-def _refusal(where: str, expected: str, got: str) -> ValueError:
-    return ValueError(f"gemm {where}: expected {expected}, got {got}")
-
-
-def _matrix(name: str, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any) -> _Matrix:
-    if len(shape) not in (2, 3):
-        raise _refusal(name, "two or three dimensions", f"shape {shape}")
-    rows, columns = shape[-2:]
-    batch = shape[0] if len(shape) == 3 else None
-    if 0 in shape:
-        return _Matrix(rows, columns, True, columns, batch, 0)
-    # The stride of an axis of length 1 is never walked, and NumPy and CuPy leave any number there.
-    walked = [stride if length > 1 else 0 for length, stride in zip(shape, strides, strict=True)]
-    if any(stride < 0 or stride % dtype.itemsize for stride in walked):
-        raise _refusal(name, f"strides that are multiples of {dtype.itemsize} bytes, none negative", f"{strides}")
-    row_step, column_step = (stride // dtype.itemsize for stride in walked[-2:])
-    by_rows = (columns == 1 or column_step == 1) and (rows == 1 or row_step >= columns)
-    by_columns = (rows == 1 or row_step == 1) and (columns == 1 or column_step >= rows)
-    if not (by_rows or by_columns):
-        raise _refusal(name, "contiguous rows or contiguous columns that do not overlap", f"{shape}, strides {strides}")
-    # A contiguous column vector is both; as one column it keeps a leading dimension that allows wide loads.
-    by_rows = by_rows and not (columns == 1 and by_columns)
-    length, step = (columns, row_step) if by_rows else (rows, column_step)
-    return _Matrix(rows, columns, by_rows, step or length, batch, walked[0] // dtype.itemsize if batch else 0)
-
-
-def _check_elements_distinct(shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any) -> None:
-    """Refuse an ``out`` whose members share memory: they would be written by several blocks at once."""
-    reach = 0
-    for stride, length in sorted(zip(strides, shape, strict=True)):
-        if length > 1 and stride < reach + dtype.itemsize:
-            raise _refusal("out", "elements that do not share memory", f"{shape}, strides {strides}")
-        reach += stride * (length - 1) if length > 1 else 0
-
-
 def load_cublaslt() -> Any | None:
     """The module ``nvmath.bindings.cublasLt``, or None without nvmath-python; a broken installation raises."""
     try:
@@ -163,22 +45,32 @@ def load_cublaslt() -> Any | None:
         raise
 
 
-@dataclass(frozen=True, slots=True)
+class NoAlgorithmError(RuntimeError):
+    """cuBLASLt has no way to do a product."""
+
+
+@dataclass(slots=True)
 class Prepared:
     """What one kind of product needs at every call: descriptors, and the buffer its algorithm lies in."""
 
+    swapped: bool
     operation: int
     first: int
     second: int
     out: int
-    algorithm: int
     buffer: Any  # owns the memory at ``algorithm``
     one: int
     zero: int
+    vector: ctypes.c_int64  # the addresses that the operation's descriptor holds
+    aux: ctypes.c_int64
+    algorithm: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.algorithm = self.buffer["algo"].ctypes.data
 
 
 class Gemm:
-    """``out = A @ B``, or ``out += A @ B`` with ``accumulate``, on the current stream.
+    """``out = A @ B``, or ``out += A @ B`` with ``accumulate``, on the current stream; and products with endings.
 
     Handle and workspace are this object's own, on the device current at construction. The workspace serves one
     stream at a time, and its address is frozen into captured graphs: keep the object as long as they live. An
@@ -192,7 +84,7 @@ class Gemm:
         self._workspace_span = (self._workspace.data.ptr, workspace_bytes)
         # alpha and beta are read on the host when the product is launched or captured, so they must outlive the call.
         self._scalars = {name: numpy.array([1, 0], dtype=name) for name in ("float32", "float64")}
-        self._prepared: dict[tuple[Product, int, int, int], Prepared] = {}
+        self._prepared: dict[tuple[Any, ...], Prepared | None] = {}  # None: there is no such ending
         self._resources = ExitStack()
         self._handle: int = cublaslt.create()
         self._resources.callback(cublaslt.destroy, self._handle)
@@ -206,25 +98,65 @@ class Gemm:
         self._finalizer()
 
     def __call__(self, A: Any, B: Any, out: Any, accumulate: bool = False) -> Any:
-        product = plan_product(A, B, out)
-        if not (product.m and product.n and product.batch):
-            return out
-        if not product.k:
-            if not accumulate:
+        if 0 in A.shape or 0 in B.shape:
+            product = plan_product(A, B, out)
+            if not product.k and not accumulate:
                 out.fill(0)
             return out
-        first, second = (B, A) if product.swapped else (A, B)
-        a, b, c = first.data.ptr, second.data.ptr, out.data.ptr
-        key = (product, _alignment(a), _alignment(b), _alignment(c))
-        prepared = self._prepared.get(key) or self._prepare(*key)
-        beta = prepared.one if accumulate else prepared.zero
-        operands = (prepared.one, a, prepared.first, b, prepared.second, beta, c, prepared.out, c, prepared.out)
-        stream = self._cupy.cuda.get_current_stream().ptr
-        self._lt.matmul(self._handle, prepared.operation, *operands, prepared.algorithm, *self._workspace_span, stream)
+        prepared = self._find(None, A, B, out, None, None)
+        assert prepared is not None
+        self._launch(prepared, A, B, out, accumulate)
         return out
 
-    def _prepare(self, product: Product, *alignments: int) -> Prepared:
+    def fused(self, ending: str, A: Any, B: Any, out: Any, vector: Any = None, aux: Any = None) -> bool:
+        """Do a product with its ending (see `plan_product`), or nothing where cuBLASLt has none; says which."""
+        if 0 in A.shape or 0 in B.shape:
+            return False
+        prepared = self._find(ending, A, B, out, vector, aux)
+        if prepared is None:
+            return False
+        names = self._lt.MatmulDescAttribute
+        for array, held, name in (
+            (vector, prepared.vector, names.BIAS_POINTER),
+            (aux, prepared.aux, names.EPILOGUE_AUX_POINTER),
+        ):
+            if array is not None and array.data.ptr != held.value:
+                held.value = array.data.ptr
+                _set(self._lt.matmul_desc_set_attribute, prepared.operation, name, held)
+        self._launch(prepared, A, B, out, accumulate=False)
+        return True
+
+    def _launch(self, prepared: Prepared, A: Any, B: Any, out: Any, accumulate: bool) -> None:
+        first, second = (B, A) if prepared.swapped else (A, B)
+        beta, c = prepared.one if accumulate else prepared.zero, out.data.ptr
+        factors = (prepared.one, first.data.ptr, prepared.first, second.data.ptr, prepared.second)
+        stream = self._cupy.cuda.get_current_stream().ptr
+        self._lt.matmul(
+            self._handle, prepared.operation, *factors, beta, c, prepared.out, c, prepared.out,
+            prepared.algorithm, *self._workspace_span, stream,
+        )  # fmt: skip
+
+    def _find(self, ending: str | None, *arrays: Any) -> Prepared | None:
+        """What was prepared for arrays that lie like these, now or at an earlier call."""
+        seen = (None if X is None else (X.shape, X.strides, X.dtype, _alignment(X.data.ptr)) for X in arrays)
+        key = (ending, *seen)
+        if key not in self._prepared:
+            self._prepared[key] = self._seek(ending, *arrays)
+        return self._prepared[key]
+
+    def _seek(self, ending: str | None, *arrays: Any) -> Prepared | None:
+        A, B, out, vector, aux = arrays
+        try:
+            return self._prepare(plan_product(A, B, out, ending, vector, aux), *arrays)
+        except (ValueError, NoAlgorithmError):
+            if ending is None:
+                raise
+            return None
+
+    def _prepare(self, product: Product, A: Any, B: Any, out: Any, vector: Any, aux: Any) -> Prepared:
         """Describe the product to cuBLASLt and let its heuristics choose the algorithm."""
+        first, second = (B, A) if product.swapped else (A, B)
+        alignments = tuple(_alignment(X.data.ptr) for X in (first, second, out))
         if not self._handle:
             raise RuntimeError("gemm: expected an open Gemm, got one that was closed")
         if self._cupy.cuda.get_current_stream().is_capturing():
@@ -234,17 +166,16 @@ class Gemm:
         data_type, compute, scale_type, scalar = ARITHMETIC[product.dtype]
         if self._tf32 and product.dtype == "float32":
             compute = COMPUTE_32F_FAST_TF32
+        pointers = [ctypes.c_int64(0 if X is None else X.data.ptr) for X in (vector, aux)]
         with ExitStack() as stack:
             operation: int = lt.matmul_desc_create(compute, scale_type)
             stack.callback(lt.matmul_desc_destroy, operation)
-            attributes = lt.MatmulDescAttribute
-            for attribute, transposed in ((attributes.TRANSA, product.transa), (attributes.TRANSB, product.transb)):
-                if transposed:
-                    _set(lt.matmul_desc_set_attribute, operation, attribute, ctypes.c_int32(OPERATION_T))
+            for attribute, value in _attributes(lt.MatmulDescAttribute, product, *pointers):
+                _set(lt.matmul_desc_set_attribute, operation, attribute, value)
 
-            def layout(rows: int, columns: int, transposed: bool, ld: int, stride: int) -> int:
+            def layout(kind: int, rows: int, columns: int, transposed: bool, ld: int, stride: int) -> int:
                 rows, columns = (columns, rows) if transposed else (rows, columns)
-                handle: int = lt.matrix_layout_create(data_type, rows, columns, ld)
+                handle: int = lt.matrix_layout_create(kind, rows, columns, ld)
                 stack.callback(lt.matrix_layout_destroy, handle)
                 if product.batch > 1:
                     names, set_attribute = lt.MatrixLayoutAttribute, lt.matrix_layout_set_attribute
@@ -252,16 +183,17 @@ class Gemm:
                     _set(set_attribute, handle, names.STRIDED_BATCH_OFFSET, ctypes.c_int64(stride))
                 return handle
 
-            first = layout(product.m, product.k, product.transa, product.lda, product.stride_a)
-            second = layout(product.k, product.n, product.transb, product.ldb, product.stride_b)
-            out = layout(product.m, product.n, False, product.ldc, product.stride_c)
-            buffer = self._choose(product, operation, (first, second, out), alignments)
+            result_type = ARITHMETIC[product.result][0]
+            layouts = (
+                layout(data_type, product.m, product.k, product.transa, product.lda, product.stride_a),
+                layout(data_type, product.k, product.n, product.transb, product.ldb, product.stride_b),
+                layout(result_type, product.m, product.n, False, product.ldc, product.stride_c),
+            )
+            buffer = self._choose(product, operation, layouts, alignments)
             self._resources.callback(stack.pop_all().close)
         scalars = self._scalars[scalar]
         one, zero = scalars.ctypes.data, scalars.ctypes.data + scalars.itemsize
-        prepared = Prepared(operation, first, second, out, buffer["algo"].ctypes.data, buffer, one, zero)
-        self._prepared[product, alignments[0], alignments[1], alignments[2]] = prepared
-        return prepared
+        return Prepared(product.swapped, operation, *layouts, buffer, one, zero, *pointers)
 
     def _choose(self, product: Product, operation: int, layouts: tuple[int, int, int], alignments: Any) -> Any:
         """The heuristics' best algorithm, in the buffer they wrote it to."""
@@ -282,10 +214,27 @@ class Gemm:
             try:
                 lt.matmul_algo_get_heuristic(*sought, 1, results.ctypes.data, count.ctypes.data)
             except lt.cuBLASLtError as error:
-                raise RuntimeError(f"gemm: cuBLASLt has no algorithm for {product}: {error}") from error
+                raise NoAlgorithmError(f"gemm: cuBLASLt has no algorithm for {product}: {error}") from error
         if not count[0] or results["state"][0]:
-            raise RuntimeError(f"gemm: cuBLASLt has no algorithm for {product}")
+            raise NoAlgorithmError(f"gemm: cuBLASLt has no algorithm for {product}")
         return results
+
+
+def _attributes(names: Any, product: Product, vector: Any, aux: Any) -> Iterator[tuple[int, Any]]:
+    """What makes a plain descriptor this product's; the heuristics look at how far the two addresses are aligned."""
+    for name, transposed in ((names.TRANSA, product.transa), (names.TRANSB, product.transb)):
+        if transposed:
+            yield name, ctypes.c_int32(OPERATION_T)
+    epilogue = product.epilogue
+    if epilogue != PLAIN:
+        yield names.EPILOGUE, ctypes.c_uint32(epilogue.number)
+    if vector.value:
+        yield names.BIAS_POINTER, vector
+        yield names.BIAS_BATCH_STRIDE, ctypes.c_int64(epilogue.vector_stride)
+    if aux.value:
+        yield names.EPILOGUE_AUX_POINTER, aux
+        yield names.EPILOGUE_AUX_LD, ctypes.c_int64(epilogue.aux_ld)
+        yield names.EPILOGUE_AUX_BATCH_STRIDE, ctypes.c_int64(epilogue.aux_stride)
 
 
 def _set(setter: Callable[..., Any], target: int, attribute: int, value: Any) -> None:

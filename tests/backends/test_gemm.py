@@ -2,55 +2,15 @@
 
 import gc
 import importlib
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gpunn.backends.gemm import COMPUTE_32F_FAST_TF32, Gemm, load_cublaslt, plan_product
-from tests.strict.cublaslt import cuBLASLtError, make_cublaslt
-
-
-class DeviceArray:
-    """What ``Gemm`` may see of a CuPy array: no values, only where they are."""
-
-    def __init__(self, host: Any, dtype: Any = None) -> None:
-        self.host = host
-        self.shape, self.strides, self.dtype = host.shape, host.strides, dtype or host.dtype
-        self.data = SimpleNamespace(ptr=host.ctypes.data)
-
-    def fill(self, value: float) -> None:
-        self.host.fill(value)
-
-
-class NarrowType(NamedTuple):
-    """A dtype that NumPy does not have."""
-
-    name: str
-    itemsize: int
-
-
-class Device:
-    """A CuPy of one stream, a model of cuBLASLt, and what is recorded while capturing."""
-
-    def __init__(self, **options: Any) -> None:
-        self.capturing, self.allocations = False, 0
-        self.recorded: list[Any] = []
-        self.stream = SimpleNamespace(ptr=1234, is_capturing=lambda: self.capturing)
-        self.cuda = SimpleNamespace(get_current_stream=lambda: self.stream)
-        self.lt = make_cublaslt(self._submit, lambda: self.capturing)
-        self.gemm = Gemm(self, self.lt, 4096, **options)
-
-    def _submit(self, work: Any) -> None:
-        self.recorded.append(work) if self.capturing else work()
-
-    def empty(self, count: int, dtype: str) -> DeviceArray:
-        self.allocations += 1
-        return DeviceArray(np.empty(count, dtype))
-
-    def __call__(self, A: Any, B: Any, out: Any, **options: Any) -> Any:
-        return self.gemm(DeviceArray(A), DeviceArray(B), DeviceArray(out), **options).host
+from gpunn.backends.gemm import COMPUTE_32F_FAST_TF32, load_cublaslt
+from gpunn.backends.gemm_plan import plan_product
+from tests.backends.gemm_device import BFLOAT16, PAIRS, Device, aligned, random_operand, random_view
+from tests.strict.cublaslt import cuBLASLtError
 
 
 @pytest.fixture
@@ -58,66 +18,11 @@ def device() -> Device:
     return Device()
 
 
-def aligned(shape: tuple[int, ...], dtype: str = "float32", value: float = 1.0) -> Any:
-    """A C-contiguous array at a 256-byte boundary, as CuPy's pool gives them."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(size + 256, "uint8")
-    start = -memory.ctypes.data % 256
-    array = memory[start : start + size].view(dtype).reshape(shape)
-    array[...] = value
-    return array
-
-
-def random_view(rng: Any, rows: int, columns: int, population: int | None, dtype: str, fill: Any) -> tuple[Any, Any]:
-    """A random layout that BLAS can express: the memory it lies in, and the view."""
-    transposed = rng.random() < 0.5
-    high, wide = (columns, rows) if transposed else (rows, columns)
-    margin = rng.integers(0, 4, 4)
-    step = int(rng.integers(1, 4))
-    width = 1 if wide == 1 else wide
-    column_step = int(rng.integers(1, 4)) if 1 in (high, wide) else 1  # a vector may have any step
-    height_in_memory, width_in_memory = margin[0] + high * step + margin[1], margin[2] + width * column_step + margin[3]
-    place = (
-        slice(margin[0], margin[0] + high * step, step),
-        slice(margin[2], margin[2] + width * column_step, column_step),
-    )
-    if population is None:
-        memory = fill((height_in_memory, width_in_memory)).astype(dtype)
-        view = memory[place]
-    else:
-        skip = int(rng.integers(1, 3))
-        kind = rng.integers(3)
-        if kind == 0:  # one matrix after another
-            memory = fill((population * skip, height_in_memory, width_in_memory)).astype(dtype)
-            view = memory[::skip][:population, *place]
-        elif kind == 1:  # rows of the members interleaved
-            memory = fill((height_in_memory, population * skip, width_in_memory)).astype(dtype)
-            view = memory.transpose(1, 0, 2)[::skip][:population, *place]
-        else:  # a named view into one flat buffer of parameters for each member
-            memory = fill((population, margin[0] + high * wide + margin[1])).astype(dtype)
-            view = memory[:, margin[0] : margin[0] + high * wide].reshape(population, high, wide)
-            assert np.shares_memory(view, memory)
-    return memory, view.mT if transposed else view
-
-
-def random_operand(rng: Any, rows: int, columns: int, population: int | None, dtype: str) -> Any:
-    """Integers, so that sums are exact in every dtype and any order; sometimes shared by the population."""
-
-    def fill(shape: tuple[int, ...]) -> Any:
-        return rng.integers(-4, 5, shape)
-
-    if population is None or rng.random() < 0.25:
-        return random_view(rng, rows, columns, None, dtype, fill)[1]
-    if rng.random() < 0.25:
-        return np.broadcast_to(random_view(rng, rows, columns, None, dtype, fill)[1], (population, rows, columns))
-    return random_view(rng, rows, columns, population, dtype, fill)[1]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
-@pytest.mark.parametrize("seed", range(25))
-def test_random_products_equal_numpy_and_write_nothing_else(seed: int, dtype: str, device: Device) -> None:
-    rng = np.random.default_rng([seed, len(dtype), ord(dtype[-1])])
-    for _ in range(100):
+@pytest.mark.parametrize(("dtype", "result"), PAIRS, ids=str)
+@pytest.mark.parametrize("seed", range(20))
+def test_random_products_equal_numpy_and_write_nothing_else(seed: int, dtype: Any, result: Any, device: Device) -> None:
+    rng = np.random.default_rng([seed, *map(ord, f"{dtype}{result}")])
+    for _ in range(60):
         sizes = [1 if rng.random() < 0.25 else int(rng.integers(1, 10)) for _ in range(3)]
         rows, inner, columns = sizes
         population = [None, 1, 2, 5][rng.integers(4)]
@@ -128,26 +33,28 @@ def test_random_products_equal_numpy_and_write_nothing_else(seed: int, dtype: st
         def fill(shape: tuple[int, ...], accumulate: bool = accumulate) -> Any:
             return rng.integers(-4, 5, shape) if accumulate else np.full(shape, np.nan)
 
-        memory, out = random_view(rng, rows, columns, population, dtype, fill)
+        memory, out = random_view(rng, rows, columns, population, result, fill)
         expected_memory = memory.copy()
         offset = (out.ctypes.data - memory.ctypes.data) // memory.itemsize
         expected = np.lib.stride_tricks.as_strided(expected_memory.ravel()[offset:], out.shape, out.strides)
-        expected[...] = A @ B + (expected if accumulate else 0)
+        expected[...] = A.astype("float64") @ B.astype("float64") + (expected.astype("float64") if accumulate else 0)
 
         device(A, B, out, accumulate=accumulate)
-        np.testing.assert_array_equal(memory, expected_memory)
+        np.testing.assert_array_equal(memory.astype("float64"), expected_memory.astype("float64"))
 
 
-def test_bfloat16_is_summed_in_float32_and_rounded_once(device: Device) -> None:
-    bfloat16 = NarrowType("bfloat16", 2)
+def test_halves_are_summed_in_float32_and_rounded_once(device: Device) -> None:
     rng = np.random.default_rng(0)
-    A, B = (rng.integers(-9, 10, shape).astype("float32") for shape in ((3, 50), (50, 4)))
-    out = np.empty((3, 4), "uint16")
-    a, b = (DeviceArray((X.view("uint32") >> 16).astype("uint16"), bfloat16) for X in (A, B))
-    device.gemm(a, b, DeviceArray(out, bfloat16))
-    result = (out.astype("uint32") << 16).view("float32")
-    np.testing.assert_allclose(result, A @ B, rtol=2**-8)  # half a unit of its last place
-    assert np.any(result != A @ B)
+    for dtype, bits in ((BFLOAT16, 8), ("float16", 11)):
+        A, B = (rng.integers(-9, 10, shape).astype(dtype) for shape in ((3, 5000), (5000, 4)))
+        A[:, ::7] = 63
+        out, wide = np.empty((3, 4), dtype), np.empty((3, 4), "float32")
+        expected = A.astype("float64") @ B.astype("float64")
+        device(A, B, wide)
+        np.testing.assert_array_equal(wide, expected)
+        device(A, B, out)
+        np.testing.assert_allclose(out.astype("float64"), expected, rtol=2.0**-bits)  # half a unit of its last place
+        assert np.any(out.astype("float64") != expected)
 
 
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(0, 3, 2), (3, 0, 2), (3, 2, 0)])
@@ -205,6 +112,18 @@ REFUSED = {
         MATRIX,
         np.ones((4, 4), "float32"),
         "one dtype of .*, got A float64, B float64, out float32",
+    ),
+    "halves of two kinds": (
+        np.ones((4, 4), "float16"),
+        np.ones((4, 4), "float16"),
+        np.ones((4, 4), BFLOAT16),
+        "out may be float32 where A and B are half as wide, got A float16, B float16, out bfloat16",
+    ),
+    "halves to doubles": (
+        np.ones((4, 4), BFLOAT16),
+        np.ones((4, 4), BFLOAT16),
+        MATRIX,
+        "got A bfloat16, B bfloat16, out float64",
     ),
     "integers": (*3 * (np.ones((4, 4), int),), "expected one dtype of float64, .*, got A int64"),
     "vector": (np.ones(4), MATRIX, MATRIX, r"gemm A: expected two or three dimensions, got shape \(4,\)"),
@@ -329,11 +248,11 @@ def test_the_stream_is_read_at_every_call(device: Device) -> None:
         assert device.lt.last_stream == pointer
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
-def test_tf32_concerns_float32_only(dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "result"), PAIRS, ids=str)
+def test_tf32_concerns_products_of_float32_only(dtype: Any, result: Any) -> None:
     for tf32 in (False, True):
         device = Device(tf32=tf32)
-        device(*(aligned((4, 4), dtype) for _ in range(3)))
+        device(aligned((4, 4), dtype), aligned((4, 4), dtype), aligned((4, 4), result))
         assert (device.lt.last_compute_type == COMPUTE_32F_FAST_TF32) == (tf32 and dtype == "float32")
 
 

@@ -5,19 +5,30 @@ computed from raw addresses by cuBLASLt's column-major rules, after the checks t
 where the library is merely undefined: an algorithm must be one that it handed out, for these layouts and alignments.
 """
 
+from __future__ import annotations
+
 import ctypes
 import enum
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
 
+from tests.strict.epilogues import (
+    STATUS_INVALID_VALUE,
+    STATUS_NOT_SUPPORTED,
+    Ending,
+    Epilogue,
+    Layout,
+    cuBLASLtError,
+    described,
+)
+
 HOST_TYPES = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16"}  # cudaDataType_t
 COMPUTE_TYPES = {68: "float32", 70: "float64", 77: "float32"}  # cublasComputeType_t: 32F, 64F, 32F_FAST_TF32
-STATUS_INVALID_VALUE, STATUS_NOT_SUPPORTED = 7, 15
-STATUS_NAMES = {7: "CUBLAS_STATUS_INVALID_VALUE", 15: "CUBLAS_STATUS_NOT_SUPPORTED"}
 
 
 class MatmulDescAttribute(enum.IntEnum):
@@ -27,6 +38,12 @@ class MatmulDescAttribute(enum.IntEnum):
     TRANSA = 3
     TRANSB = 4
     EPILOGUE = 7
+    BIAS_POINTER = 8
+    BIAS_BATCH_STRIDE = 10
+    EPILOGUE_AUX_POINTER = 11
+    EPILOGUE_AUX_LD = 12
+    EPILOGUE_AUX_BATCH_STRIDE = 13
+    BIAS_DATA_TYPE = 26
 
 
 class MatrixLayoutAttribute(enum.IntEnum):
@@ -47,7 +64,8 @@ class MatmulPreferenceAttribute(enum.IntEnum):
     MIN_ALIGNMENT_D_BYTES = 8
 
 
-DESC_TYPES = dict.fromkeys(MatmulDescAttribute, numpy.int32) | {MatmulDescAttribute.EPILOGUE: numpy.uint32}
+DESC_TYPES: dict[Any, Any] = dict.fromkeys(MatmulDescAttribute, numpy.int32)
+DESC_TYPES |= dict.fromkeys(list(MatmulDescAttribute)[6:11], numpy.int64) | {MatmulDescAttribute.EPILOGUE: numpy.uint32}
 LAYOUT_TYPES = {
     MatrixLayoutAttribute.TYPE: numpy.uint32,
     MatrixLayoutAttribute.ORDER: numpy.int32,
@@ -60,14 +78,6 @@ LAYOUT_TYPES = {
 PREFERENCE_TYPES = dict.fromkeys(MatmulPreferenceAttribute, numpy.uint32) | {
     MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES: numpy.uint64
 }
-
-
-class cuBLASLtError(Exception):
-    """The binding's exception, with the reason that the library keeps to itself."""
-
-    def __init__(self, status: int, reason: str = "") -> None:
-        super().__init__(f"{STATUS_NAMES[status]} ({status}): {reason}")
-        self.status = status
 
 
 @dataclass
@@ -87,40 +97,6 @@ class Descriptor:
         self.values[attribute] = int(numpy.frombuffer(ctypes.string_at(address, size), dtype)[0])
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A strided batch of column-major matrices."""
-
-    name: str
-    dtype: str
-    rows: int
-    columns: int
-    ld: int
-    batch: int
-    stride: int
-
-    def view(self, address: int) -> Any:
-        """The memory at ``address`` as an array (batch, rows, columns), without a copy."""
-        dtype = numpy.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
-        reach = (self.batch - 1) * self.stride + (self.columns - 1) * self.ld + self.rows
-        memory = (ctypes.c_char * (reach * dtype.itemsize)).from_address(address)
-        steps = tuple(step * dtype.itemsize for step in (self.stride, 1, self.ld))
-        shape = (self.batch, self.rows, self.columns)
-        return numpy.lib.stride_tricks.as_strided(numpy.frombuffer(memoryview(memory), dtype), shape, steps)
-
-    def read(self, address: int, compute: str) -> Any:
-        values = self.view(address)
-        if self.dtype == "bfloat16":
-            values = (values.astype("uint32") << 16).view("float32")
-        return values.astype(compute)
-
-    def write(self, address: int, values: Any) -> None:
-        if self.dtype == "bfloat16":
-            bits = numpy.ascontiguousarray(values, "float32").view("uint32")
-            values = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest, ties to even
-        self.view(address)[...] = values
-
-
 def make_cublaslt(
     submit: Callable[[Callable[[], None]], None] = lambda work: work(), capturing: Callable[[], bool] = lambda: False
 ) -> Any:
@@ -134,6 +110,7 @@ class CublasLt:
     MatmulDescAttribute = MatmulDescAttribute
     MatrixLayoutAttribute = MatrixLayoutAttribute
     MatmulPreferenceAttribute = MatmulPreferenceAttribute
+    Epilogue = Epilogue
     cuBLASLtError = cuBLASLtError
     matmul_algo_dtype = numpy.dtype([("data_", "<u8", (8,))])
     matmul_heuristic_result_dtype = numpy.dtype(
@@ -150,6 +127,8 @@ class CublasLt:
         self.submit, self.capturing = submit, capturing
         self.heuristic_calls = self.matmul_calls = 0
         self.has_algorithms = True
+        self.refused: set[Epilogue] = set()  # those that the heuristics know no algorithm for
+        self.launched: list[Epilogue] = []
         self.last_compute_type = self.last_stream = 0
         self._numbers = itertools.count(0x1000, 16)
         self._objects: dict[int, Descriptor] = {}
@@ -184,6 +163,7 @@ class CublasLt:
         names = MatmulDescAttribute
         values: dict[int, int] = dict.fromkeys(names, 0)
         values |= {names.COMPUTE_TYPE: compute_type, names.SCALE_TYPE: scale_type, names.EPILOGUE: 1}
+        values[names.BIAS_DATA_TYPE] = -1
         return self._create("matmul_desc", DESC_TYPES, values)
 
     def matmul_desc_destroy(self, matmul_desc: int) -> None:
@@ -231,21 +211,23 @@ class CublasLt:
         if self.capturing():
             raise cuBLASLtError(STATUS_NOT_SUPPORTED, "heuristics were asked while the stream is capturing")
         self._get("handle", light_handle)
-        problem = self._problem(operation_desc, adesc, bdesc, cdesc, ddesc)
+        problem, pointers = self._problem(operation_desc, adesc, bdesc, cdesc, ddesc)
         limits = self._get("matmul_preference", preference).values
         if requested_algo_count < 1 or not heuristic_results_array or not return_algo_count:
             raise cuBLASLtError(STATUS_INVALID_VALUE, "no room for a result")
         self.heuristic_calls += 1
         results = numpy.zeros(requested_algo_count, self.matmul_heuristic_result_dtype)
-        if self.has_algorithms:
+        found = self.has_algorithms and problem.ending.epilogue not in self.refused
+        if found:
             number = next(self._numbers)
             alignments = tuple(limits[attribute] for attribute in list(MatmulPreferenceAttribute)[1:])
+            alignments += tuple(min(pointer & -pointer, 16) for pointer in pointers)
             needed = min(limits[MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES], 64)
             self._algorithms[number] = (problem, alignments, needed)
             results[0]["algo"]["data_"] = number
             results[0]["workspace_size"] = needed
         ctypes.memmove(heuristic_results_array, results.ctypes.data, results.nbytes)
-        ctypes.c_int32.from_address(return_algo_count).value = int(self.has_algorithms)
+        ctypes.c_int32.from_address(return_algo_count).value = int(found)
 
     def matmul(
         self,
@@ -267,35 +249,38 @@ class CublasLt:
         stream: int,
     ) -> None:
         self._get("handle", light_handle)
-        problem = self._problem(compute_desc, adesc, bdesc, cdesc, ddesc)
-        compute_type, scale_type, transposed, (A, B, C, D) = problem
+        problem, (vector, aux) = self._problem(compute_desc, adesc, bdesc, cdesc, ddesc)
+        A, B, C, D = problem.layouts
         if not all((alpha, a, b, beta, d, algo)):
             raise cuBLASLtError(STATUS_INVALID_VALUE, "a null pointer")
         words = numpy.frombuffer(ctypes.string_at(algo, self.matmul_algo_dtype.itemsize), "<u8")
         chosen_for, alignments, needed = self._algorithms.get(int(words[0]), (None, (), 0))
         if chosen_for != problem or len(set(words.tolist())) != 1:
             raise cuBLASLtError(STATUS_INVALID_VALUE, f"the algorithm was chosen for {chosen_for}, not for {problem}")
-        if any(address % alignment for address, alignment in zip((a, b, c, d), alignments, strict=True)):
+        addresses = (a, b, c, d, vector, aux)
+        if any(address % alignment for address, alignment in zip(addresses, alignments, strict=True) if alignment):
             raise cuBLASLtError(STATUS_INVALID_VALUE, f"the algorithm needs alignments {alignments}")
         if needed and (workspace_size_in_bytes < needed or not workspace or workspace % 16):
             raise cuBLASLtError(STATUS_INVALID_VALUE, f"workspace of {workspace_size_in_bytes} bytes at {workspace}")
 
-        # Scalars are read now, as with the library's host pointer mode, and so are frozen into a capture.
-        compute, scalar = COMPUTE_TYPES[compute_type], HOST_TYPES[scale_type]
+        # Scalars and pointers are read now, as with the library's host pointer mode, and so are frozen into a capture.
+        compute, scalar = COMPUTE_TYPES[problem.compute], HOST_TYPES[problem.scale]
         factor, kept = (
             numpy.frombuffer(ctypes.string_at(p, numpy.dtype(scalar).itemsize), scalar)[0] for p in (alpha, beta)
         )
         self.matmul_calls += 1
-        self.last_compute_type, self.last_stream = compute_type, stream
+        self.last_compute_type, self.last_stream = problem.compute, stream
+        self.launched.append(problem.ending.epilogue)
 
         def work() -> None:
             ctypes.memset(workspace, 0xFF, needed)  # the library scribbles here too
             left, right = A.read(a, compute), B.read(b, compute)
-            left = left.swapaxes(-1, -2) if transposed[0] else left
-            right = right.swapaxes(-1, -2) if transposed[1] else right
+            left = left.swapaxes(-1, -2) if problem.transposed[0] else left
+            right = right.swapaxes(-1, -2) if problem.transposed[1] else right
             result = factor * (left @ right)
             # BLAS does not read C where beta is 0: what lies there may be NaN.
-            D.write(d, result + kept * C.read(c, compute) if kept else result)
+            result = result + kept * C.read(c, compute) if kept else result
+            D.write(d, problem.ending.values(result, left, right, vector, aux))
 
         self.submit(work)
 
@@ -306,25 +291,49 @@ class CublasLt:
             raise cuBLASLtError(STATUS_INVALID_VALUE, f"layout of {name}: {got}")
         return Layout(name, HOST_TYPES[type_], rows, columns, ld, batch, stride)
 
-    def _problem(self, operation: int, *layouts: int) -> tuple[int, int, tuple[bool, bool], tuple[Layout, ...]]:
-        """The descriptors' meaning, after the checks that the library makes."""
-        values = self._get("matmul_desc", operation).values
-        compute, scale = values[MatmulDescAttribute.COMPUTE_TYPE], values[MatmulDescAttribute.SCALE_TYPE]
-        transposed = (values[MatmulDescAttribute.TRANSA] == 1, values[MatmulDescAttribute.TRANSB] == 1)
-        if values[MatmulDescAttribute.POINTER_MODE] or values[MatmulDescAttribute.EPILOGUE] != 1:
-            raise cuBLASLtError(STATUS_NOT_SUPPORTED, "the model knows host scalars and no epilogue")
-        A, B, C, D = (self._layout(name, number) for name, number in zip("ABCD", layouts, strict=True))
+    def _problem(self, operation: int, *numbers: int) -> tuple[Problem, tuple[int, int]]:
+        """The descriptors' meaning, after the checks that the library makes, and where vector and aux are."""
+        names, values = MatmulDescAttribute, self._get("matmul_desc", operation).values
+        compute, scale = values[names.COMPUTE_TYPE], values[names.SCALE_TYPE]
+        transposed = (values[names.TRANSA] == 1, values[names.TRANSB] == 1)
+        if values[names.POINTER_MODE]:
+            raise cuBLASLtError(STATUS_NOT_SUPPORTED, "the model knows host scalars")
+        by_rows = self._get("matrix_layout", numbers[3]).values[MatrixLayoutAttribute.ORDER] == 1
+        if by_rows and values[names.EPILOGUE] not in (Epilogue.DEFAULT, Epilogue.RELU, Epilogue.GELU):
+            raise cuBLASLtError(STATUS_NOT_SUPPORTED, f"epilogue {values[names.EPILOGUE]} of a D by rows")
+        layouts = A, B, C, D = tuple(self._layout(name, number) for name, number in zip("ABCD", numbers, strict=True))
         m, k = (A.columns, A.rows) if transposed[0] else (A.rows, A.columns)
         k_too, n = (B.columns, B.rows) if transposed[1] else (B.rows, B.columns)
         shapes_agree = k == k_too and (m, n) == (C.rows, C.columns) == (D.rows, D.columns)
-        if not shapes_agree or len({X.batch for X in (A, B, C, D)}) != 1:
+        if not shapes_agree or len({X.batch for X in layouts}) != 1:
             raise cuBLASLtError(STATUS_INVALID_VALUE, f"layouts do not agree: {A}, {B}, {C}, {D}")
         if D.batch > 1 and not D.stride:
             raise cuBLASLtError(STATUS_INVALID_VALUE, "the members of D share memory")
         wide = A.dtype == "float64"
-        types_agree = len({X.dtype for X in (A, B, C, D)}) == 1 and scale == int(wide)
+        results = {A.dtype, "float32"} if A.dtype in ("float16", "bfloat16") else {A.dtype}
+        types_agree = A.dtype == B.dtype and C.dtype == D.dtype and D.dtype in results and scale == int(wide)
         if not types_agree or COMPUTE_TYPES.get(compute) != ("float64" if wide else "float32"):
-            raise cuBLASLtError(STATUS_NOT_SUPPORTED, f"compute type {compute}, scale type {scale}, {A.dtype}")
+            kinds = ", ".join(X.dtype for X in layouts)
+            raise cuBLASLtError(STATUS_NOT_SUPPORTED, f"compute type {compute}, scale type {scale}, {kinds}")
         if compute == 77 and A.dtype != "float32":
             raise cuBLASLtError(STATUS_NOT_SUPPORTED, f"TF32 with {A.dtype}")
-        return compute, scale, transposed, (A, B, C, D)
+        kind = values[names.BIAS_DATA_TYPE]
+        beside = SimpleNamespace(
+            vector=values[names.BIAS_POINTER], vector_stride=values[names.BIAS_BATCH_STRIDE],
+            vector_type=HOST_TYPES.get(kind, kind), aux=values[names.EPILOGUE_AUX_POINTER],
+            aux_ld=values[names.EPILOGUE_AUX_LD], aux_stride=values[names.EPILOGUE_AUX_BATCH_STRIDE],
+        )  # fmt: skip
+        ending = described(values[names.EPILOGUE], beside, D, k)
+        pointers = (beside.vector if ending.vector else 0, beside.aux if ending.aux else 0)
+        return Problem(compute, scale, transposed, layouts, ending), pointers
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an algorithm is chosen for."""
+
+    compute: int
+    scale: int
+    transposed: tuple[bool, bool]
+    layouts: tuple[Layout, ...]
+    ending: Ending
