@@ -139,9 +139,19 @@ class Backend(Normalizing, RandomNumbers):
         return out
 
     def affine(
-        self, X: Array, W: Array, b: Array | None, activation: Nonlinearity | None, out: Array, Z: Array | None = None
+        self,
+        X: Array,
+        W: Array,
+        b: Array | None,
+        activation: Nonlinearity | None,
+        out: Array,
+        Z: Array | None = None,
+        aux: Array | None = None,
     ) -> Array:
-        """A = f(X W + b) in `out`; Z = X W + b is kept in `Z` where the activation's derivative needs it."""
+        """A = f(X W + b) in `out`; Z = X W + b is kept in `Z` where the activation's derivative needs it.
+
+        `aux` is room for what the backend itself wants to keep for `input_gradient`; here, nothing.
+        """
         kept = out if Z is None else Z
         self.matmul(X, W, out=kept)
         if Z is not None and b is not None:
@@ -165,6 +175,24 @@ class Backend(Normalizing, RandomNumbers):
         self.matmul(X.mT, dZ, out=dW)
         if db is not None:
             self.sum(dZ, COLUMNS, out=db)
+
+    def input_gradient(
+        self,
+        dZ: Array,
+        W: Array,
+        dX: Array,
+        activation: Nonlinearity | None,
+        kept: Array,
+        aux: Array | None,
+        out: Array,
+    ) -> Array:
+        """On to the layer below, whose output A = f(Z) is X: dX = dZ W', and dX f'(Z) in `out`, which is returned.
+
+        `kept` is as in `activation_gradient`, `aux` as `affine` left it. Where no activation stands between, dX is
+        returned; where one does, dX need not be written.
+        """
+        self.matmul(dZ, W.mT, out=dX)
+        return self.activation_gradient(dX, kept, activation, out=out)
 
     # Reductions
 

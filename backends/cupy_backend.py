@@ -12,10 +12,11 @@ from gpunn.backends.base import Backend
 from gpunn.backends.cuda_elementwise import CudaFormulas
 from gpunn.backends.cuda_graphs import CudaGraphs
 from gpunn.backends.cuda_indexing import CudaIndexing, CudaRandom
+from gpunn.backends.cuda_products import CudaProducts
 from gpunn.backends.cuda_reductions import CudaReductions
 from gpunn.backends.detection import diagnose_import, raise_if_lost, require_device
 from gpunn.backends.elementwise import Formula
-from gpunn.backends.gemm import ARITHMETIC, Gemm, load_cublaslt
+from gpunn.backends.gemm import load_cublaslt
 from gpunn.backends.kernels import Kernels
 from gpunn.errors import ConfigurationError, DeviceError
 from gpunn.types import Array, Shape
@@ -29,7 +30,7 @@ def import_cupy() -> Any:
         raise diagnose_import(error) from error
 
 
-class CupyBackend(CudaReductions, CudaIndexing, CudaRandom, CudaGraphs):
+class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaGraphs):
     """See `Backend` for what every operation means.
 
     No operation of a training step waits, transfers, or allocates once it has run with the same shapes, and all can be
@@ -52,14 +53,12 @@ class CupyBackend(CudaReductions, CudaIndexing, CudaRandom, CudaGraphs):
         self.index = index
         self.tf32 = tf32
         self._twin: CupyBackend | None = None
-        super().__init__()
+        super().__init__(load_cublaslt() if cublaslt is None else cublaslt)
+        if self._cublaslt is None:
+            self.uncaptured = "CuPy's own matrix products cannot be captured; pip install nvmath-python"
         self.kernels = Kernels(cupy)
         self._device = cupy.cuda.Device(index)
         self._formulas = CudaFormulas(cupy)
-        self._cublaslt = load_cublaslt() if cublaslt is None else cublaslt
-        if self._cublaslt is None:
-            self.uncaptured = "CuPy's own matrix products cannot be captured; pip install nvmath-python"
-        self._gemm: Gemm | None = None
 
     def activate(self) -> None:
         if self.xp.cuda.runtime.getDevice() != self.index:
@@ -152,29 +151,11 @@ class CupyBackend(CudaReductions, CudaIndexing, CudaRandom, CudaGraphs):
         self.activate()
         self.xp.copyto(out, source, casting="unsafe")
 
-    # Elementwise formulas and products
+    # Elementwise formulas
 
     def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
         self.activate()
         self._formulas.run(formula, inputs, outputs)
-
-    def matmul(self, A: Array, B: Array, out: Array) -> Array:
-        self.activate()
-        if self._cublaslt is None or out.dtype.name not in ARITHMETIC:
-            return self._plain_matmul(A, B, out)
-        if self._gemm is None:
-            self._gemm = Gemm(self.xp, self._cublaslt, tf32=self.tf32)
-        self._gemm(A, B, out)
-        return out
-
-    def _plain_matmul(self, A: Array, B: Array, out: Array) -> Array:
-        """Model by model, since CuPy copies transposed operands of a population; cannot be captured."""
-        if out.ndim == 2:
-            self.xp.matmul(A, B, out=out)
-        else:
-            for k in range(out.shape[0]):
-                self.xp.matmul(*(X[k % X.shape[0]] if X.ndim == 3 else X for X in (A, B)), out=out[k])
-        return out
 
 
 FROM_HOST = ("empty", "zeros", "from_host", "owns", "require", "upload")  # what may be handed NumPy arrays

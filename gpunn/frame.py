@@ -28,11 +28,15 @@ SUMS = "sums"  # as the dtype of a buffer: what sums are kept in, which is float
 
 @dataclass(frozen=True)
 class Buffer:
-    """An array a layer works in: of `shape` for each row, or, with rows=False, of `shape` for each model."""
+    """An array a layer works in: of `shape` for each row, or, with rows=False, of `shape` for each model.
+
+    With a `device`, such as "cuda", it is there alone; a frame that does not hold it has None under its name.
+    """
 
     shape: Shape
     dtype: str | None = None  # None: what the network computes in
     rows: bool = True
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,12 @@ class Frame:
             setattr(self, f"d{name}", store.gradient_views[planned.named(name)])
         for name in plan.state:
             setattr(self, name, store.state_views[planned.named(name)])
-        for name, buffer in planned_buffers(plan, setting.backward, self.wants_dX).items():
-            setattr(self, name, setting.allocate(buffer))
+        held = planned_buffers(plan, setting.backward, self.wants_dX, setting.ops.name)
+        for name, buffer in {**plan.buffers, **plan.backward}.items():
+            if name in held:
+                setattr(self, name, setting.allocate(held[name]))
+            elif isinstance(buffer, Buffer) and buffer.device:
+                setattr(self, name, None)
         for name, constant in plan.constants.items():
             setattr(self, name, setting.constant(constant, len(plan.output)))
         self.key = setting.key(planned.path)
@@ -142,12 +150,13 @@ class Frame:
         raise AttributeError(f"this frame has no {name!r}: name it in the layer's plan")
 
 
-def planned_buffers(plan: Plan, backward: bool, wants_dX: bool) -> dict[str, Buffer]:
-    """The buffers a frame of this kind holds."""
+def planned_buffers(plan: Plan, backward: bool, wants_dX: bool, device: str = "cpu") -> dict[str, Buffer]:
+    """The buffers a frame of this kind holds on a device."""
     named = {**plan.buffers, **(plan.backward if backward else {})}
     if not wants_dX:
         named.pop("dX", None)
-    return {name: b if isinstance(b, Buffer) else Buffer(b) for name, b in named.items()}
+    buffers = {name: b if isinstance(b, Buffer) else Buffer(b) for name, b in named.items()}
+    return {name: b for name, b in buffers.items() if b.device in (None, device)}
 
 
 @dataclass(frozen=True)

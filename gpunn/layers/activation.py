@@ -35,6 +35,11 @@ class Nonlinearity(Layer, abstract=True):
         """Whether backward needs A rather than Z."""
         return True
 
+    @property
+    def ending(self) -> str | None:
+        """What the backends call it, if a matrix product can end in it: "relu", or "gelu" for the form by tanh."""
+        return None
+
     def value(self, ops: Backend, Z: Array, b: Array | None, out: Array) -> None:
         """out = f(Z + b)."""
         raise NotImplementedError

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -15,12 +16,13 @@ from gpunn.backends import formulas
 from gpunn.errors import ConfigurationError, ShapeError
 from gpunn.frame import Frame, Plan, plan_layer
 from gpunn.layers.base import Layer
+from gpunn.layers.dense import Dense, backward_through
 from gpunn.types import Array, Shape
 
 
 @dataclass(frozen=True)
 class Sequential(Layer):
-    """One layer after another; `backward` runs them in reverse."""
+    """One layer after another; `backward` runs them in reverse, Dense layers that follow one another as one."""
 
     layers: Sequence[Layer]
 
@@ -48,11 +50,25 @@ class Sequential(Layer):
 
     def backward(self, t: Frame, dA: Array) -> Array | None:
         dX: Array | None = dA
-        for layer, frame in zip(reversed(self.layers), reversed(t.children.values())):
-            dX = layer.backward(frame, dX)
-            if dX is None:  # nothing before this layer has parameters
+        frames = tuple(t.children.values())
+        for run in self.runs:
+            if run.stop - run.start == 1:
+                dX = self.layers[run.start].backward(frames[run.start], dX)
+            else:
+                dX = backward_through(self.layers[run], frames[run], dX)  # type: ignore[arg-type]
+            if dX is None:  # nothing before these layers has parameters
                 return None
         return dX
+
+    @cached_property
+    def runs(self) -> tuple[slice, ...]:
+        """The layers from last to first: Dense layers in a row together, each other by itself."""
+        starts = [0]
+        for i, (layer, after) in enumerate(pairwise(self.layers), 1):
+            if not type(layer) is type(after) is Dense:
+                starts.append(i)
+        stops = [*starts[1:], len(self.layers)]
+        return tuple(slice(*ends) for ends in reversed(list(zip(starts, stops))))
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ class ReLU(Pointwise):
     name = "relu"
     formula, derivative = relu, relu_gradient
 
+    @property
+    def ending(self) -> str | None:
+        return "relu" if type(self) is ReLU else None
+
 
 @elementwise
 def leaky_relu(xp: Any, Z: Any, slope: Any) -> Any:
@@ -177,6 +181,10 @@ class GELU(Nonlinearity):
     @property
     def keeps_output(self) -> bool:
         return False
+
+    @property
+    def ending(self) -> str | None:
+        return "gelu" if type(self) is GELU and self.approximate == "tanh" else None
 
     def value(self, ops: Backend, Z: Array, b: Array | None, out: Array) -> None:
         formula = gelu if self.approximate == "none" else gelu_by_tanh

@@ -175,6 +175,8 @@ def product_calls(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[
     yield Call("affine", {"X": X, "W": W, "b": b, "activation": Square(), "out": Out(dZ.shape), "Z": Out(dZ.shape)})
     yield Call("activation_gradient", {"dA": dZ, "kept": dZ * 2, "activation": Square(), "out": Out(dZ.shape)})
     yield Call("affine_gradients", {"X": X, "dZ": dZ, "dW": Out(W.shape), "db": Out(b.shape)})
+    below = {"dX": Out(shape), "activation": Square(), "kept": X * 3, "aux": None, "out": Out(shape)}
+    yield Call("input_gradient", {"dZ": dZ, "W": W, **below})
     G, B = random(rng, *models, 1, columns), random(rng, *models, 1, columns)
     yield Call("scale_shift", {"X": X, "G": G, "B": B, "activation": None, "out": Out(shape), "Z": None})
     yield Call("scale_shift", {"X": X, "G": G, "B": B, "activation": Square(), "out": Out(shape), "Z": Out(shape)})
@@ -187,6 +189,7 @@ class Square:
     """f(Z) = Z², an activation that needs its argument."""
 
     keeps_output = False
+    ending = None
 
     def value(self, ops: Any, Z: Any, b: Any, out: Any) -> None:
         if b is not None:
