@@ -106,9 +106,11 @@ def standardize(xp: Any, X: Any, mean: Any, var: Any, eps: Any, outside: Any) ->
 
 
 @elementwise
-def blend(xp: Any, running: Any, batch: Any, factor: Any, momentum: Any) -> Any:
-    """running + momentum (factor batch - running)."""
-    return running + momentum * (factor * batch - running)
+def running_statistics(
+    xp: Any, mean: Any, var: Any, batch_mean: Any, batch_var: Any, factor: Any, momentum: Any
+) -> Any:  # fmt: skip
+    """Both move towards the batch's by `momentum`; `factor` makes its variance unbiased."""
+    return mean + momentum * (batch_mean - mean), var + momentum * (factor * batch_var - var)
 
 
 @elementwise

@@ -138,8 +138,8 @@ class BatchNorm(Normalization):
         )  # fmt: skip
         if t.track:
             n = X.shape[-2]
-            t.ops.elementwise(formulas.blend, (t.mean, t.batch_mean, 1.0, self.momentum), (t.mean,))
-            t.ops.elementwise(formulas.blend, (t.var, t.batch_var, n / (n - 1), self.momentum), (t.var,))
+            batch = (t.batch_mean, t.batch_var, n / (n - 1), self.momentum)
+            t.ops.elementwise(formulas.running_statistics, (t.mean, t.var, *batch), (t.mean, t.var))
         return self.finish(t, Xhat)
 
     def backward(self, t: Frame, dA: Array) -> Array | None:
