@@ -1,6 +1,6 @@
 """Neural networks on NumPy and CuPy from one implementation: `import gpunn as gn`."""
 
-from gpunn import errors, initializers, metrics, regularization, schedules
+from gpunn import data, errors, initializers, metrics, regularization, schedules
 from gpunn.checkpoint import load_network as load
 from gpunn.layers import (
     ELU,
@@ -9,6 +9,7 @@ from gpunn.layers import (
     Activation,
     BatchNorm,
     Branch,
+    Columns,
     Dense,
     Dropout,
     Embedding,
@@ -55,10 +56,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELU", "GELU", "LBFGS", "NLL", "NLLM", "SELU", "SGD", "AbsoluteError", "Activation", "Adadelta", "Adagrad", "Adam",
-    "AdamW", "Adamax", "BatchNorm", "BinaryCrossEntropy", "Branch", "Callback", "CrossEntropy", "Dense", "Dropout",
-    "EarlyStopping", "Embedding", "Flatten", "GaussianNoise", "GradientFlow", "GradientTolerance", "History", "Huber",
-    "Identity", "Layer", "LayerNorm", "LeakyReLU", "Lion", "LogSoftmax", "LossTolerance", "NAdam", "Network", "RAdam",
-    "RMSNorm", "RMSprop", "ReLU", "Reshape", "Residual", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus",
-    "SquaredError", "Step", "Tanh", "TimeLimit", "errors", "initializers", "load", "metrics", "regularization",
-    "schedules",
+    "AdamW", "Adamax", "BatchNorm", "BinaryCrossEntropy", "Branch", "Callback", "Columns", "CrossEntropy", "Dense",
+    "Dropout", "EarlyStopping", "Embedding", "Flatten", "GaussianNoise", "GradientFlow", "GradientTolerance",
+    "History", "Huber", "Identity", "Layer", "LayerNorm", "LeakyReLU", "Lion", "LogSoftmax", "LossTolerance", "NAdam",
+    "Network", "RAdam", "RMSNorm", "RMSprop", "ReLU", "Reshape", "Residual", "Sequential", "SiLU", "Sigmoid",
+    "Softmax", "Softplus", "SquaredError", "Step", "Tanh", "TimeLimit", "data", "errors", "initializers", "load",
+    "metrics", "regularization", "schedules",
 ]  # fmt: skip

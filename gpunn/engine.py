@@ -21,12 +21,12 @@ from gpunn.layers.composite import Sequential
 from gpunn.loss_scale import LossScale
 from gpunn.losses import Loss
 from gpunn.parameters import ParameterStore
-from gpunn.passes import Pass, check_indices, check_tables
+from gpunn.passes import Pass, check_tables, tables
 from gpunn.precision import precision
 from gpunn.randomness import check_seeds
 from gpunn.summary import summary_table
 from gpunn.types import Array, Shape
-from gpunn.value import to_json
+from gpunn.value import Value, to_json
 
 CHUNK_BYTES = 64 * 1024 * 1024  # what the activations of one chunk of a prediction may take
 KEPT_PASSES = 4
@@ -58,6 +58,7 @@ class Engine:
         self.scale = number("Network scale", scale)
         self.reads_indices = self.network.integer_input  # then X stays whole numbers, neither cast nor scaled
         self.loss: Loss | None = None
+        self.preprocessing: Value | None = None  # how tables become its inputs; saved with it
         self._inputs: Shape | None = None
         self._passes: OrderedDict[tuple[Any, ...], Pass] = OrderedDict()
         self._check_per_model()
@@ -93,7 +94,7 @@ class Engine:
     def build(self, inputs: Shape) -> None:
         """Plan for inputs of this shape and draw the initial parameters."""
         planned = plan_layer(self.network, inputs)
-        check_indices(planned)
+        tables(planned)
         check_tables(planned, self.scale, None if self.reads_indices else self.precision)
         self.store = ParameterStore(
             planned.parameters, planned.state, self.ops, self.dtype, self.seeds, self.models, self.precision.compute

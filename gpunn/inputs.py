@@ -13,6 +13,7 @@ from gpunn.errors import ArrayTypeError, DataError, ShapeError
 from gpunn.frame import Planned
 from gpunn.layers.embedding import Embedding
 from gpunn.losses import Loss
+from gpunn.passes import tables
 from gpunn.types import Array, Shape
 
 
@@ -77,9 +78,9 @@ def check_inputs(array: Array, planned: Planned, ops: Backend, models: int | Non
     if array.shape[array.ndim - len(shape) - 1] == 0:
         raise DataError("X", expected="at least one example", got=f"shape {array.shape}", fix="pass a batch")
     _check_numbers("X", array, ops, dtype)
-    for node in planned.walk():
+    for node, places in tables(planned):
         if isinstance(node.layer, Embedding):
-            _check_indices(node.path, node.layer, array, ops)
+            _check_indices(node.path, node.layer, array, places, shape, ops)
 
 
 def _wanted_inputs(shape: Shape, models: int | None) -> str:
@@ -157,9 +158,14 @@ def _check_whole(
         raise DataError(where, expected=expected, got=got, fix=fix)
 
 
-def _check_indices(path: str, layer: Embedding, array: Array, ops: Backend) -> None:
+def _check_indices(path: str, layer: Embedding, array: Array, places: range, shape: Shape, ops: Backend) -> None:
+    """The numbers at these places of each input must be rows of the table."""
+    part = f"[:, {places.start}:{places.stop}]" if len(places) < math.prod(shape) else ""
+    if part:
+        lead = array.shape[: array.ndim - len(shape)]
+        array = array.reshape(*lead, math.prod(shape))[..., places.start : places.stop]
     _check_whole(
-        f"X for layers.{path} Embedding",
+        f"X{part} for layers.{path} Embedding",
         array,
         ops,
         layer.categories,

@@ -26,7 +26,7 @@ from gpunn.training.history import History
 from gpunn.training.resume import network_parts
 from gpunn.training.setup import Options, fit
 from gpunn.types import Array
-from gpunn.value import from_json
+from gpunn.value import Value, from_json
 
 
 class Network(Engine):
@@ -196,7 +196,7 @@ class Network(Engine):
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold what a saved file holds, and the device's name."""
         if not self.is_built:
-            return _rebuilt, (self.to_json(), self.ops.device, None, None)
+            return _rebuilt, (self.to_json(), self.ops.device, None, None, self.preprocessing)
         arrays, meta = network_parts(self)
         values = {name.removeprefix("network/"): array for name, array in arrays.items()}
         return _rebuilt, (self.to_json(), self.ops.device, values, (self.loss, meta["step"]))
@@ -224,7 +224,7 @@ class Network(Engine):
         self.ops.copy(self.store.values[k], out=single.store.values)
         self.ops.copy(self.store.state[k], out=single.store.state)
         self.ops.copy(self.step, out=single.step)
-        single.loss = self.loss
+        single.loss, single.preprocessing = self.loss, self.preprocessing
         return single
 
     @classmethod
@@ -250,10 +250,15 @@ class Network(Engine):
 
 
 def _rebuilt(
-    text: str, device: str, values: Mapping[str, Array] | None, rest: tuple[Loss | None, int] | None
+    text: str,
+    device: str,
+    values: Mapping[str, Array] | None,
+    rest: tuple[Loss | None, int] | None,
+    preprocessing: Value | None,
 ) -> Network:
     """What `Network.__reduce__` took apart."""
     network = Network.from_json(text, device=device)
+    network.preprocessing = preprocessing
     if values is not None and rest is not None:
         network.load_parameters(values)
         network.loss = rest[0]

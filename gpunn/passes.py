@@ -10,6 +10,7 @@ from gpunn.errors import ConfigurationError, DataError
 from gpunn.frame import Frame, Planned, Setting, plan_layer
 from gpunn.layers.activation import Nonlinearity, Softmax, resolve
 from gpunn.layers.base import Layer
+from gpunn.layers.columns import Columns
 from gpunn.layers.composite import Sequential
 from gpunn.layers.dense import Dense
 from gpunn.layers.embedding import Embedding
@@ -129,21 +130,33 @@ def check_tables(planned: Planned, scale: float, cast: Precision | None) -> None
             )
 
 
-def check_indices(planned: Planned, raw: bool = True) -> bool:
-    """Refuse indices that are not the data's own: nothing checks what a layer makes of them, and no gradient passes.
+def tables(planned: Planned) -> list[tuple[Planned, range]]:
+    """The layers that take indices, each with the numbers of an input that it reads, counted through all its axes.
 
-    `raw` says whether the layer's input still holds the data's values; what returns says it of its output.
+    Refuses indices that are not the data's own: nothing checks what a layer makes of them, and no gradient passes.
     """
+    found: list[tuple[Planned, range]] = []
+    _follow(planned, range(math.prod(planned.shape)), found)
+    return found
+
+
+def _follow(planned: Planned, places: range | None, found: list[tuple[Planned, range]]) -> range | None:
+    """Which of the data's numbers a layer hands on as they are, if it does; `places` are those it gets."""
+    layer = planned.layer
     if planned.children:
         for child in planned.children.values():
-            after = check_indices(child, raw)
-            raw = after if isinstance(planned.layer, Sequential) else raw
-        return raw and isinstance(planned.layer, Sequential)
-    if planned.layer.integer_input and not raw:
-        raise ConfigurationError(
-            f"layers.{planned.path} {type(planned.layer).__name__}",
-            expected="indices from the data",
-            got="the output of another layer",
-            fix="put it first",
-        )
-    return raw and isinstance(planned.layer, Flatten)
+            after = _follow(child, places, found)
+            places = after if isinstance(layer, Sequential) else places
+        return places if isinstance(layer, Sequential) else None
+    if layer.integer_input:
+        if places is None:
+            raise ConfigurationError(
+                f"layers.{planned.path} {type(layer).__name__}",
+                expected="indices from the data",
+                got="the output of another layer",
+                fix="put it first",
+            )
+        found.append((planned, places))
+    if isinstance(layer, Columns) and places is not None:
+        return places[layer.start : layer.stop]
+    return places if isinstance(layer, Flatten) else None

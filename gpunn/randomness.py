@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     SAMPLE = 2
     LAYER = 3
     SPLIT = 4
+    DATA = 5
 
 
 def stream_key(seed: int, purpose: Purpose, number: int = 0) -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -2,6 +2,7 @@
 
 from gpunn.layers.activation import Activation, LogSoftmax, Softmax
 from gpunn.layers.base import Layer
+from gpunn.layers.columns import Columns
 from gpunn.layers.composite import Branch, Residual, Sequential
 from gpunn.layers.dense import Dense
 from gpunn.layers.dropout import Dropout
@@ -24,7 +25,7 @@ from gpunn.layers.pointwise import (
 from gpunn.layers.shape import Flatten, Reshape
 
 __all__ = [
-    "ELU", "GELU", "SELU", "Activation", "BatchNorm", "Branch", "Dense", "Dropout", "Embedding", "Flatten",
+    "ELU", "GELU", "SELU", "Activation", "BatchNorm", "Branch", "Columns", "Dense", "Dropout", "Embedding", "Flatten",
     "GaussianNoise", "Identity", "Layer", "LayerNorm", "LeakyReLU", "LogSoftmax", "RMSNorm", "ReLU", "Reshape",
     "Residual", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh",
 ]  # fmt: skip

@@ -35,6 +35,8 @@ def network_parts(network: Any) -> tuple[dict[str, Array], dict[str, Any]]:
         "loss": to_json(network.loss),
         "step": int(network.ops.to_host(network.step)[0]),
     }
+    if network.preprocessing is not None:
+        meta["preprocessing"] = to_json(network.preprocessing)
     return arrays, meta
 
 

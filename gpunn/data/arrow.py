@@ -1,0 +1,259 @@
+"""Tables through pyarrow: CSV, Parquet, Arrow files, and whatever speaks Arrow in memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gpunn.data.declared import check_ipc, check_parquet, check_size
+from gpunn.data.table import Column, Table, check_names, column, table
+from gpunn.errors import DataError, MissingExtraError
+
+DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+BLOCK = 1 << 20
+MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK": "zip", b"PAR1": "Parquet"}
+
+
+def library(source: str) -> Any:
+    """pyarrow, which only this file imports."""
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.csv
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            source, expected="pyarrow", got=str(error), fix="run: pip install 'gpunn[data]'"
+        ) from None
+    return pyarrow
+
+
+def read_arrow(path: str, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
+    """A file of this suffix as a table; whatever is wrong with it is one DataError."""
+    pa = library(path)
+    suffix = os.path.splitext(path)[1].lower()
+    reader: Callable[..., Any] = {".csv": _csv, ".parquet": _parquet}.get(suffix, _ipc)
+    try:
+        found = reader(pa, path, kinds, memory)
+        check_size(path, max(found.nbytes, 8 * found.num_rows * found.num_columns), memory)
+        return from_arrow(path, found, target, kinds)
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(
+            path, expected="a table that fits in memory", got="a larger one", fix="give part of it, or free memory"
+        ) from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise DataError(
+            path, expected=f"a whole {suffix} file", got=" ".join(str(error).split())[:200], fix="write the file again"
+        ) from error
+
+
+def from_arrow(source: str, found: Any, target: Any = None, kinds: Mapping[str, str] | None = None) -> Table:
+    """The columns of an Arrow table, or of anything that pyarrow makes one of."""
+    pa = library(source)
+    try:
+        if type(found).__module__.startswith("pandas."):
+            found = pa.Table.from_pandas(found, preserve_index=False)
+        elif not isinstance(found, pa.Table):
+            found = pa.table(found)
+        found.validate(full=True)
+        check_names(source, found.schema.names)
+        pairs = [(n, _column(pa, f"{source} column {n!r}", c)) for n, c in zip(found.schema.names, found.columns)]
+    except DataError:
+        raise
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(
+            source,
+            expected="columns of one type each, with names of their own",
+            got=" ".join(str(error).split())[:200],
+            fix="convert the column to numbers or to text",
+        ) from error
+    return table(source, pairs, target, kinds)
+
+
+# Columns
+
+
+def _column(pa: Any, where: str, values: Any) -> Column:
+    """One column as NumPy arrays, copied."""
+    if isinstance(values.type, pa.BaseExtensionType):
+        values = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
+    t, types = values.type, pa.types
+    if types.is_dictionary(t):
+        if types.is_string(t.value_type) or types.is_large_string(t.value_type):
+            return _categories(pa, where, values)
+        values, t = values.cast(t.value_type), t.value_type
+    if types.is_null(t):
+        return column("empty", np.zeros(len(values)), np.ones(len(values), bool))
+    if types.is_string(t) or types.is_large_string(t) or types.is_string_view(t):
+        return _categories(pa, where, values.cast(pa.large_string()).dictionary_encode())
+    if types.is_boolean(t):
+        return column("boolean", np.array(values.fill_null(False).to_numpy(), bool), values.is_null().to_numpy())
+    if types.is_temporal(t) and not types.is_interval(t):
+        unit = "s" if types.is_date(t) else t.unit
+        values = values.cast(pa.timestamp("s")) if types.is_date(t) else values
+        values = values.cast(pa.int32()) if t in (pa.time32("s"), pa.time32("ms")) else values
+        counts = np.array(values.cast(pa.int64()).fill_null(0).to_numpy())
+        return column("time", counts / DAY[unit], values.is_null().to_numpy())
+    if types.is_decimal(t) or types.is_float16(t):
+        values = values.cast(pa.float64() if types.is_decimal(t) else pa.float32())
+    if types.is_integer(t) or types.is_floating(t) or types.is_decimal(t):
+        return column("numeric", np.array(values.fill_null(0).to_numpy()), values.is_null().to_numpy())
+    raise DataError(
+        where,
+        expected="numbers, bools, text or times",
+        got=f"Arrow's {t}"[:200],
+        fix="leave it out, or split it into columns of one value a row",
+    )
+
+
+def _categories(pa: Any, where: str, values: Any) -> Column:
+    """Text, dictionary-encoded; the same text is the same code even where a file repeats it in its dictionary."""
+    values = values.unify_dictionaries().combine_chunks()
+    if isinstance(values, pa.ChunkedArray):  # of no rows
+        return Column("categorical", np.zeros(0, np.int64))
+    missing = np.array(values.is_null().to_numpy(zero_copy_only=False))
+    data = np.array(values.indices.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
+    given = values.dictionary.to_pylist()
+    places: dict[str, int] = {}
+    codes = np.array([-1 if text is None else places.setdefault(text, len(places)) for text in given] or [-1])
+    data = codes[data] if given else data - 1
+    return column("categorical", np.maximum(data, 0), missing | (data < 0), tuple(places))
+
+
+# CSV
+
+
+def _csv(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> Any:
+    """UTF-8, commas, one line of names, no line break inside a value, blanks and NA for what is missing."""
+    names = _names(path)
+    check_names(path, names)
+    ragged: list[tuple[int | None, int, int]] = []
+
+    def refuse(row: Any) -> str:
+        ragged.append((row.number, row.expected_columns, row.actual_columns))
+        return "error"
+
+    csv = pa.csv
+    forced = {name: pa.string() for name, kind in kinds.items() if kind == "categorical" and name in names}
+    options = csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=forced)
+    block = max(BLOCK, min(os.path.getsize(path), 64 * BLOCK))  # a row must fit in one
+    try:
+        found = csv.read_csv(
+            path,
+            read_options=csv.ReadOptions(use_threads=False, block_size=block),  # else rows have no numbers
+            parse_options=csv.ParseOptions(invalid_row_handler=refuse),
+            convert_options=options,
+        )
+    except pa.ArrowInvalid:
+        if not ragged:
+            raise
+        line, expected, got = ragged[0]
+        raise DataError(
+            path if line is None else f"{path} row {line - 1}",
+            expected=f"{expected} values, as many as names",
+            got=f"{got}",
+            fix="correct the row; quote values that have a comma in them",
+        ) from None
+    for name, values in zip(found.schema.names, found.columns):
+        _check_text(pa, path, name, values)
+    return found
+
+
+def _names(path: str) -> list[str]:
+    """The names in the first line; refuses what is no text in UTF-8 with commas."""
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise DataError(path, expected="a line of names and rows", got="an empty file", fix="give one with data")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            mark = next((name for start, name in MARKS.items() if content[: len(start)] == start), None)
+            zero = content.find(b"\0")
+            if mark or zero >= 0:
+                got = mark or f"a zero byte in line {content[:zero].count(10) + 1}"
+                raise DataError(path, expected="text in UTF-8", got=got, fix="save it as CSV in UTF-8")
+            start = 3 if content[:3] == b"\xef\xbb\xbf" else 0
+            while content[start : start + 1] in (b"\n", b"\r"):
+                start += 1
+            ends = [end for end in (content.find(b"\n", start), content.find(b"\r", start)) if end >= 0]
+            line = content[start : min(ends, default=len(content))]
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(f"{path} line of names", line[error.start :]) from None
+    return _split(path, text)
+
+
+def _split(path: str, line: str) -> list[str]:
+    import csv
+
+    try:
+        names = next(csv.reader([line], strict=True), [])
+    except csv.Error as error:
+        raise DataError(
+            f"{path} line of names", expected="names with commas between", got=str(error), fix="correct the quotes"
+        ) from None
+    other = next((sign for sign in ";\t|" if len(names) == 1 and sign in line), None)
+    if other:
+        raise DataError(
+            f"{path} line of names",
+            expected="commas between names",
+            got=f"{other!r}",
+            fix="save it with commas, and points in numbers",
+        )
+    return names
+
+
+def _check_text(pa: Any, path: str, name: str, values: Any) -> None:
+    """No bytes that are not UTF-8, and no value that runs over a line's end: mostly a quote that is never closed."""
+    if pa.types.is_binary(values.type):
+        for row, value in enumerate(values):
+            try:
+                (value.as_py() or b"").decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(f"{path} row {row + 1} column {name!r}", value.as_py()[error.start :]) from None
+    if pa.types.is_string(values.type):
+        broken = pa.compute.match_substring_regex(values, "[\r\n]").fill_null(False).to_numpy()
+        if broken.any():
+            row = int(np.argmax(broken))
+            raise DataError(
+                f"{path} row {row + 1} column {name!r}",
+                expected="a value within one line",
+                got=repr(values[row].as_py())[:80],
+                fix="close its quote, or write a space for the line break",
+            )
+
+
+def _not_utf8(where: str, rest: bytes) -> DataError:
+    return DataError(where, expected="text in UTF-8", got=f"the bytes {rest[:8]!r}", fix="save it as CSV in UTF-8")
+
+
+# Binary files
+
+
+def _parquet(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> Any:
+    with pa.parquet.ParquetFile(path, memory_map=True) as file:
+        schema = file.schema_arrow
+        check_names(path, schema.names)
+        check_parquet(path, file.metadata, memory)
+        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    with pa.parquet.ParquetFile(path, memory_map=True, read_dictionary=texts) as file:
+        return file.read(use_threads=False)
+
+
+def _ipc(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> Any:
+    """Arrow's file and stream formats; the first is the second between marks."""
+    with pa.memory_map(path) as file:
+        content = file.read_buffer()
+        start = 8 if content.slice(0, 6).to_pybytes() == b"ARROW1" else 0
+        stream = content.slice(start)
+        check_ipc(pa, path, stream, memory)
+        with pa.ipc.open_stream(stream) as reader:
+            check_names(path, reader.schema.names)
+            found = reader.read_all()
+    return found

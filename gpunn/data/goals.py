@@ -1,0 +1,223 @@
+"""What is to be predicted: classes, or one quantity or several; from the table's values to the loss's and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpunn import hyper
+from gpunn.data.columns import moments
+from gpunn.data.table import Column, Host, Table, targets
+from gpunn.errors import ConfigurationError, DataError
+from gpunn.value import Value
+
+FEW = 20  # up to so many different whole numbers are classes, if most of them come again
+
+
+@dataclass(frozen=True)
+class Goal(Value, abstract=True):
+    """`encode(table, dtype)` gives y as the usual loss wants it, `decode(outputs)` the table's values."""
+
+    family: ClassVar[str] = "target"
+    task: ClassVar[str] = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.kinds)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        raise NotImplementedError(f"{type(self).__name__} needs kinds")
+
+    @property
+    def width(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} needs a width")
+
+    def encode(self, table: Table, dtype: Any) -> Host:
+        raise NotImplementedError(f"{type(self).__name__} needs an encode method")
+
+    def decode(self, outputs: Host) -> Host:
+        raise NotImplementedError(f"{type(self).__name__} needs a decode method")
+
+    def describe(self) -> str:
+        raise NotImplementedError(f"{type(self).__name__} needs a describe method")
+
+
+@dataclass(frozen=True)
+class Classes(Goal):
+    """One label of several, in sorted order: text, whole numbers, or False and True."""
+
+    task = "classification"
+
+    name: str
+    labels: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        labels = tuple(self.labels)
+        alike = len({type(label) for label in labels}) == 1 and isinstance(labels[0], (str, int))
+        if not isinstance(self.name, str) or len(labels) < 2 or not alike or list(labels) != sorted(set(labels)):
+            raise ConfigurationError(
+                "Classes", expected="two sorted labels or more", got=repr(labels)[:80], fix="fit it again"
+            )
+        object.__setattr__(self, "labels", labels)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        first = self.labels[0]
+        return {self.name: "categorical" if isinstance(first, str) else "boolean" if first is False else "numeric"}
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+    def encode(self, table: Table, dtype: Any) -> Host:
+        column = _whole_column(table, self.name, self.kinds[self.name])
+        labels, codes = np.unique(column.values, return_inverse=True)
+        places = {label: i for i, label in enumerate(self.labels)}
+        known = np.array([places.get(label, -1) for label in labels.tolist()])
+        y: Host = known[codes]
+        if (y < 0).any():
+            row = int(np.argmin(y))
+            raise DataError(
+                table.where(self.name, row),
+                expected=f"one of {len(self.labels)} classes: {', '.join(map(repr, self.labels[:8]))}"
+                + (", ..." if len(self.labels) > 8 else ""),
+                got=repr(labels[codes[row]])[:80],
+                fix="correct it, or train on a table that has this class",
+            )
+        return y
+
+    def decode(self, outputs: Host) -> Host:
+        chosen: Host = np.array(self.labels)[outputs.argmax(axis=-1)]
+        return chosen
+
+    def describe(self) -> str:
+        return f"target of {len(self.labels)} classes"
+
+
+@dataclass(frozen=True)
+class Quantities(Goal):
+    """Numbers in their own units, standardised for the network."""
+
+    columns: Sequence[str]
+    means: Sequence[float]
+    deviations: Sequence[float]
+
+    def __post_init__(self) -> None:
+        names = tuple(self.columns)
+        means = tuple(hyper.number("Quantities means", mean) for mean in self.means)
+        deviations = tuple(hyper.number("Quantities deviations", d, low=0.0, open_low=True) for d in self.deviations)
+        alike = len(names) == len(set(names)) == len(means) == len(deviations) > 0
+        if not alike or not all(isinstance(name, str) for name in names):
+            raise ConfigurationError(
+                "Quantities", expected="a mean and a deviation for each", got=repr(names)[:80], fix="fit it again"
+            )
+        for field, value in (("columns", names), ("means", means), ("deviations", deviations)):
+            object.__setattr__(self, field, value)
+
+    @property
+    def task(self) -> str:  # type: ignore[override]
+        return "regression" if len(self.columns) == 1 else "multi-output regression"
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        return dict.fromkeys(self.columns, "numeric")
+
+    @property
+    def width(self) -> int:
+        return len(self.columns)
+
+    def values(self, table: Table) -> Host:
+        """The targets in their own units, (n, targets) float64."""
+        return np.stack([_whole_column(table, n, "numeric").data.astype(np.float64) for n in self.columns], axis=1)
+
+    def encode(self, table: Table, dtype: Any) -> Host:
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            y = ((self.values(table) - self.means) / self.deviations).astype(dtype)
+        if not np.isfinite(y).all():
+            row, place = np.argwhere(~np.isfinite(y))[0]
+            raise DataError(
+                table.where(self.columns[place], int(row)),
+                expected=f"a number near those of training, in the range of {y.dtype}",
+                got=repr(table[self.columns[place]].data[row].item()),
+                fix="correct it, or train on a table that has such numbers",
+            )
+        return y
+
+    def decode(self, outputs: Host) -> Host:
+        values = np.multiply(outputs, self.deviations, dtype=np.float64) + self.means
+        return values[..., 0] if len(self.columns) == 1 else values
+
+    def describe(self) -> str:
+        return "target, standardised"
+
+
+def _whole_column(table: Table, name: str, kind: str) -> Column:
+    """A target, which must be there in every row."""
+    column = table.converted(name, kind)
+    if column.missing is not None:
+        raise DataError(
+            table.where(name, int(np.argmax(column.missing))),
+            expected="a target in every row",
+            got=f"none in {np.count_nonzero(column.missing)} of {len(column)} rows",
+            fix="fill them, or leave these rows out",
+        )
+    return column
+
+
+def fit_goal(table: Table, task: str | None) -> Goal:
+    """Classes or quantities, as told or as the target looks."""
+    hyper.choice("Preprocessing task", task, ("classification", "regression", None))
+    names = targets(table.target_name)
+    if not names:
+        raise ConfigurationError(
+            "Preprocessing target", expected="the name of a column", got="None", fix=f"choose one of {table.source}"
+        )
+    if len(names) > 1 and task == "classification":
+        raise ConfigurationError(
+            "Preprocessing task",
+            expected="one target for classes",
+            got=f"{len(names)}",
+            fix="train one network for each",
+        )
+    if len(names) == 1:
+        column = _whole_column(table, names[0], table[names[0]].kind)
+        if task == "classification" or (task is None and _looks_like_classes(table, names[0], column)):
+            return _classes(table, names[0], column)
+    found = [moments(_whole_column(table, name, "numeric").data.astype(np.float64)) for name in names]
+    return Quantities(names, tuple(mean for mean, _ in found), tuple(deviation for _, deviation in found))
+
+
+def _looks_like_classes(table: Table, name: str, column: Column) -> bool:
+    if column.kind in ("categorical", "boolean"):
+        different = len(np.unique(column.data))
+        if column.kind == "categorical" and different > max(FEW, len(column) // 2):
+            raise DataError(
+                table.where(name),
+                expected="classes that come again",
+                got=f"{different} different texts in {len(column)} rows",
+                fix='choose another target, or pass task="classification"',
+            )
+        return True
+    if column.kind != "numeric" or (column.data != np.floor(column.data)).any():
+        return False
+    return len(np.unique(column.data)) <= min(FEW, max(2, len(column) // 2))
+
+
+def _classes(table: Table, name: str, column: Column) -> Classes:
+    if column.kind == "numeric":
+        table.converted(name, "categorical")  # refuses fractions
+        labels = sorted({int(value) for value in np.unique(column.data)})
+    else:
+        labels = sorted(set(np.unique(column.values).tolist()))
+    if len(labels) < 2:
+        raise DataError(
+            table.where(name),
+            expected="two classes or more",
+            got=f"{labels[0]!r} in every row",
+            fix="give rows of another class, or choose another target",
+        )
+    return Classes(name, labels)

@@ -1,0 +1,202 @@
+"""Preprocessing: from a table to what a network takes, and from what it returns to labels and units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from gpunn import hyper
+from gpunn.data.columns import Embedded, Encoder, fit_categories, fit_numbers
+from gpunn.data.goals import Classes, Goal, fit_goal
+from gpunn.data.reading import load, read
+from gpunn.data.table import Host, Table, named
+from gpunn.errors import ConfigurationError, DataError
+from gpunn.layers import Branch, Columns, Embedding, Flatten, Layer
+from gpunn.losses import CrossEntropy, Loss, SquaredError
+from gpunn.value import Value
+
+MOST_CATEGORIES = 10_000
+
+
+@dataclass(frozen=True)
+class Preprocessing(Value):
+    """The columns of a table as inputs, in the order of `columns`, and its target; all it has learned is in it.
+
+    Numbers are standardised or made normal scores; gaps become the median, with a flag beside; times are days since
+    1970. Categories that occur twice get a slot, one-hot or for an embedding; rarer and unseen ones share another.
+    Class labels are counted in sorted order; regression targets are standardised and decoded back.
+    """
+
+    family: ClassVar[str] = "preprocessing"
+
+    columns: Sequence[Encoder]
+    target: Goal
+    left_out: Sequence[str] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        parts = {"columns": tuple(self.columns), "left_out": tuple(self.left_out)}
+        right = all(isinstance(c, Encoder) for c in parts["columns"]) and isinstance(self.target, Goal)
+        right = right and all(isinstance(name, str) for name in parts["left_out"])
+        if not right or not parts["columns"]:
+            raise ConfigurationError(
+                "Preprocessing", expected="columns and a target", got=repr(self)[:200], fix="use Preprocessing.fit"
+            )
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)
+
+    @classmethod
+    def fit(
+        cls,
+        source: Any,
+        target: Any = None,
+        *,
+        task: str | None = None,
+        numeric: str | None = "standardise",
+        categorical: str = "auto",
+        missing: str = "median+flag",
+        leave_out: Sequence[str] = (),
+        most_categories: int = MOST_CATEGORIES,
+    ) -> Self:
+        """Learn from the training rows of a table, or of anything that `read` takes.
+
+        `task` is "classification" or "regression"; else text, bools and few different whole numbers are classes.
+        `numeric` is "standardise", "quantile" or None; `categorical` "one-hot", "embedding" or "auto", by the number of
+        slots; `missing` "median+flag" or "refuse". Columns without two equal categories, or without any value, are
+        left out, as are those named.
+        """
+        hyper.choice("Preprocessing numeric", numeric, ("standardise", "quantile", None))
+        hyper.choice("Preprocessing categorical", categorical, ("one-hot", "embedding", "auto"))
+        hyper.choice("Preprocessing missing", missing, ("median+flag", "refuse"))
+        most = hyper.whole("Preprocessing most_categories", most_categories)
+        table = read(source, target=target)
+        goal = fit_goal(table, task)
+        for name in leave_out:
+            table[name]
+        encoders: dict[str, Encoder | None] = {}
+        for name in table.columns:
+            if name in goal.names or name in leave_out:
+                continue
+            column = table[name]
+            if missing == "refuse" and column.missing is not None:
+                raise DataError(
+                    table.where(name, int(np.argmax(column.missing))),
+                    expected="a value",
+                    got="none",
+                    fix='fill it, or fit with missing="median+flag"',
+                )
+            if column.kind == "categorical":
+                encoders[name] = fit_categories(name, column, categorical, most)
+            elif column.kind == "boolean":
+                encoders[name] = fit_numbers(name, column, numeric and "standardise", "boolean")
+            else:
+                encoders[name] = None if column.kind == "empty" else fit_numbers(name, column, numeric, column.kind)
+        found = [encoder for encoder in encoders.values() if encoder is not None]
+        if not found:
+            raise DataError(
+                table.source,
+                expected="a column beside the target that says something",
+                got=named(encoders),
+                fix="give numbers, or categories that occur more than once",
+            )
+        found.sort(key=lambda encoder: isinstance(encoder, Embedded))  # stable: numbers first, then codes
+        return cls(found, goal, left_out=(*leave_out, *(n for n, encoder in encoders.items() if encoder is None)))
+
+    # What a network needs
+
+    @property
+    def width(self) -> int:
+        """How many inputs the network has."""
+        return sum(encoder.width for encoder in self.columns)
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs its last layer has."""
+        return self.target.width
+
+    @property
+    def task(self) -> str:
+        """ "classification", "regression" or "multi-output regression"."""
+        return self.target.task
+
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        """The labels, in the order of the outputs; None in regression."""
+        return tuple(self.target.labels) if isinstance(self.target, Classes) else None
+
+    @property
+    def loss(self) -> Loss:
+        """The usual loss of this task."""
+        return CrossEntropy() if isinstance(self.target, Classes) else SquaredError()
+
+    def layers(self) -> list[Layer]:
+        """What stands first in the network: embeddings beside the numbers, or nothing where there are none."""
+        embedded = [encoder for encoder in self.columns if isinstance(encoder, Embedded)]
+        if not embedded:
+            return []
+        numbers = self.width - len(embedded)
+        branches: list[Any] = [Columns(0, numbers)] if numbers else []
+        for place, encoder in enumerate(embedded, numbers):
+            branches.append([Columns(place, place + 1), Embedding(encoder.slots, encoder.size), Flatten()])
+        return [Branch(branches)]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kinds of columns, targets included, as `read` takes them."""
+        kinds = {encoder.name: encoder.kind for encoder in self.columns} | self.target.kinds
+        return {name: kind for name, kind in kinds.items() if kind != "time"}
+
+    # Tables there and back
+
+    def read(self, source: Any, *, memory: int | None = None) -> Table:
+        """A table from what `read` takes, its columns of the kinds they had in training, in any order."""
+        return load(source, None, self.kinds, memory)
+
+    def inputs(self, source: Any, dtype: Any = "float32") -> Host:
+        """The network's inputs, (n, width); the table needs every column of training and no other, but for targets."""
+        table = self.read(source)
+        wanted = [encoder.name for encoder in self.columns]
+        missing = [name for name in wanted if name not in table.columns]
+        extra = [n for n in table.columns if n not in {*wanted, *self.target.names, *self.left_out}]
+        if missing or extra:
+            raise DataError(
+                table.source,
+                expected=f"the columns of training: {named(wanted)}",
+                got=f"{named(missing)} missing and {named(extra)} unknown",
+                fix="rename or add what is missing; drop what is unknown: table.without('name')",
+            )
+        X = np.empty(
+            (table.rows, self.width), hyper.choice("inputs dtype", str(np.dtype(dtype)), ("float32", "float64"))
+        )
+        place = 0
+        for encoder in self.columns:
+            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                X[:, place : place + encoder.width] = encoder.encode(table.converted(encoder.name, encoder.kind))
+            place += encoder.width
+        if not np.isfinite(X).all():
+            row, place = np.argwhere(~np.isfinite(X))[0]
+            edges = np.cumsum([encoder.width for encoder in self.columns])
+            name = self.columns[int(np.searchsorted(edges, place, side="right"))].name
+            raise DataError(
+                table.where(name, int(row)),
+                expected=f"a number near those of training, in the range of {X.dtype}",
+                got=repr(table[name].data[row].item()),
+                fix="correct it, or fit with numeric='quantile'",
+            )
+        return X
+
+    def targets(self, source: Any, dtype: Any = "float32") -> Host:
+        """Class numbers (n,), or standardised targets (n, outputs)."""
+        return self.target.encode(self.read(source), dtype)
+
+    def decode(self, outputs: Any) -> Host:
+        """Labels of the largest outputs, or targets in their own units: (n,) of one, (n, targets) of several."""
+        return self.target.decode(np.asarray(outputs))
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """Each column with its kind and what becomes of it."""
+        rows = [(encoder.name, encoder.kind, encoder.describe()) for encoder in self.columns]
+        rows += [(name, "", "left out") for name in self.left_out]
+        return rows + [(name, kind, self.target.describe()) for name, kind in self.target.kinds.items()]

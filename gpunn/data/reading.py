@@ -1,0 +1,81 @@
+"""`read`: a table from whatever one has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from gpunn.data.arrays import from_memory, read_arrays
+from gpunn.data.arrow import from_arrow, read_arrow
+from gpunn.data.builtin import BUILT_IN
+from gpunn.data.table import Table, check_slips, table
+from gpunn.errors import DataError
+from gpunn.files import require_file
+from gpunn.hyper import choice, whole
+
+ARROW, NUMPY = (".csv", ".parquet", ".arrow", ".feather"), (".npz", ".npy")
+
+
+def read(
+    source: Any, *, target: Any = None, kinds: Mapping[str, str] | None = None, memory: int | None = None
+) -> Table:
+    """A table from a file (.csv .parquet .arrow .feather .npz .npy), a built-in name, or what is in memory.
+
+    In memory: pandas and Arrow tables, dicts of columns, (X, y), a matrix. `target` is a name or position, or several;
+    else the column called target, label, class or y, else the last. `kinds` says what a column is where that cannot be
+    seen: {"postcode": "categorical"}. `memory` bounds the bytes that a compressed file may take.
+    """
+    kinds = dict(kinds or {})
+    for name, kind in kinds.items():
+        choice(f"kinds[{name!r}]", kind, ("numeric", "boolean", "categorical"))
+    found = load(source, target, kinds, None if memory is None else whole("memory", memory))
+    for name in kinds:
+        found[name]
+    if not isinstance(source, Table):
+        for name in found.columns:
+            if name not in kinds:
+                check_slips(found, name)
+    return found
+
+
+def load(source: Any, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
+    """A table of columns as they are; those named in `kinds` become of that kind, if they are there."""
+    if isinstance(source, Table):
+        return table(source.source, source.data.items(), source.target_name if target is None else target, kinds)
+    if isinstance(source, str) and source in BUILT_IN:
+        return load(BUILT_IN[source](), target, kinds, memory)
+    if isinstance(source, (str, os.PathLike)):
+        return _file(os.fsdecode(source), target, kinds, memory)
+    found = from_memory(source, target, kinds)
+    if found is not None:
+        return found
+    if type(source).__module__.startswith("pandas.") or hasattr(source, "__arrow_c_stream__"):
+        return from_arrow("table", source, target, kinds)
+    raise DataError(
+        "data",
+        expected="a file, a built-in name, or a table in memory",
+        got=f"a {type(source).__module__}.{type(source).__name__}",
+        fix="pass a pandas or Arrow table, a dict of columns, (X, y), or a matrix",
+    )
+
+
+def _file(path: str, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in ARROW + NUMPY:
+        raise DataError(
+            path,
+            expected=f"a file ending in {', '.join(ARROW + NUMPY)}, or one of {', '.join(BUILT_IN)}",
+            got=f"the ending {suffix!r}" if suffix else "no ending",
+            fix="convert the file, or correct the name",
+        )
+    try:
+        require_file(os.stat(path).st_mode)
+        with open(path, "rb"):
+            pass
+    except (OSError, ValueError) as error:
+        raise DataError(
+            path, expected="a file to read", got=getattr(error, "strerror", None) or str(error),
+            fix="check the name, the working folder and permissions",
+        ) from None  # fmt: skip
+    return (read_arrow if suffix in ARROW else read_arrays)(path, target, kinds, memory)
