@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -15,7 +16,7 @@ import numpy as np
 
 from gpunn.data.declared import check_size
 from gpunn.data.table import TARGETS, Column, Host, Table, column, table, texts
-from gpunn.errors import DataError
+from gpunn.errors import DataError, GpunnError
 
 DAMAGED = "write the file again"
 MOST_ARRAYS = 10_000
@@ -145,14 +146,14 @@ def read_arrays(path: str, target: Any, kinds: Mapping[str, str], memory: int | 
                 array = _array(path, file, os.path.getsize(path))
             return from_arrays(path, {"x": _matrix(path, array)}, target, kinds)
         return from_arrays(path, _archive(path, memory), target, kinds)
-    except DataError:
+    except GpunnError:
         raise
     except MemoryError:
         raise DataError(
             path, expected="arrays that fit in memory", got="larger ones", fix="give part of them"
         ) from None
     except (EOFError, LookupError, OSError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
-            struct.error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+            struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise DataError(
             path, expected="arrays that NumPy wrote", got=f"{type(error).__name__}: {error}"[:200], fix=DAMAGED
         ) from error

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from gpunn.data.declared import check_ipc, check_parquet, check_size
+from gpunn.data.declared import check_ipc, check_places, check_size
 from gpunn.data.table import Column, Table, check_names, column, table
-from gpunn.errors import DataError, MissingExtraError
+from gpunn.errors import DataError, GpunnError, MissingExtraError
 
 DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 BLOCK = 1 << 20
+RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name: it counts rows and says nothing
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK": "zip", b"PAR1": "Parquet"}
 
 
@@ -42,7 +45,7 @@ def read_arrow(path: str, target: Any, kinds: Mapping[str, str], memory: int | N
         found = reader(pa, path, kinds, memory)
         check_size(path, max(found.nbytes, 8 * found.num_rows * found.num_columns), memory)
         return from_arrow(path, found, target, kinds)
-    except DataError:
+    except GpunnError:
         raise
     except MemoryError:
         raise DataError(
@@ -63,9 +66,10 @@ def from_arrow(source: str, found: Any, target: Any = None, kinds: Mapping[str, 
         elif not isinstance(found, pa.Table):
             found = pa.table(found)
         found.validate(full=True)
+        found = found.drop_columns([name for name in found.schema.names if INDEX.fullmatch(name)])
         check_names(source, found.schema.names)
         pairs = [(n, _column(pa, f"{source} column {n!r}", c)) for n, c in zip(found.schema.names, found.columns)]
-    except DataError:
+    except GpunnError:
         raise
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise DataError(
@@ -134,31 +138,25 @@ def _csv(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> An
     """UTF-8, commas, one line of names, no line break inside a value, blanks and NA for what is missing."""
     names = _names(path)
     check_names(path, names)
-    ragged: list[tuple[int | None, int, int]] = []
-
-    def refuse(row: Any) -> str:
-        ragged.append((row.number, row.expected_columns, row.actual_columns))
-        return "error"
-
     csv = pa.csv
     forced = {name: pa.string() for name, kind in kinds.items() if kind == "categorical" and name in names}
-    options = csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=forced)
     block = max(BLOCK, min(os.path.getsize(path), 64 * BLOCK))  # a row must fit in one
     try:
         found = csv.read_csv(
             path,
             read_options=csv.ReadOptions(use_threads=False, block_size=block),  # else rows have no numbers
-            parse_options=csv.ParseOptions(invalid_row_handler=refuse),
-            convert_options=options,
+            convert_options=csv.ConvertOptions(
+                strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=forced
+            ),
         )
-    except pa.ArrowInvalid:
+    except pa.ArrowInvalid as error:
+        ragged = RAGGED.search(str(error))
         if not ragged:
             raise
-        line, expected, got = ragged[0]
         raise DataError(
-            path if line is None else f"{path} row {line - 1}",
-            expected=f"{expected} values, as many as names",
-            got=f"{got}",
+            f"{path} row {int(ragged[1]) - 1}",
+            expected=f"{ragged[2]} values, as many as names",
+            got=ragged[3],
             fix="correct the row; quote values that have a comma in them",
         ) from None
     for name, values in zip(found.schema.names, found.columns):
@@ -240,10 +238,14 @@ def _parquet(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -
     with pa.parquet.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
         check_names(path, schema.names)
-        check_parquet(path, file.metadata, memory)
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        check_size(path, sum(max(g.total_byte_size, 8 * g.num_rows * g.num_columns) for g in groups), memory)
         texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-    with pa.parquet.ParquetFile(path, memory_map=True, read_dictionary=texts) as file:
-        return file.read(use_threads=False)
+    checked = {"memory_map": True, "read_dictionary": texts, "page_checksum_verification": True}
+    with pa.parquet.ParquetFile(path, **checked) as file:
+        found = file.read(use_threads=False)
+        check_places(path, file.metadata)  # only now: pyarrow ends the process where it meets a damaged entry by itself
+    return found
 
 
 def _ipc(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> Any:

@@ -1,0 +1,155 @@
+"""Small files that declare, or would become, very large ones: refused before memory of that size is taken."""
+
+import io
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+from gpunn.data import declared
+from gpunn.errors import ConfigurationError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+LARGE = 5 << 26  # bytes, above what any file may take
+TAKEN = 96 << 20  # what refusing one may take, pyarrow's own import included
+READ = """
+import resource, sys
+import gpunn as gn
+import numpy as np
+gn.data.read({"a": [1, 2], "b": [1, 2]})
+try:
+    import pyarrow.csv, pyarrow.compute, pyarrow.ipc, pyarrow.parquet
+except ImportError:
+    pass
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    gn.data.read(sys.argv[1])
+except gn.errors.DataError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+
+
+def refused(path: Path) -> tuple[int, str]:
+    """The memory that reading took, in a process of its own, and what it said."""
+    done = subprocess.run([sys.executable, "-c", READ, path], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout, done.stderr
+    taken, _, said = done.stdout.partition(" ")
+    return int(taken) * 1024, said.strip()
+
+
+def npz_of_zeros(path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (LARGE // 8, 8)})
+    write_zeros(path, header.getvalue())
+
+
+def write_zeros(path: Path, first: bytes) -> None:
+    """An archive of one member, which goes on with zeros."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("X.npy", "w") as file,
+    ):
+        file.write(first)
+        for _ in range(LARGE >> 20):
+            file.write(bytes(1 << 20))
+
+
+def parquet_of_zeros(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    group = pa.table({name: np.zeros(1 << 17) for name in "abcd"})
+    with pyarrow.parquet.ParquetWriter(path, group.schema, compression="zstd") as writer:
+        for _ in range(LARGE // group.nbytes):
+            writer.write_table(group)
+
+
+def arrow_of_zeros(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.ipc
+
+    batch = pa.record_batch({name: np.zeros(1 << 17) for name in "abcd"})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema, options=options) as writer:
+        for _ in range(LARGE // batch.nbytes):
+            writer.write_batch(batch)
+
+
+def arrow_of_nothing(path: Path) -> None:
+    """Gaps of no type take no place at all in a file."""
+    import pyarrow as pa
+    import pyarrow.ipc
+
+    batch = pa.record_batch({name: pa.nulls(LARGE // 8) for name in "ab"})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+BOMBS = {
+    "X.npz": npz_of_zeros, "X.parquet": parquet_of_zeros, "X.feather": arrow_of_zeros, "nothing.arrow": arrow_of_nothing,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs(tmp_path: Path, name: str) -> None:
+    if not name.endswith("npz"):
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra `data`)")
+    path = tmp_path / name
+    BOMBS[name](path)
+    assert path.stat().st_size < LARGE / 100
+    taken, said = refused(path)
+    wanted = r": expected at most \d+ bytes when read, got \d+ declared in a file of \d+; pass memory="
+    assert re.match(re.escape(str(path)) + wanted, said)
+    assert taken < TAKEN
+
+
+def test_memory_may_be_given(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", X=np.zeros((100, 100)), y=np.arange(100))
+    assert gn.data.read(tmp_path / "a.npz", memory=200_000).rows == 100
+    with pytest.raises(
+        DataError, match=r"expected at most 50000 bytes when read, got \d+ declared in a file of \d+; pa"
+    ):
+        gn.data.read(tmp_path / "a.npz", memory=50_000)
+    with pytest.raises(ConfigurationError, match=r"^memory: expected a whole number >= 1, got -1; give such a number"):
+        gn.data.read(tmp_path / "a.npz", memory=-1)
+
+
+def test_files_of_their_own_size_are_read_whatever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declared, "FREE", 0)
+    np.savez(tmp_path / "a.npz", X=np.random.default_rng(0).normal(size=(100, 100)), y=np.arange(100))
+    assert gn.data.read(tmp_path / "a.npz").rows == 100
+    np.savez_compressed(tmp_path / "b.npz", X=np.zeros((1000, 100)), y=np.arange(1000))
+    with pytest.raises(DataError, match=r"expected at most \d+ bytes when read"):
+        gn.data.read(tmp_path / "b.npz")
+
+
+def test_an_archive_that_lies(tmp_path: Path) -> None:
+    """Its header and its list agree on a few bytes; unpacking stops there."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (100, 8)})
+    content = header.getvalue() + bytes(800)
+    path = tmp_path / "a.npz"
+    write_zeros(path, content)
+    data = bytearray(path.read_bytes())
+    size = (len(content) + LARGE).to_bytes(4, "little")
+    place = data.rindex(size, data.rindex(b"PK\1\2"))
+    data[place : place + 4] = len(content).to_bytes(4, "little")
+    path.write_bytes(data)
+    taken, said = refused(path)
+    assert re.match(
+        rf"{re.escape(str(path))}: expected arrays that NumPy wrote, got (BadZipFile|ValueError): .*; write", said
+    )
+    assert taken < TAKEN
+
+
+def test_the_memory_that_is_measured() -> None:
+    """`refused` sees what a process takes."""
+    full = "np.ones(1 << 25); raise gn.errors.DataError('a', expected='b', got='c', fix='d')"
+    command = [sys.executable, "-c", READ.replace("gn.data.read(sys.argv[1])", full)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[0]) * 1024 > TAKEN
