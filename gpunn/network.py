@@ -199,7 +199,7 @@ class Network(Engine):
             return _rebuilt, (self.to_json(), self.ops.device, None, None, self.preprocessing)
         arrays, meta = network_parts(self)
         values = {name.removeprefix("network/"): array for name, array in arrays.items()}
-        return _rebuilt, (self.to_json(), self.ops.device, values, (self.loss, meta["step"]))
+        return _rebuilt, (self.to_json(), self.ops.device, values, (self.loss, meta["step"]), self.preprocessing)
 
     def member(self, k: int) -> Network:
         """Model k of a population as a network of its own, with a copy of its parameters and state."""

@@ -18,6 +18,7 @@ from gpunn.errors import (
     ShapeError,
 )
 from gpunn.inputs import as_array
+from gpunn.testing import check_gradients
 from tests.conftest import backend_named, strict_backend
 from tests.faults import FORM, exactly, placed, unchanged
 
@@ -423,6 +424,38 @@ def test_an_embedding_inside_a_branch_shares_numbers_with_its_neighbours(backend
     network = gn.Network([gn.Branch([[TABLE, gn.Flatten()], gn.Dense(2)])], 3, device=backend)
     numbers = np.array([[1, 2, 3], [0, 4, 0]])
     np.testing.assert_array_equal(network.predict(numbers), network.predict(numbers.astype("float32")))
+
+
+def test_indices_in_some_columns(backend: Any) -> None:
+    """Only what an embedding reads must be row numbers: the other columns are numbers of any kind."""
+    tables = gn.Branch([gn.Columns(0, 2), [gn.Columns(1, 4), gn.Columns(1, 3), TABLE, gn.Flatten()]])
+    network = gn.Network([tables, gn.Dense(2)], 4, device=backend, dtype="float64", models=2)
+    X = np.array([[-0.5, 1e9, 4, 0], [7.25, -3, 2, 1]])
+    check_gradients(network, X, [[1.0, 0.0], [0.0, 1.0]], SQUARED)
+    table = network.ops.to_host(network.parameters["0.1.2.E"])
+    first = gn.Network([tables], 4, device=backend, dtype="float64", models=2)
+    first.load_parameters({"0.1.2.E": table})
+    A = first.predict(X)
+    np.testing.assert_array_equal(A[1, 0], [-0.5, 1e9, *table[1, 4], *table[1, 0]])
+    for own, place in ((X, "[0, 0]"), (np.stack([X, X]), "[0, 0, 0]")):
+        wrong = own.copy()
+        wrong[..., 0, 2] = 5
+        more = "" if own.ndim == 2 else " and 1 more"
+        message = (
+            f"X[:, 2:4] for layers.0.1.2 Embedding: expected whole numbers from 0 to 4, got 5.0 at {place}{more}; "
+            "raise categories, or map the column to 0, 1, 2, ..."
+        )
+        with unchanged(network), pytest.raises(DataError, match=exactly(message)):
+            network.predict(wrong)
+
+
+def test_indices_in_some_numbers_of_an_image() -> None:
+    layers = [gn.Flatten(), gn.Columns(4, 6), TABLE, gn.Flatten()]
+    network = gn.Network(layers, (2, 3), device="cpu")
+    X = np.array([[[0.5, 9, 9], [9, 3, 1]]])
+    np.testing.assert_array_equal(network.predict(X)[0], network.parameters["2.E"][[3, 1]].reshape(-1))
+    with pytest.raises(DataError, match=r"^X\[:, 4:6\] for layers\.2 Embedding: .* got 9\.0 at \[0, 0\]; raise"):
+        network.predict(np.array([[[0.5, 9, 9], [9, 9, 1]]]))
 
 
 def test_large_indices_are_not_rounded() -> None:

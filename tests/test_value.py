@@ -48,6 +48,7 @@ VALUES: dict[str, Value] = {
     "Dropout((0.1, 0.2))": gn.Dropout([0.1, 0.2]),
     "GaussianNoise(0.5)": gn.GaussianNoise(0.5),
     "Embedding(5, 2)": gn.Embedding(5, 2),
+    "Columns(0, 2)": gn.Columns(0, 2),
     "Flatten()": gn.Flatten(),
     "Reshape((2, 3))": gn.Reshape([2, 3]),
     "Reshape((6,))": gn.Reshape(6),

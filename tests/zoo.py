@@ -27,6 +27,7 @@ LAYERS: dict[str, Any] = {
     "residual with shortcut": lambda f: gn.Residual([gn.Dense(6, f)], shortcut=gn.Dense(6)),
     "branch": lambda f: gn.Branch([gn.Dense(2, f), [gn.Dense(3), gn.LayerNorm()]]),
     "branch, added": lambda f: gn.Branch([gn.Dense(4, f), gn.Identity(), gn.Dense(4)], merge="add"),
+    "columns": lambda f: gn.Branch([gn.Columns(0, 1), [gn.Columns(1, 3), gn.Dense(4, f)], gn.Columns(2, 4)]),
     "reshape": lambda f: gn.Sequential([gn.Reshape((2, 2)), gn.Flatten(), gn.Dense(4, f)]),
 }
 

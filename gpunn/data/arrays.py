@@ -10,6 +10,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -107,7 +108,7 @@ def _column(where: str, array: Host) -> Column:
 def _objects(where: str, array: Host) -> Column:
     """Python values, all of one kind but for None and NaN."""
     values = [None if v is None or v != v else v for v in map(_plain, array.tolist())]
-    kinds = (("boolean", bool), ("numeric", (int, float)), ("categorical", str))
+    kinds = (("boolean", bool), ("numeric", (int, float)), ("categorical", str), ("time", date))
     present = next((v for v in values if v is not None), None)
     found = next(((name, types) for name, types in kinds if isinstance(present, types)), ("numeric", (int, float)))
     name, types = found
@@ -115,12 +116,14 @@ def _objects(where: str, array: Host) -> Column:
         if value is not None and (not isinstance(value, types) or (name == "numeric" and isinstance(value, bool))):
             raise DataError(
                 f"{where}, row {row + 1}",
-                expected="numbers, bools or text" if value is present else f"{name} values as before",
+                expected="numbers, bools, text or times" if value is present else f"{name} values as before",
                 got=repr(value)[:80],
                 fix="give the column one type, and None where a value is missing",
             )
     if name == "categorical":
         return texts(values)
+    if name == "time":
+        return _column(where, np.array([_utc(v) for v in values], "datetime64[us]"))
     missing = np.array([v is None for v in values], bool)
     try:
         data = np.array([0 if v is None else v for v in values], bool if name == "boolean" else np.float64)
@@ -132,7 +135,15 @@ def _objects(where: str, array: Host) -> Column:
 
 
 def _plain(value: Any) -> Any:
+    """A Python value of NumPy's; times of nanoseconds would become whole numbers."""
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]")
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _utc(value: Any) -> Any:
+    aware = isinstance(value, datetime) and value.tzinfo is not None
+    return value.astimezone(UTC).replace(tzinfo=None) if aware else value
 
 
 # Files. NumPy would allocate what a header says before it looks whether the file has it

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunn import hyper
 from gpunn.data.columns import moments
-from gpunn.data.table import Column, Host, Table, targets
+from gpunn.data.table import Column, Host, Table, shown, targets
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.value import Value
 
@@ -85,7 +85,7 @@ class Classes(Goal):
                 table.where(self.name, row),
                 expected=f"one of {len(self.labels)} classes: {', '.join(map(repr, self.labels[:8]))}"
                 + (", ..." if len(self.labels) > 8 else ""),
-                got=repr(labels[codes[row]])[:80],
+                got=shown(column, row),
                 fix="correct it, or train on a table that has this class",
             )
         return y

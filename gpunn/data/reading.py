@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gpunn.data.arrays import from_memory, read_arrays
@@ -42,14 +43,15 @@ def read(
 def load(source: Any, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
     """A table of columns as they are; those named in `kinds` become of that kind, if they are there."""
     if isinstance(source, Table):
-        return table(source.source, source.data.items(), source.target_name if target is None else target, kinds)
+        found = table(source.source, source.data.items(), target, kinds)
+        return replace(found, target_name=source.target_name) if target is None else found
     if isinstance(source, str) and source in BUILT_IN:
         return load(BUILT_IN[source](), target, kinds, memory)
     if isinstance(source, (str, os.PathLike)):
         return _file(os.fsdecode(source), target, kinds, memory)
-    found = from_memory(source, target, kinds)
-    if found is not None:
-        return found
+    in_memory = from_memory(source, target, kinds)
+    if in_memory is not None:
+        return in_memory
     if type(source).__module__.startswith("pandas.") or hasattr(source, "__arrow_c_stream__"):
         return from_arrow("table", source, target, kinds)
     raise DataError(

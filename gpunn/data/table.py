@@ -158,7 +158,7 @@ class Table:
         raise DataError(
             self.where(name, first),
             expected=f"a {kind} column",
-            got=f"{_shown(column, first)}, {column.kind}",
+            got=f"{shown(column, first)}, {column.kind}",
             fix="give the column as it was in training",
         )
 
@@ -170,7 +170,7 @@ class Table:
             raise DataError(
                 self.where(name, row),
                 expected=expected,
-                got=_shown(column, row),
+                got=shown(column, row),
                 fix="correct it, or leave it blank if it is missing",
             )
 
@@ -187,7 +187,7 @@ def targets(target: Target | None) -> tuple[str, ...]:
     return () if target is None else (target,) if isinstance(target, str) else target
 
 
-def _shown(column: Column, row: int) -> str:
+def shown(column: Column, row: int) -> str:
     value = column.values[row]
     return repr(value.item() if isinstance(value, np.generic) else value)[:80]
 
@@ -261,7 +261,7 @@ def check_slips(found: Table, name: str) -> None:
         raise DataError(
             found.where(name, row),
             expected="a number, as in most rows",
-            got=_shown(column, row),
+            got=shown(column, row),
             fix=f'correct it, leave it blank if it is missing, or pass kinds={{{name!r}: "categorical"}}',
         )
 

@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -156,19 +157,24 @@ def test_columns_of_a_dict() -> None:
             "day": np.array(["1970-01-02", "NaT", "1970-01-03"], "datetime64[D]"), "s": np.array(["x", "y", "x"]),
             "masked": np.ma.MaskedArray([1, 2, 3], [False, False, True]), "empty": [None, None, None],
             "lasts": np.array([1, 2, 3], "timedelta64[D]"), "nan": [np.nan, np.float32(2.0), 3],
+            "dates": [date(1970, 1, 2), None, datetime(1970, 1, 2, 3, tzinfo=timezone(timedelta(hours=3)))],
+            "stamps": [np.datetime64("1970-01-02", "ns"), np.datetime64("NaT"), np.datetime64("1970-01-03")],
         }
     )  # fmt: skip
     assert list(table.kinds.values()) == [
         "numeric", "numeric", "categorical", "boolean", "time", "categorical", "numeric", "empty", "time", "numeric",
+        "time", "time",
     ]  # fmt: skip
     gaps = {name: np.flatnonzero(~table[name].present).tolist() for name in table.columns}
     assert gaps == {
         "n": [1], "f": [1], "t": [1], "b": [0], "day": [1], "s": [], "masked": [2], "empty": [0, 1, 2], "lasts": [],
-        "nan": [0],
+        "nan": [0], "dates": [1], "stamps": [1],
     }  # fmt: skip
     assert table["day"].values[[0, 2]].tolist() == [1.0, 2.0]
     assert table["lasts"].values.tolist() == [1.0, 2.0, 3.0]
-    assert table.target_name == "nan"
+    assert table["dates"].values[[0, 2]].tolist() == [1.0, 1.0]
+    assert table["stamps"].values[[0, 2]].tolist() == [1.0, 2.0]
+    assert table.target_name == "stamps"
 
 
 def test_pairs_matrices_and_records() -> None:
@@ -201,8 +207,14 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "bools and numbers": ({"a": [True, 2]}, "^table column 'a', row 2: expected boolean values as before, got 2; give"),
     "numbers and bools": ({"a": [2, True]}, "^table column 'a', row 2: expected numeric values as before, got True; g"),
-    "ragged": ({"a": [[1], [2, 3]]}, r"^table column 'a', row 1: expected numbers, bools or text, got \[1\]; give"),
-    "objects": ({"a": [{}, {}]}, "^table column 'a', row 1: expected numbers, bools or text, got {}; give the column"),
+    "ragged": (
+        {"a": [[1], [2, 3]]},
+        r"^table column 'a', row 1: expected numbers, bools, text or times, got \[1\]; give",
+    ),
+    "objects": (
+        {"a": [{}, {}]},
+        "^table column 'a', row 1: expected numbers, bools, text or times, got {}; give the column",
+    ),
     "one number": ({"a": 1}, "^table column 'a': expected one value a row, got 1; give an array"),
     "on a GPU": (
         {"a": Unconvertible()},

@@ -91,7 +91,8 @@ def arrow_of_nothing(path: Path) -> None:
 
 
 BOMBS = {
-    "X.npz": npz_of_zeros, "X.parquet": parquet_of_zeros, "X.feather": arrow_of_zeros, "nothing.arrow": arrow_of_nothing,
+    "X.npz": npz_of_zeros, "X.parquet": parquet_of_zeros, "X.feather": arrow_of_zeros,
+    "nothing.arrow": arrow_of_nothing,
 }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "open quote in names": ('a,"b\n1,2\n', " line of names: expected names with commas between, got .*; correct"),
     "open quote": ('a,b,c\n1,"x,2\n3,y,4\n5,"z",6\n', " row 1 column 'b': expected a value within one line, got"),
     "slip": ("a,b\n" + "1,2\n" * 5 + "1,2o\n", " row 6 column 'b': expected a number, as in most rows, got '2o'; corr"),
-    "placeholder": ("a,b\n" + "?,1\n5,2\n6,3\n" * 3, " row 1 column 'a': expected a number, as in most rows, got '\\?'"),
+    "placeholder": ("a,b\n" + "?,1\n5,2\n6,3\n" * 3, " row 1 column 'a': expected a number, as in most rows, got '\\?"),
 }  # fmt: skip
 
 

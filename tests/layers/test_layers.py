@@ -32,6 +32,7 @@ WHOLE_FIELDS: dict[str, Callable[[Any], Any]] = {
     "Embedding categories": lambda value: gn.Embedding(value, 2),
     "Embedding width": lambda value: gn.Embedding(2, value),
     "Reshape shape": lambda value: gn.Reshape((2, value)),
+    "Columns stop": lambda value: gn.Columns(0, value),
 }
 
 
@@ -124,6 +125,20 @@ def test_switches_are_bools(field: str, make: Any, value: Any) -> None:
     refuses(lambda: make(value), f"{field}: expected one of True, False, got {value!r}; choose one of them")
 
 
+def test_columns_are_a_range() -> None:
+    assert gn.Columns(np.int64(0), 2) == gn.Columns(0, 2)
+    for start in (-1, 1.0, True, None):
+        refuses(
+            lambda start=start: gn.Columns(start, 2),
+            f"Columns start: expected a whole number >= 0, got {start!r}; give such a number",
+        )
+    for start, stop in ((2, 2), (3, 2)):
+        refuses(
+            lambda start=start, stop=stop: gn.Columns(start, stop),
+            f"Columns: expected stop above start, got {start} and {stop}; take one column or more",
+        )
+
+
 def test_options_of_few_values() -> None:
     refuses(
         lambda: gn.GELU("fast"), "GELU approximate: expected one of 'none', 'tanh', got 'fast'; choose one of them"
@@ -184,8 +199,11 @@ PLAN_FAULTS: dict[str, tuple[list[Any], Any, str]] = {
             [layer], (28, 28),
             f"layers.0 {type(layer).__name__}: expected x of shape (n, features), got (n, 28, 28); {FLATTEN}",
         )
-        for layer in (gn.Dense(3), gn.BatchNorm(), gn.LayerNorm(), gn.RMSNorm())
+        for layer in (gn.Dense(3), gn.BatchNorm(), gn.LayerNorm(), gn.RMSNorm(), gn.Columns(0, 1))
     },
+    "Columns that are not there": (
+        [gn.Columns(1, 4)], 3, "layers.0 Columns: expected at least 4 columns, got 3; count columns from 0",
+    ),
     "Dense of numbers": (
         [gn.Dense(2)], (), f"layers.0 Dense: expected x of shape (n, features), got (n,); {FLATTEN}",
     ),
@@ -249,6 +267,7 @@ def test_shapes_that_do_not_fit(fault: str) -> None:
     ("layer", "shape", "output"),
     [
         (gn.Flatten(), (2, 3, 4), (24,)), (gn.Flatten(), (), (1,)), (gn.Reshape((4, 6)), (2, 3, 4), (4, 6)),
+        (gn.Columns(1, 3), (5,), (2,)),
         (gn.Embedding(5, 2), (3,), (3, 2)), (gn.Embedding(5, 2), (3, 4), (3, 4, 2)), (gn.Dense(7), (3,), (7,)),
         (gn.Branch([gn.Dense(2), gn.Dense(3), gn.Flatten()]), (4,), (9,)),
         (gn.Branch([gn.Reshape((2, 3)), gn.Reshape((2, 3))]), (6,), (2, 6)),

@@ -218,7 +218,7 @@ def test_a_checkout_works_from_its_own_folder(checkout: Path, tmp_path: Path) ->
 def package_files(tree: Path) -> set[str]:
     """What a wheel must have: every module, kernel and marker of the tree, under its import path."""
     paths = [path.relative_to(tree) for folder in ("gpunn", "backends") for path in (tree / folder).rglob("*")]
-    wanted = [path for path in paths if path.suffix in (".py", ".cu") or path.name == "py.typed"]
+    wanted = [path for path in paths if path.suffix in (".py", ".cu", ".npz", ".txt") or path.name == "py.typed"]
     return {("gpunn" / path if path.parts[0] == "backends" else path).as_posix() for path in wanted}
 
 

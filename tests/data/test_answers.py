@@ -1,0 +1,142 @@
+"""Networks that carry their preprocessing: through files, pickles and members of populations, and to answers."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+from gpunn import archive
+from gpunn.data import Preprocessing
+from gpunn.errors import CheckpointError, ConfigurationError
+
+
+def trained(source: Any, *, models: int | None = None, outputs: Any = None, **options: Any) -> gn.Network:
+    table = gn.data.read(source)
+    fitted = Preprocessing.fit(table)
+    net = gn.Network(
+        [*fitted.layers(), gn.Dense(32, "tanh"), gn.Dense(fitted.outputs)], fitted.width, device="cpu", models=models
+    )
+    net.preprocessing = fitted
+    net.fit(
+        fitted.inputs(table), fitted.targets(table), loss=fitted.loss, optimizer=gn.AdamW(1e-2), epochs=20,
+        batch_size=32, progress=False, **options,
+    )  # fmt: skip
+    return net
+
+
+@pytest.fixture(scope="module")
+def moons() -> gn.Network:
+    return trained("moons")
+
+
+def test_labels_and_probabilities(moons: gn.Network) -> None:
+    table = gn.data.moons(200, seed=5)
+    answers = gn.data.predict(moons, table.without("y"))
+    assert (answers.names, answers.classes) == (("y",), (0, 1))
+    assert answers.probabilities is not None and answers.probabilities.shape == (200, 2)
+    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    accuracy = (answers.values == table.arrays()[1]).mean()
+    scores = gn.data.evaluate(moons, table)
+    assert scores.keys() == {"loss", "accuracy"}
+    assert scores["accuracy"] == pytest.approx(accuracy) and accuracy > 0.95
+    np.testing.assert_array_equal(gn.data.predict(moons, table, batch_size=7).values, answers.values)
+
+
+def test_units() -> None:
+    table = gn.data.friedman(500)
+    scaled = gn.data.read({"x": table.arrays()[0], "y": 1000.0 * table.arrays()[1] + 5e5})
+    net = trained(scaled)
+    answers = gn.data.predict(net, scaled)
+    y = scaled.arrays()[1]
+    assert answers.probabilities is None and answers.classes is None and answers.values.shape == (500,)
+    scores = gn.data.evaluate(net, scaled)
+    error = answers.values - y
+    assert scores["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
+    assert scores["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
+    assert scores["r2"] == pytest.approx(1 - (error**2).mean() / y.var(), abs=1e-5)
+    assert scores["r2"] > 0.8
+    assert scores.keys() == {"loss", "r2", "rmse", "mae"}
+
+
+def test_several_targets_and_populations() -> None:
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    table = gn.data.read((X, np.stack([100 * X[:, 0], X[:, 1]], axis=1)))
+    net = trained(table, models=2)
+    answers = gn.data.predict(net, table)
+    assert answers.values.shape == (2, 200, 2) and answers.names == ("y0", "y1")
+    scores = gn.data.evaluate(net, table)
+    Y = table.arrays()[1]
+    for k in range(2):
+        single = net.member(k)
+        assert single.preprocessing == net.preprocessing
+        np.testing.assert_allclose(gn.data.predict(single, table).values, answers.values[k], rtol=1e-4, atol=1e-4)
+        assert scores["mae"][k] == pytest.approx(np.abs(answers.values[k] - Y).mean(), rel=1e-4)
+        assert gn.data.evaluate(single, table)["rmse"] == pytest.approx(scores["rmse"][k], rel=1e-4)
+    classes = trained("moons", models=2)
+    found = gn.data.predict(classes, "moons")
+    assert found.values.shape == (2, 1000) and found.probabilities is not None
+    assert gn.data.evaluate(classes, "moons")["accuracy"].shape == (2,)
+
+
+def test_it_travels_with_the_network(moons: gn.Network, tmp_path: Path) -> None:
+    moons.save(tmp_path / "a.gpunn")
+    again = gn.load(tmp_path / "a.gpunn", device="cpu")
+    for net in (again, copy.deepcopy(moons), pickle.loads(pickle.dumps(moons))):
+        assert net.preprocessing == moons.preprocessing
+        np.testing.assert_array_equal(gn.data.predict(net, "moons").values, gn.data.predict(moons, "moons").values)
+    bare = gn.Network([gn.Dense(2)], device="cpu")
+    bare.preprocessing = moons.preprocessing
+    assert copy.copy(bare).preprocessing == moons.preprocessing
+    plain = gn.Network([gn.Dense(2)], 2, device="cpu")
+    plain.save(tmp_path / "b.gpunn")
+    assert gn.load(tmp_path / "b.gpunn", device="cpu").preprocessing is None
+    assert "preprocessing" not in archive.read(tmp_path / "b.gpunn")[1]["network"]
+
+
+def test_it_is_in_the_checkpoints_of_a_training(tmp_path: Path) -> None:
+    net = trained("moons", checkpoint=tmp_path / "run.gpunn")
+    assert gn.load(tmp_path / "run.gpunn", device="cpu").preprocessing == net.preprocessing
+
+
+FORGED: dict[str, Any] = {
+    "another value": lambda p: p["columns"][0],
+    "a number": lambda p: 3,
+    "no columns": lambda p: {**p, "columns": []},
+    "columns of something": lambda p: {**p, "columns": [{"layer": "Dense", "units": 3}]},
+    "a wrong number": lambda p: {**p, "columns": [{**p["columns"][0], "deviation": "x"}]},
+    "an unknown column": lambda p: {**p, "columns": [{"column": "Eval", "name": "x"}]},
+    "no target": lambda p: {**p, "target": None},
+}
+
+
+@pytest.mark.parametrize("how", FORGED)
+def test_preprocessing_that_is_none(moons: gn.Network, tmp_path: Path, how: str) -> None:
+    moons.save(tmp_path / "a.gpunn")
+    arrays, meta = archive.read(tmp_path / "a.gpunn")
+    meta["network"]["preprocessing"] = FORGED[how](json.loads(json.dumps(meta["network"]["preprocessing"])))
+    archive.write(tmp_path / "b.gpunn", arrays, meta)
+    with pytest.raises(CheckpointError, match=r"^checkpoint '.*b\.gpunn'.*: expected .*, got .*; \S"):
+        gn.load(tmp_path / "b.gpunn", device="cpu")
+
+
+def test_networks_without_it() -> None:
+    net = gn.Network([gn.Dense(2)], 2, device="cpu")
+    message = r"^network\.preprocessing: expected the preprocessing that the network was trained with, got None; set it"
+    for use in (gn.data.predict, gn.data.evaluate):
+        with pytest.raises(ConfigurationError, match=message):
+            use(net, "moons")
+
+
+def test_a_network_that_was_not_trained_uses_the_tasks_own_loss() -> None:
+    fitted = Preprocessing.fit("moons")
+    net = gn.Network([gn.Dense(2)], 2, device="cpu")
+    net.preprocessing = fitted
+    assert 0.0 <= gn.data.evaluate(net, "moons")["accuracy"] <= 1.0
+    found = gn.data.predict(net, "moons")
+    assert found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0, rtol=1e-5)
