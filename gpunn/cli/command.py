@@ -1,0 +1,78 @@
+"""`gpunn` itself: its sub-commands, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+import gpunn as gn
+from gpunn.cli import benchmark, doctor, evaluate, inspect, predict, train
+from gpunn.cli.exits import EXITS, INTERRUPTED, exit_code
+from gpunn.cli.output import error_document, print_document
+from gpunn.errors import GpunnError
+from gpunn.training.signals import EXIT_ON_TERMINATION
+
+
+class Commands(click.Group):
+    """Sub-commands whose errors are one line on stderr, and a document on stdout where one was asked for."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except GpunnError as error:
+            click.echo(f"gpunn: {error}", err=True)
+            if self._wants_json(context):
+                print_document(error_document(error))
+            context.exit(exit_code(error))
+        except KeyboardInterrupt:
+            click.echo("gpunn: interrupted", err=True)
+            context.exit(INTERRUPTED)
+
+    def _wants_json(self, context: click.Context) -> bool:
+        """Whether the sub-command was given --json; its own context is gone by now."""
+        return "--json" in context.meta.get("gpunn.arguments", ())
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        context.meta["gpunn.arguments"] = tuple(arguments)
+        return super().resolve_command(context, arguments)
+
+
+def _table(codes: dict[int, str]) -> str:
+    return "\n".join(f"  {code:<5}{meaning}" for code, meaning in codes.items())
+
+
+@click.group(cls=Commands, epilog=f"\b\nExit codes:\n{_table(EXITS)}")
+@click.version_option(gn.__version__, prog_name="gpunn")
+def gpunn() -> None:
+    """Neural networks on tables: train, evaluate, predict.
+
+    Results go to stdout, progress and complaints to stderr.
+
+    \b
+    Example:
+      gpunn train digits
+    """
+
+
+for module in (train, evaluate, predict, inspect, doctor, benchmark):
+    gpunn.add_command(module.command)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(EXIT_ON_TERMINATION)
+
+
+def main() -> None:
+    """What the installed script runs.
+
+    The first process of a container is not ended by a SIGTERM that it has no handler for.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(gpunn(prog_name="gpunn"))

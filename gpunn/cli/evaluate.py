@@ -1,0 +1,35 @@
+"""`gpunn evaluate`."""
+
+from __future__ import annotations
+
+import click
+
+from gpunn.cli.options import device_option
+from gpunn.cli.output import json_option, print_document, print_table
+from gpunn.cli.runs import load_network
+from gpunn.data import evaluate
+from gpunn.data.answers import preprocessing_of
+
+
+@click.command("evaluate", short_help="Judge a trained network on other data.")
+@click.argument("run")
+@click.argument("data")
+@device_option
+@json_option
+def command(run: str, data: str, device: str, as_json: bool) -> None:
+    """Judge the network of RUN on DATA, which has its target.
+
+    RUN is the folder that train wrote, or a file that Network.save did. Of classes: loss and accuracy; of numbers: rmse
+    and mae in their own units, and r2.
+
+    \b
+    Example:
+      gpunn evaluate runs/digits digits
+    """
+    network = load_network(run, device)
+    table = preprocessing_of(network).read(data)
+    figures = evaluate(network, table)
+    if as_json:
+        print_document({"run": run, "data": data, "rows": table.rows, "device": network.ops.device, **figures})
+    else:
+        print_table([("rows", f"{table.rows:,}"), *figures.items()])

@@ -1,0 +1,88 @@
+"""`gpunn inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import gpunn as gn
+from gpunn.cli.output import json_option, print_document, print_table, text
+from gpunn.cli.runs import RunFolder, load_network
+from gpunn.cli.training import count
+from gpunn.data import Preprocessing
+from gpunn.value import to_json
+
+FEW = 40  # columns that are shown one by one
+
+
+@click.command("inspect", short_help="Show what is in a run.")
+@click.argument("run")
+@json_option
+def command(run: str, as_json: bool) -> None:
+    """Show what is in RUN: architecture, preprocessing, history, and what was asked for.
+
+    RUN is the folder that train wrote, or a file that Network.save did.
+
+    \b
+    Example:
+      gpunn inspect runs/digits
+    """
+    network = load_network(run, "cpu")
+    folder = RunFolder(Path(run)) if Path(run).is_dir() else None
+    record = folder.read() if folder and folder.record.exists() else None
+    history = folder.history() if folder else None
+    preprocessing = network.preprocessing if isinstance(network.preprocessing, Preprocessing) else None
+    if as_json:
+        print_document(document(run, network, preprocessing, history, record))
+        return
+    click.echo(network.summary())
+    if preprocessing is not None:
+        show_preprocessing(preprocessing)
+    if record is not None:
+        click.echo("\nasked for")
+        print_table((name, text(value)) for name, value in record["settings"].items() if value not in (None, []))
+    if history is not None:
+        show_history(history)
+
+
+def document(
+    run: str, network: gn.Network, preprocessing: Preprocessing | None, history: gn.History | None, record: Any
+) -> dict[str, Any]:
+    return {
+        "run": run,
+        "layers": to_json(network.network.layers),
+        "inputs": list(network.inputs),
+        "parameters": count(network),
+        "dtype": network.precision.name,
+        "loss": to_json(network.loss),
+        "preprocessing": to_json(preprocessing),
+        "history": None if history is None else {name: history[name] for name in history},
+        "record": record,
+    }
+
+
+def show_preprocessing(preprocessing: Preprocessing) -> None:
+    rows = preprocessing.describe()
+    click.echo(f"\npreprocessing of {len(rows)} columns")
+    shown = (
+        rows if len(rows) <= FEW else [*rows[: FEW // 2], ("...", "", f"{len(rows) - FEW} more"), *rows[-FEW // 2 :]]
+    )
+    print_table(shown)
+
+
+def show_history(history: gn.History) -> None:
+    click.echo(f"\n{history!r}")
+    if not history.epochs:
+        return
+    names = [name for name in history if name not in ("examples_per_second",)]
+    epochs = sorted(
+        {1, history.epochs, history.best_epoch or 1, *range(1, history.epochs + 1, max(1, history.epochs // 8))}
+    )
+    best = history.best_epoch
+    rows = [
+        [f"{epoch}{' best' if epoch == best else ''}", *(float(history[name][epoch - 1]) for name in names)]
+        for epoch in epochs
+    ]
+    print_table(rows, header=["epoch", *(name.replace("_", " ") for name in names)])

@@ -1,0 +1,70 @@
+"""Results: a table for people or one JSON document on stdout, and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO
+
+import click
+
+from gpunn import files
+from gpunn.errors import CheckpointError, GpunnError
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+
+
+def print_document(document: Any) -> None:
+    """JSON for machines; NaN and infinity, for which it has no numbers, are null."""
+    click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """The same of dicts, lists and Python's own numbers."""
+    if isinstance(value, dict):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):  # NumPy's numbers and arrays
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def error_document(error: GpunnError) -> dict[str, Any]:
+    parts = {name: getattr(error, name) for name in ("where", "expected", "got", "fix")}
+    return {"error": {"kind": type(error).__name__, **parts}}
+
+
+def print_table(rows: Iterable[Sequence[Any]], *, header: Sequence[str] = ()) -> None:
+    """A table in columns as wide as they must be, the last one as it is."""
+    cells = [list(header), *([text(cell) for cell in row] for row in rows)][not header :]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for row in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def text(value: Any) -> str:
+    """A number to five digits; None as a dash."""
+    value = plain(value) if hasattr(value, "tolist") else value
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """The file with this content, or, if that fails, as it was."""
+
+    def fill(file: BinaryIO) -> None:
+        file.write(content)
+
+    try:
+        files.replace(os.path.realpath(path), fill)
+    except OSError as error:
+        raise CheckpointError(
+            str(path),
+            expected="a file that can be written",
+            got=error.strerror or str(error),
+            fix="free space, or write to a folder that exists and may be written",
+        ) from error

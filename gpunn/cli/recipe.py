@@ -1,0 +1,84 @@
+"""From the options of `gpunn train` and the kind of its target to layers, a loss and an optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gpunn as gn
+from gpunn.errors import ConfigurationError
+from gpunn.layers.activation import Nonlinearity
+from gpunn.layers.base import Layer
+from gpunn.losses import Loss
+from gpunn.optimizers import Optimizer
+
+# The highest rate of the cycle where none is given.
+RATES = {
+    "adamw": 3e-3, "adam": 3e-3, "nadam": 3e-3, "radam": 3e-3, "adamax": 5e-3, "lion": 3e-4, "rmsprop": 1e-3,
+    "adagrad": 3e-2, "adadelta": 1.0, "sgd": 0.1,
+}  # fmt: skip
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    cls.__name__.lower(): cls
+    for cls in (
+        gn.AdamW, gn.Adam, gn.NAdam, gn.RAdam, gn.Adamax, gn.Lion, gn.RMSprop, gn.Adagrad, gn.Adadelta, gn.SGD,
+    )
+}  # fmt: skip
+ACTIVATIONS = sorted(name for name in Nonlinearity.named if "softmax" not in name and name not in ("step", "identity"))
+
+UPDATES = 1500  # what a training takes unless told otherwise
+EPOCHS = (20, 200)  # at least and at most
+BATCHES = (16, 1024)
+SMOOTHING = 0.05
+
+
+def default_batch_size(rows: int) -> int:
+    """The power of two nearest to a 25th of the rows."""
+    low, high = BATCHES
+    return min(high, max(low, 1 << round(math.log2(max(rows / 25, 1)))))
+
+
+def default_epochs(rows: int, batch_size: int) -> int:
+    low, high = EPOCHS
+    return min(high, max(low, math.ceil(UPDATES / math.ceil(rows / batch_size))))
+
+
+def default_patience(epochs: int) -> int:
+    """A third of the epochs: the held-out loss of a cycle improves most near its end."""
+    return max(10, math.ceil(epochs / 3))
+
+
+def hidden_layers(widths: Sequence[int], activation: str, dropout: float, batch_norm: bool) -> list[Layer]:
+    """Dense, BatchNorm and Dropout of each width; a bias before a normalisation would be taken out again."""
+    layers: list[Layer] = []
+    for width in widths:
+        if batch_norm:
+            layers += [gn.Dense(width, bias=False), gn.BatchNorm(activation=activation)]
+        else:
+            layers.append(gn.Dense(width, activation))
+        layers += [gn.Dropout(dropout)] if dropout else []
+    return layers
+
+
+def loss_of(classes: bool) -> tuple[Loss, str]:
+    """What to train classes or quantities by, and the metric to show beside it.
+
+    Slightly smoothed labels keep the held-out loss falling to the end of the cycle, where the weights are best.
+    """
+    return (gn.CrossEntropy(smoothing=SMOOTHING), "accuracy") if classes else (gn.SquaredError(), "r2")
+
+
+def make_optimizer(name: str, rate: float | None, steps: int) -> Optimizer:
+    """With one cycle of the rate over all steps."""
+    cycle: Any = gn.schedules.OneCycle(RATES[name] if rate is None else rate, steps)
+    return OPTIMIZERS[name](cycle, **({"momentum": 0.9} if name == "sgd" else {}))
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """ "256,256" as numbers; "" is no hidden layer."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise ConfigurationError(
+            "--hidden", expected="widths such as 256,256", got=repr(text), fix='use whole numbers, or "" for none'
+        ) from None

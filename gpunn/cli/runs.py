@@ -1,0 +1,135 @@
+"""The folder of a run: the trained network, a checkpoint to go on from, the history, and what was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gpunn as gn
+from gpunn import checkpoint
+from gpunn.backends import get_backend
+from gpunn.cli.output import plain, write_file
+from gpunn.errors import CheckpointError, ConfigurationError, MissingExtraError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything about one training lies."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The best weights, with the preprocessing of their data."""
+        return self.path / "model.gpunn"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training stands."""
+        return self.path / "checkpoint.gpunn"
+
+    @property
+    def record(self) -> Path:
+        """What was asked for, with which versions, on which device, and what came out."""
+        return self.path / "run.json"
+
+    @property
+    def taken(self) -> bool:
+        return any(path.exists() for path in (self.model, self.checkpoint, self.record))
+
+    def write(self, record: dict[str, Any]) -> None:
+        text = json.dumps({"format": FORMAT, **plain(record)}, indent=2, allow_nan=False) + "\n"
+        write_file(self.record, text.encode())
+
+    def read(self) -> dict[str, Any]:
+        """The record; refuses what `write` did not write."""
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            if record["format"] != FORMAT or not isinstance(record["settings"], dict):
+                raise ValueError(f"format {record['format']!r}")
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise self._unreadable("the record of a run", f"{type(error).__name__}: {error}"[:200]) from error
+        return dict(record)
+
+    def settings(self, names: Collection[str]) -> dict[str, Any]:
+        """What was asked for, by exactly these names."""
+        settings: dict[str, Any] = self.read()["settings"]
+        if settings.keys() != set(names):
+            odd = sorted(settings.keys() ^ set(names))
+            raise self._unreadable("the settings of this version's runs", f"a difference in {', '.join(odd)}"[:200])
+        return settings
+
+    def _unreadable(self, expected: str, got: str) -> CheckpointError:
+        return CheckpointError(
+            str(self.record), expected=expected, got=got, fix="name the folder that gpunn train --out wrote"
+        )
+
+    def write_history(self, history: gn.History) -> None:
+        """As JSON, to the last digit, and as a table for spreadsheets."""
+        write_file(self.path / "history.json", history.to_json().encode())
+        history.to_csv(self.path / "history.csv")
+
+    def draw(self, history: gn.History) -> list[str]:
+        """curves.png; returns what is to be said where it cannot be drawn."""
+        try:
+            history.plot(self.path / "curves.png")
+        except MissingExtraError as error:
+            return [f"no curves.png: {error}"]
+        return []
+
+    def history(self) -> gn.History | None:
+        """What `write_history` wrote, if it did."""
+        try:
+            return gn.History.from_json((self.path / "history.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+
+def new_folder(out: str | None, name: str) -> RunFolder:
+    """An empty folder for a new run; without a name of its own runs/NAME, runs/NAME-2 and so on."""
+    try:
+        if out is not None:
+            folder = RunFolder(Path(out))
+            folder.path.mkdir(parents=True, exist_ok=True)
+            if folder.taken:
+                raise ConfigurationError(
+                    "--out",
+                    expected="a folder without a run",
+                    got=out,
+                    fix="choose another one, or go on with that run: gpunn train --resume --out " + out,
+                )
+            return folder
+        number = 1
+        while True:
+            path = Path("runs", name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(parents=True)
+                return RunFolder(path)
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise CheckpointError(
+            "--out", expected="a folder that can be made", got=str(error), fix="choose another --out"
+        ) from error
+
+
+def load_network(run: str, device: str) -> gn.Network:
+    """The network of a run's folder, or of a file that `Network.save` wrote.
+
+    What was trained in a precision that the device does not have, as bfloat16 is on the CPU, computes in float32.
+    """
+    path = Path(run)
+    if path.is_dir():
+        path = RunFolder(path).model
+    arrays, meta = checkpoint.read(path)
+    ops = get_backend(device)
+    try:
+        known = meta["network"]["architecture"]["dtype"] in ops.precisions
+    except (LookupError, TypeError):
+        known = True  # network_of says what is wrong
+    return checkpoint.network_of(str(path), arrays, meta, ops, None if known else "float32")

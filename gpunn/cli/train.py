@@ -1,0 +1,127 @@
+"""`gpunn train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from gpunn.cli.exits import FAILURE, INTERRUPTED
+from gpunn.cli.options import device_option, dtype_option
+from gpunn.cli.output import json_option, print_document, print_table
+from gpunn.cli.recipe import ACTIVATIONS, OPTIMIZERS
+from gpunn.cli.runs import RunFolder, new_folder
+from gpunn.cli.training import FINISHED, STOPPED, Training, share_of, source_path
+from gpunn.errors import ConfigurationError
+
+ANEW = {"out", "resume", "device", "as_json", "quiet"}  # what may be said anew where a run goes on
+
+
+@click.command("train", short_help="Train on a file or a built-in set.")
+@click.argument("data", required=False)
+@click.option(
+    "--target",
+    metavar="COL",
+    multiple=True,
+    help="What to predict; several for several numbers. "
+    "Unless given, the column target, label, class or y, else the last one.",
+)
+@click.option("--leave-out", metavar="COL", multiple=True, help="A column not to learn from, such as a row's number.")
+@click.option(
+    "--task", type=click.Choice(["classification", "regression"]), help="What the target looks like, unless given."
+)
+@click.option("--hidden", default="256,256", show_default=True, metavar="N,N", help='Widths; "" for none.')
+@click.option("--activation", type=click.Choice(ACTIVATIONS), default="relu", show_default=True)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="After every hidden layer.",
+)
+@click.option("--batch-norm/--no-batch-norm", default=True, show_default=True)
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adamw", show_default=True)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    help="The highest of the one cycle; suits the optimizer unless given.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="At most; 20 to 200 for some 1,500 updates unless given.")
+@click.option("--batch-size", type=click.IntRange(1), help="A 25th of the rows, 16 to 1024, unless given.")
+@click.option("--validation", default="0.2", show_default=True, metavar="SHARE|FILE", help="What to hold out.")
+@click.option(
+    "--patience", type=click.IntRange(1), help="Epochs without a better held-out loss; a third of all unless given."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@device_option
+@dtype_option
+@click.option("--out", metavar="DIR", help="The run's folder; runs/NAME unless given.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own options.")
+@json_option
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.pass_context
+def command(context: click.Context, /, **options: Any) -> None:
+    """Train a network on DATA and keep the best one.
+
+    DATA is a table (.csv, .parquet, .arrow, .npz, .npy) or a built-in set: digits, spirals, moons, friedman. The
+    target's kind decides between classification and regression. Inputs are standardised, the rate makes one cycle,
+    training ends early when the held-out part gets no better, and the best weights are kept.
+
+    The run's folder has model.gpunn, checkpoint.gpunn, history.csv, history.json, curves.png and run.json. After Ctrl-C
+    or SIGTERM, --resume goes on as if nothing had happened.
+
+    \b
+    Example:
+      gpunn train digits --out runs/digits
+    """
+    settings = {name: value for name, value in options.items() if name not in ANEW}
+    folder = _resumed(context, options) if options["resume"] else None
+    if folder is not None:
+        settings = folder.settings(settings.keys())
+    elif options["data"] is None:
+        raise click.MissingParameter(ctx=context, param=command.params[0])
+    training = Training.prepare(_absolute(settings), options["device"])
+    folder = folder or new_folder(options["out"], Path(settings["data"]).stem)
+    for note in training.run(folder, resume=options["resume"], quiet=options["quiet"]):
+        click.echo(f"gpunn: {note}", err=True)
+    if options["as_json"]:
+        print_document(training.record)
+    else:
+        print_table(training.rows())
+    context.exit({FINISHED: 0, STOPPED: INTERRUPTED}.get(training.record["status"], FAILURE))
+
+
+def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
+    """Files by their whole path, so that a run can go on from any folder."""
+    validation = settings["validation"]
+    return {
+        **settings,
+        "data": source_path(settings["data"]),
+        "validation": source_path(validation) if share_of(validation) is None else validation,
+    }
+
+
+def _resumed(context: click.Context, options: dict[str, Any]) -> RunFolder:
+    """The run to go on with; refuses options that differ from its own."""
+    if options["out"] is None:
+        raise ConfigurationError(
+            "--resume", expected="--out with the folder of a run", got="no --out", fix="name the folder to go on with"
+        )
+    folder = RunFolder(Path(options["out"]))
+    own = folder.settings(options.keys() - ANEW)
+    given = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in options.items()
+        if name in own and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    for name, value in _absolute({**own, **given}).items():
+        if value != own[name]:
+            raise ConfigurationError(
+                "DATA" if name == "data" else f"--{name.replace('_', '-')}",
+                expected=f"that of the run, {own[name]!r}",
+                got=repr(value),
+                fix="leave it out to go on, or train anew with another --out",
+            )
+    return folder

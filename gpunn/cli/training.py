@@ -1,0 +1,217 @@
+"""One training of the command line: from its settings to the files of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import gpunn as gn
+from gpunn.cli import recipe
+from gpunn.cli.checks import installed
+from gpunn.cli.runs import RunFolder
+from gpunn.data import BUILT_IN, Preprocessing, Table, evaluate, read
+from gpunn.data.splitting import split
+from gpunn.errors import CheckpointError, ConfigurationError
+from gpunn.training.callbacks import Run
+from gpunn.training.loop import NOT_FINITE
+
+RUNNING, FINISHED, STOPPED, TERMINATED, FAILED = "running", "finished", "interrupted", "terminated", "failed"
+CHECKPOINTS = 10  # written in a training that goes to its end
+
+
+class Watch(gn.Callback):
+    """Keeps the history of a training that may end by an exception."""
+
+    history: gn.History | None = None
+
+    def on_start(self, run: Run) -> None:
+        self.history = run.history
+
+
+@dataclass
+class Training:
+    """What `gpunn train` was asked for, checked and made: `run` trains and writes."""
+
+    settings: dict[str, Any]  # none left open
+    network: gn.Network
+    held_out: Table
+    sets: tuple[Any, Any, Any, Any]  # X and y to train on, and those that are held out
+    record: dict[str, Any]
+
+    @classmethod
+    def prepare(cls, settings: dict[str, Any], device: str) -> Self:
+        """Read, divide and encode the data, and make a network for them."""
+        s = dict(settings)
+        names = s["target"] or None
+        table = read(s["data"], target=names[0] if names and len(names) == 1 else names)
+        s["target"] = [table.target_name] if isinstance(table.target_name, str) else list(table.target_name or ())
+        train, held_out, preprocessing = _divided(table, s)
+        rows = train.rows
+        s["batch_size"] = s["batch_size"] or recipe.default_batch_size(rows)  # none of them is 0
+        s["epochs"] = s["epochs"] or recipe.default_epochs(rows, s["batch_size"])
+        s["patience"] = s["patience"] or recipe.default_patience(s["epochs"])
+        hidden = recipe.hidden_layers(recipe.widths(s["hidden"]), s["activation"], s["dropout"], s["batch_norm"])
+        layers = [*preprocessing.layers(), *hidden, gn.Dense(preprocessing.outputs)]
+        network = gn.Network(layers, preprocessing.width, device=device, dtype=s["dtype"], seed=s["seed"])
+        network.preprocessing = preprocessing
+        sets = [
+            encode(part, network.dtype)
+            for part in (train, held_out)
+            for encode in (preprocessing.inputs, preprocessing.targets)
+        ]
+        record = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": s,
+            "data": {
+                "task": preprocessing.task, "target": s["target"], "columns": len(table.columns), "rows": rows,
+                "held_out": held_out.rows, "inputs": preprocessing.width, "outputs": preprocessing.outputs,
+                "sha256": digest(sets),
+            },
+            "network": {"layers": [repr(layer) for layer in layers], "parameters": count(network)},
+            "device": network.ops.device,
+            "versions": versions(),
+        }  # fmt: skip
+        return cls(s, network, held_out, tuple(sets), record)  # type: ignore[arg-type]  # of four
+
+    def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> list[str]:
+        """Train, and write the run's files however training ends; returns what is to be said about it."""
+        s, preprocessing, watch = self.settings, self.preprocessing, Watch()
+        self.record = {"status": RUNNING, "run": str(folder.path), **self.record}
+        if resume:
+            self._check_data(folder)
+        folder.write(self.record)
+        X, y, *validation = self.sets
+        loss, metric = recipe.loss_of(preprocessing.classes is not None)
+        steps = s["epochs"] * math.ceil(len(X) / s["batch_size"])
+        try:
+            history = self.network.fit(
+                X,
+                y,
+                loss=loss,
+                optimizer=recipe.make_optimizer(s["optimizer"], s["rate"], steps),
+                epochs=s["epochs"],
+                batch_size=s["batch_size"],
+                validation=tuple(validation),
+                metrics=[metric],
+                stopping=gn.EarlyStopping(s["patience"]),
+                callbacks=[watch],
+                checkpoint=folder.checkpoint,
+                every=max(1, s["epochs"] // CHECKPOINTS),
+                resume=folder.checkpoint if resume and folder.checkpoint.exists() else None,
+                progress=False if quiet else None,
+            )
+        except SystemExit:
+            self._keep(folder, TERMINATED, watch.history)
+            raise
+        except BaseException:
+            folder.write({**self.record, "status": FAILED})
+            raise
+        reason = history.stopped
+        status = STOPPED if reason == STOPPED else FAILED if reason.startswith(NOT_FINITE) else FINISHED
+        self._keep(folder, status, history)
+        notes = [f"training failed: {reason}; the best weights so far are kept"] if status == FAILED else []
+        return [*notes, *folder.draw(history)]
+
+    def _keep(self, folder: RunFolder, status: str, history: gn.History | None) -> None:
+        """The best weights, what came out, and how it went."""
+        # smoothed labels help training; what they make of the loss is no figure to compare
+        self.network.loss = self.preprocessing.loss
+        self.network.save(folder.model)
+        self.record["status"] = status
+        if history is not None:
+            folder.write_history(history)
+            self.record["result"] = {
+                "stopped": history.stopped,
+                "epochs": history.epochs,
+                "best_epoch": history.best_epoch,
+                "seconds": float(history["seconds"][-1]) if history.epochs else 0.0,
+                "held_out": evaluate(self.network, self.held_out),
+            }
+        folder.write(self.record)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        found = self.network.preprocessing
+        assert isinstance(found, Preprocessing)
+        return found
+
+    def _check_data(self, folder: RunFolder) -> None:
+        """A run goes on with the data it began with."""
+        before, now = folder.read()["data"]["sha256"], self.record["data"]["sha256"]
+        if before != now:
+            raise CheckpointError(
+                str(folder.path),
+                expected=f"the data that the run began with, {before[:12]}",
+                got=now[:12],
+                fix="bring the data back as they were, or train anew with another --out",
+            )
+
+    def rows(self) -> list[tuple[str, Any]]:
+        """What to tell people of the outcome."""
+        data, result = self.record["data"], self.record["result"]
+        target = ", ".join(data["target"])
+        best = result["best_epoch"] or "none"
+        return [
+            ("run", self.record["run"]),
+            ("data", f"{data['rows']:,} rows to train on, {data['held_out']:,} held out, {data['inputs']} inputs"),
+            ("task", f"{data['task']} of {target}, {data['outputs']} output{'s' * (data['outputs'] != 1)}"),
+            ("network", f"{self.record['network']['parameters']:,} parameters on {self.record['device']}"),
+            (
+                "training",
+                f"{result['epochs']} epochs ({result['stopped']}), the best is {best}, {result['seconds']:.1f} s",
+            ),
+            *((f"held-out {name}", value) for name, value in result["held_out"].items()),
+        ]
+
+
+def _divided(table: Table, s: dict[str, Any]) -> tuple[Table, Table, Preprocessing]:
+    """The rows to train on, those that are held out, and the preprocessing, which has seen only the former."""
+    share = share_of(s["validation"])
+    learn = {"task": s["task"], "leave_out": tuple(s["leave_out"])}
+    if share is not None:
+        train, held_out = split(table, share, seed=s["seed"], task=s["task"])
+        return train, held_out, Preprocessing.fit(train, **learn)
+    preprocessing = Preprocessing.fit(table, **learn)
+    return table, preprocessing.read(s["validation"]), preprocessing
+
+
+def share_of(validation: str) -> float | None:
+    """The share to hold out; None where a file is meant."""
+    try:
+        share = float(validation)
+    except ValueError:
+        return None
+    if not 0.0 < share < 1.0:
+        raise ConfigurationError(
+            "--validation", expected="a share between 0 and 1, or a file", got=validation, fix="leave it out for 0.2"
+        )
+    return share
+
+
+def source_path(source: str) -> str:
+    """A built-in name as it is, a file by its whole path, so that a run can go on from any folder."""
+    return source if source in BUILT_IN else os.path.abspath(source)
+
+
+def count(network: gn.Network) -> int:
+    """How many parameters there are."""
+    return sum(math.prod(view.shape) for view in network.parameters.values())
+
+
+def digest(sets: list[Any]) -> str:
+    """Of all numbers that are trained and judged on."""
+    found = hashlib.sha256()
+    for array in sets:
+        found.update(f"{array.dtype} {array.shape} ".encode())
+        found.update(memoryview(array).cast("B"))
+    return found.hexdigest()
+
+
+def versions() -> dict[str, str | None]:
+    found = {name: installed(name) for name in ("numpy", "nvmath-python")}
+    return {"gpunn": gn.__version__, "python": platform.python_version(), **{n: v for n, v in found.items() if v}}

@@ -1,0 +1,155 @@
+"""The command as a whole: help that tells the truth, exit codes, errors as one line, quick to start."""
+
+import inspect
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+
+import gpunn as gn
+from gpunn import errors
+from gpunn.cli import command, gpunn
+from gpunn.cli.exits import EXITS, exit_code
+from gpunn.errors import GpunnError
+from tests.cli.stage import ROOT, call, document, process
+
+KINDS = sorted(
+    (cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, GpunnError)),
+    key=lambda cls: cls.__name__,
+)
+ORDER = ("train", "evaluate", "predict", "inspect", "benchmark", "doctor")
+HEAVY = ("cupy", "matplotlib", "numba", "pandas", "pyarrow", "rich", "sklearn", "torch")
+
+
+def example(name: str) -> str:
+    """The one line under Example in a sub-command's help."""
+    found = re.findall(r"^  Example:\n    (gpunn .+)$", call(name, "--help").stdout, re.MULTILINE)
+    assert len(found) == 1
+    return str(found[0])
+
+
+def test_every_command_has_an_example() -> None:
+    assert sorted(ORDER) == sorted(gpunn.commands)
+    assert "gpunn train digits" in call("--help").stdout
+
+
+def test_the_examples_run_and_digits_pass_97_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["gpunn.cli.doctor"], "gpus", lambda: ())  # what is wrong with this machine's GPU
+    for name in ORDER:
+        _, *arguments = shlex.split(example(name))
+        call(*arguments)
+    assert document("inspect", "runs/digits")["record"]["result"]["held_out"]["accuracy"] > 0.97
+    assert len(Path("digits.csv").read_text().splitlines()) == 1 + 1797
+    assert {path.name for path in Path("runs/digits").iterdir()} >= {
+        "model.gpunn", "checkpoint.gpunn", "history.csv", "history.json", "run.json",
+    }  # fmt: skip
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"gpunn, version {gn.__version__}\n"
+
+
+def test_help_names_every_exit_code() -> None:
+    text = call("--help").stdout
+    for code, meaning in EXITS.items():
+        assert re.search(rf"^ +{code} +{re.escape(meaning)}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_has_a_documented_code(kind: type[GpunnError]) -> None:
+    code = exit_code(kind("here", expected="a", got="b", fix="c"))
+    assert code in EXITS and code > 1
+
+
+def test_the_kinds_are_told_apart() -> None:
+    codes = [exit_code(kind("here", expected="a", got="b", fix="c")) for kind in KINDS]
+    assert len(set(codes)) == 5  # usage, data, files, devices, missing libraries
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "nowhere.csv"], 3, r"nowhere\.csv.*expected a file to read"),
+        (["train", "digits", "--hidden", "a"], 2, r"--hidden: expected widths"),
+        (["train", "digits", "--device", "cuda:99"], 5, r'device "cuda'),
+        (["train", "digits", "--device", "tpu"], 2, r'expected "auto", "cpu"'),
+        (["inspect", "nowhere"], 4, r"nowhere.*: expected"),
+        (["predict", "nowhere", "digits", "-o", "x.txt"], 2, r"--output: expected a name that ends in"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments, code=code)
+    assert re.match(rf"gpunn: .*{message}", result.stderr)
+    assert result.stderr.count("\n") == 1 and result.stdout == ""
+    assert not list(tmp_path.iterdir())
+    told = document(*arguments, code=code)["error"]
+    assert set(told) == {"kind", "where", "expected", "got", "fix"}
+    assert issubclass(getattr(errors, told["kind"]), GpunnError)
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["train", "digits", "--epochs", "0"], ["fly"], ["train", "--fly"]])
+def test_usage_errors(arguments: list[str]) -> None:
+    assert "Error: " in call(*arguments, code=2).stderr
+
+
+def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(sys.modules["gpunn.cli.doctor"], "python", broken)
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        call("doctor")
+
+
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["gpunn.cli.doctor"], "python", interrupted)
+    assert call("doctor", code=130).stderr == "gpunn: interrupted\n"
+
+
+def test_results_are_on_stdout_and_codes_leave_the_process(tmp_path: Path) -> None:
+    done = process("train", "nowhere.csv", "--json", cwd=tmp_path)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["error"]["kind"] == "DataError"
+    assert done.stderr.startswith("gpunn: ") and "Traceback" not in done.stderr
+
+
+def test_starting_imports_no_optional_library() -> None:
+    code = f"import sys; from gpunn.cli import gpunn; print([n for n in {HEAVY} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_sigterm_ends_what_has_no_handler_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the first process of a container, too, which the default would not end."""
+    known = {}
+    fake = SimpleNamespace(
+        getsignal=lambda number: signal.SIG_DFL, signal=known.__setitem__, SIGTERM=signal.SIGTERM, SIG_DFL=signal.SIG_DFL
+    )
+    monkeypatch.setattr(sys.modules["gpunn.cli.command"], "signal", fake)
+    monkeypatch.setattr(sys.modules["gpunn.cli.command"], "gpunn", lambda prog_name: 0)
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 0
+    with pytest.raises(SystemExit) as ended:
+        known[signal.SIGTERM](signal.SIGTERM, None)
+    assert ended.value.code == 143
+
+
+def test_an_example_in_help_is_found() -> None:
+    """The search for examples sees what click prints."""
+    assert isinstance(gpunn, click.Group)
+    assert example("train") == "gpunn train digits --out runs/digits"
