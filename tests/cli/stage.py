@@ -27,8 +27,8 @@ def document(*arguments: Any, code: int = 0) -> Any:
     return json.loads(call(*arguments, "--json", code=code).stdout)
 
 
-def process(*arguments: Any, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The command as a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    command = [sys.executable, "-m", "gpunn.cli", *map(str, arguments)]
+def process(*arguments: Any, cwd: Path, before: str = "") -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own, which first runs the text `before`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", f"{before}\nfrom gpunn.cli import main\nmain()", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import click
 import pytest
 
 import gpunn as gn
@@ -137,7 +136,10 @@ def test_sigterm_ends_what_has_no_handler_of_its_own(monkeypatch: pytest.MonkeyP
     """As the first process of a container, too, which the default would not end."""
     known = {}
     fake = SimpleNamespace(
-        getsignal=lambda number: signal.SIG_DFL, signal=known.__setitem__, SIGTERM=signal.SIGTERM, SIG_DFL=signal.SIG_DFL
+        getsignal=lambda number: signal.SIG_DFL,
+        signal=known.__setitem__,
+        SIGTERM=signal.SIGTERM,
+        SIG_DFL=signal.SIG_DFL,
     )
     monkeypatch.setattr(sys.modules["gpunn.cli.command"], "signal", fake)
     monkeypatch.setattr(sys.modules["gpunn.cli.command"], "gpunn", lambda prog_name: 0)
@@ -147,9 +149,3 @@ def test_sigterm_ends_what_has_no_handler_of_its_own(monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit) as ended:
         known[signal.SIGTERM](signal.SIGTERM, None)
     assert ended.value.code == 143
-
-
-def test_an_example_in_help_is_found() -> None:
-    """The search for examples sees what click prints."""
-    assert isinstance(gpunn, click.Group)
-    assert example("train") == "gpunn train digits --out runs/digits"
