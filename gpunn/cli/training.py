@@ -13,6 +13,7 @@ from typing import Any, Self
 import gpunn as gn
 from gpunn.cli import recipe
 from gpunn.cli.checks import installed
+from gpunn.cli.machine import blas_threads
 from gpunn.cli.runs import RunFolder
 from gpunn.data import BUILT_IN, Preprocessing, Table, evaluate, read
 from gpunn.data.splitting import split
@@ -89,22 +90,23 @@ class Training:
         loss, metric = recipe.loss_of(preprocessing.classes is not None)
         steps = s["epochs"] * math.ceil(len(X) / s["batch_size"])
         try:
-            history = self.network.fit(
-                X,
-                y,
-                loss=loss,
-                optimizer=recipe.make_optimizer(s["optimizer"], s["rate"], steps),
-                epochs=s["epochs"],
-                batch_size=s["batch_size"],
-                validation=tuple(validation),
-                metrics=[metric],
-                stopping=gn.EarlyStopping(s["patience"]),
-                callbacks=[watch],
-                checkpoint=folder.checkpoint,
-                every=max(1, s["epochs"] // CHECKPOINTS),
-                resume=folder.checkpoint if resume and folder.checkpoint.exists() else None,
-                progress=False if quiet else None,
-            )
+            with blas_threads(recipe.threads_for(count(self.network), s["batch_size"])):
+                history = self.network.fit(
+                    X,
+                    y,
+                    loss=loss,
+                    optimizer=recipe.make_optimizer(s["optimizer"], s["rate"], steps),
+                    epochs=s["epochs"],
+                    batch_size=s["batch_size"],
+                    validation=tuple(validation),
+                    metrics=[metric],
+                    stopping=gn.EarlyStopping(s["patience"]),
+                    callbacks=[watch],
+                    checkpoint=folder.checkpoint,
+                    every=max(1, s["epochs"] // CHECKPOINTS),
+                    resume=folder.checkpoint if resume and folder.checkpoint.exists() else None,
+                    progress=False if quiet else None,
+                )
         except SystemExit:
             self._keep(folder, TERMINATED, watch.history)
             raise
