@@ -77,6 +77,7 @@ def test_the_saved_network_is_the_best_and_knows_its_data() -> None:
     told = document("train", "moons", "--out", "a", *QUICK)
     net = gn.load("a/model.gpunn", device="cpu")
     assert net.preprocessing is not None and net.preprocessing.classes == (0, 1)
+    assert net.loss == gn.CrossEntropy()  # not the smoothed one of training
     figures = evaluate(net, gn.data.splitting.split(moons(), 0.2, seed=0)[1])
     assert told["result"]["held_out"] == pytest.approx(figures, rel=1e-6)
 
@@ -209,7 +210,10 @@ def test_ctrl_c_keeps_the_best_weights_and_the_run_goes_on(monkeypatch: pytest.M
         patch.setattr(Watch, "on_step", raising(signal.SIGINT, update=19))
         told = document("train", "moons", "--out", "a", *QUICK, code=130)
     assert told["status"] == "interrupted" and told["result"]["epochs"] == 2 and names("a") == FILES
+    steps: list[int] = []
+    monkeypatch.setattr(Watch, "on_step", lambda self, run: steps.append(run.at.done))
     again = document("train", "--resume", "--out", "a", "--device", "cpu", "--quiet")
+    assert steps == list(range(20, 49))  # it went on, and did not begin again
     assert again["result"]["epochs"] == 6 and again["status"] == "finished"
     assert model("a") == model("whole")
     assert again["result"]["held_out"] == whole["result"]["held_out"]
