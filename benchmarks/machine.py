@@ -70,7 +70,7 @@ def installed(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Of this checkout, marked where its files differ from it; None where git cannot say."""
+    """Of this checkout, marked where its files differ from it; in an image, the one it was built from; else None."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -79,7 +79,7 @@ def commit() -> str | None:
     try:
         return git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("GPUNN_REVISION")
 
 
 def gpu() -> dict[str, Any]:

@@ -38,5 +38,5 @@ def command(context: click.Context, as_json: bool) -> None:
         for check in checks:
             if check.status != OK and check.fix:
                 click.echo(f"{check.name} ({check.status}): {check.fix}")
-        click.echo(f"{counts[FAULT]} faults, {counts[WARNING]} warnings")
+        click.echo(", ".join(f"{counts[kind]} {kind.lower()}{'s' * (counts[kind] != 1)}" for kind in (FAULT, WARNING)))
     context.exit(FAILURE if counts[FAULT] else 0)

