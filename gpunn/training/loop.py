@@ -138,6 +138,8 @@ class Run:
         self.epoch = at.epoch
         self._judge(record)
         self._tell(Callback.on_epoch.__name__, record)
+        if not self.plan.keep_best:  # the others of a population go on; those that stop now keep what they hold now
+            self.best.take(self.going & np.array([bool(reason) for reason in at.stopped]))
         if plan.save and at.epoch % plan.every == 0 and not self.over:
             plan.save(self)
 
@@ -192,8 +194,6 @@ class Run:
         for criterion, state in zip(self.plan.stopping, at.criteria):
             for k in np.flatnonzero(criterion.judge(state, record)):
                 at.stopped[k] = at.stopped[k] or criterion.reason
-        if not self.plan.keep_best:  # the others of a population go on; those that stop now keep what they hold now
-            self.best.take(self.going & np.array([bool(reason) for reason in at.stopped]))
 
     def _end(self) -> None:
         """The best weights come back, and history says why it ended, whatever happened."""

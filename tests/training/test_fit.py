@@ -195,6 +195,21 @@ def test_steps(backend: Any) -> None:
 
 
 @hosts
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_callback_that_ends_the_training_leaves_what_was_learnt(backend: Any, keep: str) -> None:
+    class Enough(gn.Callback):
+        def on_epoch(self, run: Any, record: Any) -> None:
+            if run.epoch == 2:
+                run.stop("enough")
+
+    net, short = network(backend), network(backend)
+    history = train(net, epochs=5, keep=keep, callbacks=[Enough()], optimizer=gn.SGD(0.1))
+    train(short, epochs=2, keep=keep, optimizer=gn.SGD(0.1))
+    assert history.stopped == "enough"
+    np.testing.assert_array_equal(net.ops.to_host(net.vector), net.ops.to_host(short.vector))
+
+
+@hosts
 def test_the_loss_of_a_part_of_an_epoch_is_of_the_rows_it_saw(backend: Any) -> None:
     net = network(backend)
     history = train(net, epochs=None, steps=2, batch_size=20, optimizer=gn.SGD(0.0), metrics=["accuracy"])
