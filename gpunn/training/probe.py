@@ -71,6 +71,10 @@ class FlowProbe:
                 count = sum(matrix.size for matrix in several) // self.models
                 self.places[kind][path] = slice(start, stop), count
 
+    def __getstate__(self) -> dict[str, object]:
+        """Copies know what was measured, and measure nothing: the arrays are those of one training."""
+        return {name: vars(self)[name] for name in ("kinds", "population", "models")}
+
     def measure_activations(self) -> None:
         """After forward and before backward, which may write over outputs."""
         self._measure("activations")

@@ -1,7 +1,9 @@
 """Deep sigmoid networks vanish, badly scaled ones explode, and the flow says so."""
 
+import copy
 import io
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +228,14 @@ def test_rich_prints_it() -> None:
     console.print(trained(deep("sigmoid")))
     text = console.export_text()
     assert "root mean squares in epoch 1" in text and "Dense" in text and "vanishing" in text
+
+
+def test_a_copy_shows_what_was_recorded() -> None:
+    """It holds no arrays of the training."""
+    flow = trained(deep("tanh"), epochs=2)
+    for twin in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
+        assert twin.table() == flow.table() and twin.verdict() == flow.verdict() and twin.epochs == [1, 2]
+        assert not hasattr(twin._probe, "sums")
 
 
 @pytest.mark.parametrize("models", [None, 3])
