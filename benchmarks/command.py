@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 # In the order they run; what a GPU is asked when nothing is named fits into eight minutes.
-QUESTIONS = ("step", "products", "digits", "passes", "mapped")
+QUESTIONS = ("step", "products", "digits", "estimators", "passes", "mapped")
 ON_CUDA = ("step", "products", "digits")
 STEP_MINUTES = 5.0
 

@@ -169,8 +169,11 @@ class Loader:
         return column.reshape(*lead, rows), column, y.reshape(-1, 1)
 
     def load(self) -> None:
+        self._load_inputs()
         ops, data, place = self.ops, self.data, (self.order, self.cursor)
-        ops.batch(data.X, *place, out=self.X, scale=self.scale)
         ops.batch(self._source, *place, out=self._y)
         if self.weight is not None:
             ops.batch(data.weight, *place, out=self.weight)
+
+    def _load_inputs(self) -> None:
+        self.ops.batch(self.data.X, self.order, self.cursor, out=self.X, scale=self.scale)

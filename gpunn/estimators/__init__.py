@@ -1,0 +1,13 @@
+"""Multi-layer perceptrons with scikit-learn's interface, trained by gpunn (extra `sklearn`)."""
+
+from gpunn.errors import MissingExtraError
+
+try:
+    from gpunn.estimators.classifier import MLPClassifier
+    from gpunn.estimators.regressor import MLPRegressor
+except ImportError as error:  # of scikit-learn, or of what older ones lack
+    raise MissingExtraError(
+        "gpunn.estimators", expected="scikit-learn 1.9 or newer", got=str(error), fix="pip install 'gpunn[sklearn]'"
+    ) from error
+
+__all__ = ["MLPClassifier", "MLPRegressor"]

@@ -1,0 +1,285 @@
+"""What both estimators share: parameters, fitting, and the attributes that scikit-learn's have."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from gpunn.backends.base import Backend
+from gpunn.errors import ConfigurationError, DataError
+from gpunn.estimators import inputs, parameters
+from gpunn.estimators.fitting import (
+    Task,
+    examples,
+    fit_by_batches,
+    fit_by_scipy,
+    refuse_wild_weights,
+    rows_of,
+)
+from gpunn.estimators.memory import Memory
+from gpunn.estimators.training import Validation
+from gpunn.losses import Loss
+from gpunn.network import Network
+from gpunn.types import Array
+
+CURVES = ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "validation_loss_curve_")
+
+
+def steps_by_batches(estimator: Any) -> bool:
+    """Whether there is a partial_fit."""
+    if parameters.by_batches(estimator):
+        return True
+    raise AttributeError("partial_fit is there for training by batches; L-BFGS needs the whole set at once")
+
+
+@dataclass(eq=False, repr=False)
+class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Parameters that both have, by keyword only: scikit-learn's, then gpunn's own."""
+
+    _: KW_ONLY
+    solver: Any = "adam"
+    alpha: Any = 0.0001
+    batch_size: Any = "auto"
+    learning_rate: Any = "constant"
+    learning_rate_init: Any = 0.001
+    power_t: Any = 0.5
+    max_iter: Any = 200
+    shuffle: Any = True
+    random_state: Any = None
+    tol: Any = 1e-4
+    verbose: Any = False
+    warm_start: Any = False
+    momentum: Any = 0.9
+    nesterovs_momentum: Any = True
+    early_stopping: Any = False
+    validation_fraction: Any = 0.1
+    beta_1: Any = 0.9
+    beta_2: Any = 0.999
+    epsilon: Any = 1e-8
+    n_iter_no_change: Any = 10
+    max_fun: Any = 15000
+    device: Any = "auto"
+    dtype: Any = None
+    dropout: Any = 0.0
+    batch_norm: Any = False
+    input_noise: Any = 0.0
+    optimizer: Any = None
+    schedule: Any = None
+    validation_data: Any = None
+    callbacks: Any = None
+
+    numeric: ClassVar[bool]  # whether y is numbers to be met rather than classes
+
+    # What the two have each of their own
+
+    def _objective(self) -> Loss:
+        """What is minimised."""
+        raise NotImplementedError
+
+    def _public_loss(self) -> Loss:
+        """The loss that a trained network is left with."""
+        raise NotImplementedError
+
+    @property
+    def _told_as_mean(self) -> bool:
+        """Whether the loss is told as the mean over the outputs it is summed over."""
+        return False
+
+    def _learn_targets(self, y: Array, ops: Backend, *, first: bool, partly: bool) -> None:
+        """Take in what kind of targets there are, or refuse those that differ from what is known."""
+        raise NotImplementedError
+
+    def _targets(self, y: Array, ops: Backend) -> Array:
+        """What the objective takes for y."""
+        raise NotImplementedError
+
+    def _weights(self, y: Array, weight: Array | None, ops: Backend, partly: bool) -> Array | None:
+        return weight
+
+    def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
+        """What early stopping looks at, of arrays on the host."""
+        raise NotImplementedError
+
+    # Fitting
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Train on X (n, features) and y, from new weights unless warm_start."""
+        return self._fit(X, y, sample_weight, partly=False)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, partly: bool) -> Any:
+        parameters.check(self)
+        first = not hasattr(self, "network_") or not (partly or self.warm_start)
+        ops = inputs.backend_of(self.device, X) if first else self.network_.ops
+        like = inputs.like(X, ops)
+        X, y = inputs.checked_pair(self, X, y, ops, reset=first, numeric=self.numeric)
+        weight = None if sample_weight is None else inputs.checked_weights(sample_weight, X.shape[0], ops)
+        self._learn_targets(y, ops, first=first, partly=partly)
+        weight, y = self._weights(y, weight, ops, partly), self._targets(y, ops)
+        random = check_random_state(self.random_state)
+        if first:
+            self._begin(X, ops, random)
+            self._like = like
+        else:
+            self._refuse_other_layers()
+        if not partly:
+            self._memory.forget_steps()
+        if not (self._memory.rules.ended and self.early_stopping):
+            self._memory.rules.ended = False
+            self._train(X, y, weight, random, partly)
+        return self
+
+    def _begin(self, X: Array, ops: Backend, random: Any) -> None:
+        """New weights, and nothing seen yet."""
+        narrow = X.dtype == np.float32 and (self.optimizer is not None or self.solver != "lbfgs")
+        noisy = self.input_noise or any(parameters.dropouts(self))
+        seed = int(copy.deepcopy(random).randint(2**31 - 1)) if noisy else 0  # the stream stays where it is
+        self.network_ = Network(
+            parameters.layers_of(self, self.n_outputs_), X.shape[1], device=ops,
+            dtype=self.dtype or ("float32" if narrow else "float64"), seed=seed,
+        )  # fmt: skip
+        parameters.draw_weights(self, self.network_, random)
+        self.n_layers_ = len(parameters.widths(self)) + 2
+        self._memory = Memory(parameters.update_rules(self, None))
+        for name in CURVES:
+            self.__dict__.pop(name, None)
+
+    def _refuse_other_layers(self) -> None:
+        layers = tuple(parameters.layers_of(self, self.n_outputs_))
+        if layers != self.network_.network.layers:
+            raise ConfigurationError(
+                "warm_start and partial_fit",
+                expected=f"the layers that there are, {list(self.network_.network.layers)}",
+                got=f"parameters for {list(layers)}",
+                fix="fit with warm_start=False for other layers",
+            )
+
+    def _train(self, X: Any, y: Array, weight: Array | None, random: Any, partly: bool) -> None:
+        network, memory, loss = self.network_, self._memory, self._objective()
+        parameters.update_rules(self, memory.rules)
+        task = Task(network, loss, self.n_outputs_ if self._told_as_mean else 1)
+        scipys = self.optimizer is None and self.solver == "lbfgs"
+        held_out = None if scipys else self._held_out(partly)
+        if held_out is None and self.early_stopping and not scipys:
+            (X, y, weight), held_out = self._divided(X, y, weight, random)
+            memory.held_out = held_out if partly else None
+        data = examples(task, X, y, weight)
+        stopped = ""
+        if scipys:
+            self.loss_, self.n_iter_ = fit_by_scipy(self, task, data)
+            self.t_ = 0
+        else:
+            validation = None if held_out is None else self._validation(task, *held_out)
+            self.history_ = fit_by_batches(self, task, data, validation, memory, random, once=partly)
+            self._tell(validation is not None)
+            stopped = self.history_.stopped
+        network.loss = self._public_loss()
+        refuse_wild_weights(network, stopped)
+
+    def _divided(self, X: Any, y: Array, weight: Array | None, random: Any) -> tuple[Any, Any]:
+        """What is trained on, and the part that early stopping looks at: scikit-learn's, to the row."""
+        ops = self.network_.ops
+        alike = None
+        if not self.numeric and self.n_outputs_ == 1:  # two classes
+            alike = ops.to_host(y) if ops.owns(y) else y
+        parts = train_test_split(
+            np.arange(X.shape[0]), random_state=random, test_size=self.validation_fraction, stratify=alike
+        )
+        if len(parts[1]) < 2:
+            raise DataError(
+                "validation_fraction",
+                expected="at least 2 examples to validate on",
+                got=f"{len(parts[1])} of {X.shape[0]}",
+                fix="raise it, pass validation_data, or fit more examples",
+            )
+        kept, held_out = (tuple(rows_of(array, places, ops) for array in (X, y, weight)) for places in parts)
+        return kept, held_out
+
+    def _held_out(self, partly: bool) -> tuple[Any, ...] | None:
+        """The validation set that the caller gave, or that an earlier partial_fit has kept back."""
+        if self.validation_data is None:
+            return self._memory.held_out if partly else None
+        given = self.validation_data
+        if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+            raise ConfigurationError(
+                "validation_data",
+                expected="(X, y) or (X, y, weight)",
+                got=type(given).__name__,
+                fix="pass a tuple, or early_stopping=True alone to hold a part of the training set back",
+            )
+        ops = self.network_.ops
+        X, y = inputs.checked_pair(self, given[0], given[1], ops, reset=False, numeric=self.numeric)
+        weight = inputs.checked_weights(given[2], X.shape[0], ops) if len(given) == 3 else None
+        self._learn_targets(y, ops, first=False, partly=True)
+        return X, self._targets(y, ops), weight
+
+    def _validation(self, task: Task, X: Any, y: Array, weight: Array | None) -> Validation:
+        data, ops = examples(task, X, y, weight), self.network_.ops
+        host, host_weight = ops.to_host(data.y), None if weight is None else ops.to_host(data.weight)[:, 0]
+        return Validation(
+            self.network_, data.X, data.y, data.weight, task.loss,
+            lambda outputs: self._score_outputs(outputs, host, host_weight),
+        )  # fmt: skip
+
+    def _tell(self, validated: bool) -> None:
+        """The attributes that a training by epochs leaves."""
+        rules = self._memory.rules
+        self.n_iter_, self.t_ = self.history_.epochs, rules.seen
+        self.loss_curve_ = rules.losses
+        self.loss_ = rules.losses[-1] if rules.losses else np.inf
+        self.best_loss_ = None if self.early_stopping else rules.best_loss
+        self.validation_scores_ = rules.scores if validated else None
+        self.validation_loss_curve_ = rules.validation_losses if validated else None
+        self.best_validation_score_ = rules.best_score if validated else None
+
+    # What was learnt
+
+    @property
+    def coefs_(self) -> list[Array]:
+        """The weights of each layer, (in, out); on the CPU, views to write to."""
+        return [self._parameter(name, "W") for name in self._dense_names()]
+
+    @property
+    def intercepts_(self) -> list[Array]:
+        """The biases of each layer, (out,)."""
+        return [self._parameter(name, "b").reshape(-1) for name in self._dense_names()]
+
+    def _dense_names(self) -> list[str]:
+        if "network_" not in vars(self):
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet")
+        return parameters.dense_names(self.network_)
+
+    def _parameter(self, layer: str, name: str) -> Array:
+        """Where the data was: an array of the device if it was fitted on one of these."""
+        view = self.network_.parameters[f"{layer}.{name}"]
+        return self.network_.ops.to_host(view) if self._like is not None and not isinstance(view, np.ndarray) else view
+
+    def _outputs(self, X: Any, method: str) -> Array:
+        """The last layer's, without its activation."""
+        check_is_fitted(self)
+        inputs.check_like(self, X, method)
+        X = inputs.checked_inputs(self, X, self.network_.ops, reset=False)
+        if not sparse.issparse(X):
+            return self.network_.predict(X)
+        chunk = self.network_.chunk(None)
+        starts = range(0, X.shape[0], chunk)
+        return np.concatenate([self.network_.predict(X[start : start + chunk].toarray()) for start in starts])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles hold nothing that lies on a device but the network, which sees to that itself."""
+        state: dict[str, Any] = super().__getstate__()
+        if "_memory" in state:
+            state["_memory"] = self._memory.on_host(self.network_.ops)
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.array_api_support = True
+        return tags

@@ -1,0 +1,62 @@
+"""What the estimators minimise: of each example the sum over its outputs, of these the mean.
+
+They are gpunn's losses but for that; scikit-learn's gradients are of the same sums. None of them is named in a file:
+a trained network is left with the loss that it stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpunn.backends.elementwise import elementwise
+from gpunn.losses import TINY, AbsoluteError, BinaryCrossEntropy, Elementwise, Huber, SquaredError
+from gpunn.types import Shape
+
+
+@dataclass(frozen=True)
+class HalfSquaredErrors(SquaredError, abstract=True):
+    """½ Σ (a - y)²."""
+
+    def scale(self, rows: int, shape: Shape) -> float:
+        return 0.5 / rows
+
+
+@dataclass(frozen=True)
+class AbsoluteErrors(AbsoluteError, abstract=True):
+    """Σ |a - y|."""
+
+    def scale(self, rows: int, shape: Shape) -> float:
+        return 1.0 / rows
+
+
+@dataclass(frozen=True)
+class Hubers(Huber, abstract=True):
+    """Σ of Huber's loss."""
+
+    def scale(self, rows: int, shape: Shape) -> float:
+        return 1.0 / rows
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropies(BinaryCrossEntropy, abstract=True):
+    """-Σ (y log σ(z) + (1 - y) log(1 - σ(z)))."""
+
+    def scale(self, rows: int, shape: Shape) -> float:
+        return 1.0 / rows
+
+
+@elementwise
+def half_poisson_deviance(xp: Any, Z: Any, y: Any, scale: Any) -> Any:
+    mean = xp.exp(Z)
+    return y * (xp.log(xp.maximum(y, TINY)) - Z) - y + mean, scale * (mean - y)
+
+
+@dataclass(frozen=True)
+class PoissonDeviances(Elementwise, abstract=True):
+    """Σ y log(y / e^z) - y + e^z: half the deviance of counts y from the mean e^z."""
+
+    formula = half_poisson_deviance
+
+    def scale(self, rows: int, shape: Shape) -> float:
+        return 1.0 / rows

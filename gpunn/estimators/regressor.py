@@ -1,0 +1,129 @@
+"""Regression with scikit-learn's interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
+
+from gpunn.backends import get_backend
+from gpunn.backends.base import Backend
+from gpunn.errors import ConfigurationError, DataError
+from gpunn.estimators import inputs
+from gpunn.estimators.base import MultilayerPerceptron, steps_by_batches
+from gpunn.estimators.objectives import AbsoluteErrors, HalfSquaredErrors, Hubers, PoissonDeviances
+from gpunn.losses import AbsoluteError, Huber, Loss, SquaredError
+from gpunn.types import Array
+
+# By name: what is minimised, and what a trained network is left with.
+LOSSES: dict[str, tuple[Loss, Loss]] = {
+    "squared_error": (HalfSquaredErrors(), SquaredError()),
+    "poisson": (PoissonDeviances(), PoissonDeviances()),
+    "absolute_error": (AbsoluteErrors(), AbsoluteError()),
+    "huber": (Hubers(), Huber()),
+}
+
+
+@dataclass(eq=False, repr=False)
+class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]  # scikit-learn has no types
+    """scikit-learn's MLPRegressor: its parameters, defaults and attributes, its random numbers and so its results.
+
+    Beyond it: `loss` "absolute_error", "huber" or any gpunn loss of numbers, and what `MLPClassifier` names. A loss is
+    the sum over an example's outputs, whose gradient scikit-learn's is too; like there, that of "squared_error" is told
+    as their mean. Of "poisson" the outputs are logarithms of means: `network_` predicts those.
+    """
+
+    loss: Any = "squared_error"
+    hidden_layer_sizes: Any = (100,)
+    activation: Any = "relu"
+
+    numeric: ClassVar[bool] = True
+
+    def _losses(self) -> tuple[Loss, Loss]:
+        if isinstance(self.loss, Loss) and self.loss.target == "numbers":
+            return self.loss, self.loss
+        if not isinstance(self.loss, str) or self.loss not in LOSSES:
+            raise ConfigurationError(
+                "loss",
+                expected=f"one of {', '.join(LOSSES)}, or a loss of numbers such as gn.Huber(2.0)",
+                got=repr(self.loss),
+                fix="choose one of them",
+            )
+        return LOSSES[self.loss]
+
+    def _objective(self) -> Loss:
+        return self._losses()[0]
+
+    def _public_loss(self) -> Loss:
+        return self._losses()[1]
+
+    @property
+    def _told_as_mean(self) -> bool:
+        return self._objective() == HalfSquaredErrors()
+
+    @property
+    def _exponential(self) -> bool:
+        return isinstance(self._objective(), PoissonDeviances)
+
+    def _learn_targets(self, y: Array, ops: Backend, *, first: bool, partly: bool) -> None:
+        outputs = 1 if y.ndim == 1 else y.shape[1]
+        self._objective()
+        if first:
+            self.n_outputs_, self.out_activation_ = outputs, "exp" if self._exponential else "identity"
+            self._flat = outputs == 1
+        if outputs != self.n_outputs_:
+            raise DataError(
+                "y",
+                expected=f"{self.n_outputs_} outputs, as in the first fit",
+                got=f"{outputs}",
+                fix="fit a new estimator",
+            )
+        if self._exponential and float(y.min()) < 0.0:
+            raise DataError(
+                "y", expected="counts >= 0 for loss='poisson'", got=f"{float(y.min()):g}", fix="use another loss"
+            )
+
+    def _targets(self, y: Array, ops: Backend) -> Array:
+        if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return y.reshape(y.shape[0], -1)
+
+    def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
+        with np.errstate(over="ignore"):
+            predicted = np.exp(outputs) if self._exponential else outputs
+        return float(r2_score(y, predicted, sample_weight=weight)) if np.isfinite(predicted).all() else float("nan")
+
+    @available_if(steps_by_batches)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """One epoch over X and y.
+
+        With early_stopping the set it looks at is validation_data, or a part of the first call's; once the score has
+        not grown for more than n_iter_no_change calls, the best weights come back and later calls change nothing.
+        """
+        return self._fit(X, y, sample_weight, partly=True)
+
+    def predict(self, X: Any) -> Any:
+        """A number for each row of X, or several."""
+        Z = self._outputs(X, "predict")
+        if self._exponential:
+            with np.errstate(over="ignore"):
+                Z = np.exp(Z) if isinstance(Z, np.ndarray) else self.network_.ops.xp.exp(Z)
+        return inputs.returned(Z[:, 0] if self.n_outputs_ == 1 else Z, X)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R²: 1 less the share of y's variance that is missed."""
+        ops = self.network_.ops if "network_" in vars(self) else get_backend("cpu")
+        if not inputs.on_gpu(X, ops):
+            return float(super().score(X, y, sample_weight))
+        arrays = [inputs.fetched(array, ops) for array in (y, self.predict(X), sample_weight)]
+        return float(r2_score(arrays[0], arrays[1], sample_weight=arrays[2]))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
