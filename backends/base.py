@@ -18,7 +18,7 @@ from gpunn.backends import formulas
 from gpunn.backends.elementwise import Formula, Plain
 from gpunn.backends.normalizing import Nonlinearity, Normalizing
 from gpunn.backends.random_numbers import RandomNumbers
-from gpunn.errors import ArrayTypeError, DeviceError
+from gpunn.errors import ArrayTypeError, DeviceMemoryError
 from gpunn.types import COLUMNS, Array, Shape
 
 
@@ -48,7 +48,7 @@ class Backend(Normalizing, RandomNumbers):
         try:
             memory = np.empty(size + 256, np.uint8)
         except (MemoryError, ValueError, OverflowError) as error:
-            raise DeviceError(
+            raise DeviceMemoryError(
                 "memory",
                 expected="room for every array",
                 got=f"{size if size < 2**63 else 'more'} bytes asked for",
@@ -76,6 +76,15 @@ class Backend(Normalizing, RandomNumbers):
                     got=f"{type(array).__module__}.{type(array).__name__}",
                     fix="move it with backend.from_host(array)",
                 )
+
+    def adopt(self, where: str, value: Any) -> Array:
+        """An array that another library has on a GPU, as one of this backend's own, without a copy."""
+        raise ArrayTypeError(
+            where,
+            expected=f"an array on {self.device}",
+            got=f"a {type(value).__module__}.{type(value).__name__} on a GPU",
+            fix=f"move one of the two: net = gn.Network(..., device='cuda'), or {to_host_call(value)}",
+        )
 
     def from_host(self, array: np.ndarray[Any, Any], dtype: Any = None) -> Array:
         """Copy a NumPy array to the device."""
@@ -303,6 +312,12 @@ class Backend(Normalizing, RandomNumbers):
             for k in range(out.shape[0]):
                 self.xp.add.at(out[k], _of_model(indices, d.shape[:-1], k), d[k])
         return out
+
+
+def to_host_call(value: Any) -> str:
+    """How users of its library bring an array to the host."""
+    calls = {"torch": "x.cpu()", "jax": "jax.device_get(x)", "cudf": "x.to_numpy()", "numba": "x.copy_to_host()"}
+    return calls.get(type(value).__module__.split(".")[0].removesuffix("lib"), "x.get()")
 
 
 def _of_model(indices: Array, shape: Shape, k: int) -> Array:

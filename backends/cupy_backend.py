@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,14 @@ from gpunn.backends.base import Backend
 from gpunn.backends.cuda_elementwise import CudaFormulas
 from gpunn.backends.cuda_graphs import CudaGraphs
 from gpunn.backends.cuda_indexing import CudaIndexing, CudaRandom
+from gpunn.backends.cuda_interchange import CudaInterchange
 from gpunn.backends.cuda_products import CudaProducts
 from gpunn.backends.cuda_reductions import CudaReductions
 from gpunn.backends.detection import diagnose_import, raise_if_lost, require_device
 from gpunn.backends.elementwise import Formula
-from gpunn.backends.gemm import load_cublaslt
+from gpunn.backends.gemm import WORKSPACE_BYTES, load_cublaslt
 from gpunn.backends.kernels import Kernels
-from gpunn.errors import ConfigurationError, DeviceError
+from gpunn.errors import ConfigurationError, DeviceError, DeviceMemoryError, readable
 from gpunn.types import Array, Shape
 
 
@@ -30,7 +33,7 @@ def import_cupy() -> Any:
         raise diagnose_import(error) from error
 
 
-class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaGraphs):
+class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaInterchange, CudaGraphs):
     """See `Backend` for what every operation means.
 
     No operation of a training step waits, transfers, or allocates once it has run with the same shapes, and all can be
@@ -102,12 +105,23 @@ class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaGr
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
         """CuPy's pool gives blocks at 512-byte boundaries."""
-        self.activate()
-        return self.xp.empty(shape, dtype)
+        return self._taken(self.xp.empty, shape, dtype)
 
     def zeros(self, shape: Shape, dtype: Any) -> Array:
+        return self._taken(self.xp.zeros, shape, dtype)
+
+    def _taken(self, make: Callable[..., Array], shape: Shape, dtype: Any) -> Array:
         self.activate()
-        return self.xp.zeros(shape, dtype)
+        try:
+            return make(shape, dtype)
+        except self.xp.cuda.memory.OutOfMemoryError:
+            asked = math.prod(shape) * np.dtype(dtype).itemsize
+            raise DeviceMemoryError(
+                f"memory of {self.device}",
+                expected="room for every array",
+                got=f"{readable(asked)} asked for, {readable(self.free_memory())} free",
+                fix="use a smaller batch or network",
+            ) from None
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, self.xp.ndarray) and array.device.id == self.index
@@ -121,8 +135,14 @@ class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaGr
         return out if travels == wanted else out.astype(wanted)
 
     def free_memory(self) -> float:
+        """What the driver and CuPy's pool have free, less the workspace that products take at their first use."""
         self.activate()
-        return float(self.xp.cuda.runtime.memGetInfo()[0])
+        pool = self.xp.get_default_memory_pool()
+        free = self.xp.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
+        if pool.get_limit():
+            free = min(free, pool.get_limit() - pool.used_bytes())
+        still = WORKSPACE_BYTES if self._gemm is None and self._cublaslt is not None else 0
+        return float(max(0, free - still))
 
     def staging(self, out: Array) -> np.ndarray[Any, Any]:
         """Pinned, so that the device fetches it itself."""

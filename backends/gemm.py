@@ -25,6 +25,8 @@ CUDA_R_32F, CUDA_R_64F, CUDA_R_16F, CUDA_R_16BF = 0, 1, 2, 14
 COMPUTE_32F, COMPUTE_64F, COMPUTE_32F_FAST_TF32 = 68, 70, 77
 OPERATION_T = 1
 
+WORKSPACE_BYTES = 32 * 2**20
+
 
 # dtype: its data type, the type its sums are kept in, the type of alpha and beta for CUDA and for NumPy.
 ARITHMETIC = {
@@ -78,7 +80,7 @@ class Gemm:
     product must have run once before. ``tf32`` lets float32 products round their inputs to 10 bits.
     """
 
-    def __init__(self, cupy: Any, cublaslt: Any, workspace_bytes: int = 32 * 2**20, *, tf32: bool = False) -> None:
+    def __init__(self, cupy: Any, cublaslt: Any, workspace_bytes: int = WORKSPACE_BYTES, *, tf32: bool = False) -> None:
         self._cupy, self._lt, self._tf32 = cupy, cublaslt, tf32
         self._workspace = cupy.empty(workspace_bytes, dtype="uint8")
         self._workspace_span = (self._workspace.data.ptr, workspace_bytes)

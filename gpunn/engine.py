@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from gpunn.backends import formulas, get_backend
 from gpunn.backends.base import Backend
-from gpunn.errors import ConfigurationError, ShapeError
+from gpunn.errors import ConfigurationError, DeviceMemoryError, ShapeError
 from gpunn.frame import Planned, Setting, bytes_needed, plan_layer
 from gpunn.hyper import number, whole
 from gpunn.inputs import as_array, check_inputs, to_device
@@ -20,6 +21,7 @@ from gpunn.layers.base import Layer, walk
 from gpunn.layers.composite import Sequential
 from gpunn.loss_scale import LossScale
 from gpunn.losses import Loss
+from gpunn.memory import Rehearsal
 from gpunn.parameters import ParameterStore
 from gpunn.passes import Pass, check_tables, tables
 from gpunn.precision import precision
@@ -96,9 +98,14 @@ class Engine:
         planned = plan_layer(self.network, inputs)
         tables(planned)
         check_tables(planned, self.scale, None if self.reads_indices else self.precision)
-        self.store = ParameterStore(
-            planned.parameters, planned.state, self.ops, self.dtype, self.seeds, self.models, self.precision.compute
-        )  # fmt: skip
+        try:
+            self.store = ParameterStore(
+                planned.parameters, planned.state, self.ops, self.dtype, self.seeds, self.models, self.precision.compute
+            )  # fmt: skip
+        except DeviceMemoryError as error:
+            raise DeviceMemoryError(
+                "Network parameters", expected=error.expected, got=error.got, fix="use smaller layers, or fewer models"
+            ) from None
         self.planned, self._inputs = planned, inputs
         self.step = self.ops.zeros((1,), np.uint64)
         self.loss_scale = LossScale(self.ops, self.store) if self.precision.scales_loss else None
@@ -152,11 +159,43 @@ class Engine:
         if key not in self._passes:
             scale = None if self.loss_scale is None else self.loss_scale.scale
             setting = Setting(self.ops, self.store, rows, self.step, training, training or backward, track, scale)
-            self._passes[key] = Pass(self.network, self.planned.shape, loss, setting)
+            self._passes[key] = self._made(self.planned.shape, loss, setting)
             if len(self._passes) > KEPT_PASSES:
                 self._passes.popitem(last=False)
         self._passes.move_to_end(key)
         return self._passes[key]
+
+    def _made(self, shape: Shape, loss: Loss | None, setting: Setting) -> Pass:
+        """A new pass; the kept ones are given up for it where there is no room beside them."""
+        try:
+            return Pass(self.network, shape, loss, setting)
+        except DeviceMemoryError:
+            if not self._passes:
+                raise
+        self.forget_passes()
+        return Pass(self.network, shape, loss, setting)
+
+    def keeps(
+        self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
+    ) -> bool:
+        """Whether the pass that `compile` would give is there already."""
+        return (rows, loss, training, backward, track) in self._passes
+
+    def forget_passes(self) -> None:
+        """Give their memory back; they are made again where they are needed."""
+        self._passes.clear()
+
+    def rehearsed(self) -> tuple[Self, Rehearsal]:
+        """This network where arrays take no memory, and what counts the bytes that they would take."""
+        stage, rehearsal = object.__new__(type(self)), Rehearsal(self.ops)
+        vars(stage).update(vars(self), ops=rehearsal, _passes=OrderedDict(), store=copy(self.store))
+        stage.store.ops = rehearsal
+        return stage, rehearsal
+
+    @property
+    def smallest_batch(self) -> int:
+        """The fewest rows that every layer can be trained on."""
+        return max(node.layer.minimum_rows for node in self.built().walk())
 
     # Parameters
 
@@ -217,7 +256,10 @@ class Engine:
 
     def summary(self, batch: int = 128) -> str:
         """A table of layers with output shapes, parameters and the memory of a training batch."""
-        return summary_table(self.built(), whole("summary batch", batch), self.dtype.itemsize, self.models)
+        planned = self.built()
+        stage, rehearsal = self.rehearsed()
+        run = stage.compile(whole("summary batch", batch), training=False)
+        return summary_table(planned, run, rehearsal.bytes, self.store, batch)
 
     def to_json(self) -> str:
         """The architecture, without values, as JSON."""

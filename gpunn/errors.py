@@ -39,6 +39,10 @@ class DeviceError(GpunnError, RuntimeError):
     """The device that was asked for cannot be used."""
 
 
+class DeviceMemoryError(DeviceError, MemoryError):
+    """More memory is needed than the device has free."""
+
+
 class DeviceLostError(DeviceError):
     """The device stopped answering, and all that lay on it is gone."""
 
@@ -49,3 +53,12 @@ class MissingExtraError(GpunnError, ImportError):
 
 class CheckpointError(GpunnError, ValueError):
     """A file that cannot be written, or is not the checkpoint it should be."""
+
+
+def readable(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1024
+    raise AssertionError("unreachable")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,30 @@ from gpunn.losses import Loss
 from gpunn.passes import tables
 from gpunn.types import Array, Shape
 
+HOST = (1, 3)  # DLPack's numbers for the host's memory, plain and pinned
+
 
 def as_array(where: str, value: Any, ops: Backend) -> Array:
-    """A numeric array from anything NumPy understands; a device array stays where it is."""
-    if not isinstance(value, np.ndarray) and ops.owns(value):
-        array = value
-    elif hasattr(value, "__cuda_array_interface__"):
+    """A numeric array from anything NumPy understands; a device array stays where it is.
+
+    What another library has on the same GPU (PyTorch, JAX, a column of cuDF) becomes a CuPy array of the same memory.
+    What lies in host memory stays there, to be uploaded once.
+    """
+    if isinstance(value, np.ndarray):
+        array = _from_host(where, value)
+    elif getattr(value, "requires_grad", False) is True:
         raise ArrayTypeError(
             where,
-            expected=f"an array on {ops.device}",
-            got=f"a {type(value).__module__}.{type(value).__name__} on a GPU",
-            fix="move one of the two: net = gn.Network(..., device='cuda'), or x.get()",
+            expected="plain numbers",
+            got=f"a {type(value).__module__}.{type(value).__name__} that requires grad",
+            fix="pass x.detach()",
         )
+    elif ops.owns(value):
+        array = value
     else:
-        array = _from_host(where, value)
+        array = ops.adopt(where, value) if _on_gpu(value) else _from_host(where, value)
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)  # which holds each of its numbers
     if array.dtype.kind not in "fiub":
         sparse = hasattr(value, "toarray")
         raise ArrayTypeError(
@@ -43,6 +54,16 @@ def as_array(where: str, value: Any, ops: Backend) -> Array:
     return array
 
 
+def _on_gpu(value: Any) -> bool:
+    """Whether an array of any library lies where the host cannot read it."""
+    try:
+        if hasattr(value, "__dlpack_device__"):
+            return value.__dlpack_device__()[0] not in HOST
+        return hasattr(value, "__cuda_array_interface__")
+    except (ValueError, TypeError, RuntimeError, BufferError):  # a library that cannot say; NumPy will find out
+        return False
+
+
 def _from_host(where: str, value: Any) -> np.ndarray[Any, Any]:
     """Plain memory in the machine's byte order; subclasses lose what they add to it, so masks must be empty."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -53,13 +74,16 @@ def _from_host(where: str, value: Any) -> np.ndarray[Any, Any]:
             fix="fill them, as x.filled(0) does, or leave their rows out",
         )
     try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
+        bare = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        array = np.from_dlpack(value) if bare else np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, BufferError) as error:
         raise ArrayTypeError(
             where,
             expected="a rectangular table of numbers",
             got=f"{type(value).__name__} ({error})",
-            fix="give every row the same length, or pass one NumPy array",
+            fix="pass x.to_cupy()"
+            if hasattr(value, "to_cupy")
+            else "give every row the same length, or pass one NumPy array",
         ) from None
     native = array.dtype.kind not in "fiub" or array.dtype.isnative
     return array if native else array.astype(array.dtype.newbyteorder("="))
@@ -106,6 +130,38 @@ def to_device(array: Array, ops: Backend, dtype: Any) -> Array:
         ops.copy(array, out=out)
         return out
     return ops.from_host(array, dtype)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Examples of `rank` axes each that may go to the device, wherever they are now: there they are of `dtype`, or,
+    if they are labels for a loss that works on rows of `classes` numbers, such rows."""
+
+    array: Array
+    dtype: Any
+    rank: int = 0
+    classes: int | None = None
+
+    @property
+    def shape(self) -> Shape:
+        own: Shape = self.array.shape
+        return own if self.classes is None else (*own, self.classes)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def head(self, n: int) -> Checked:
+        """The first n examples, of each model."""
+        return replace(self, array=self.array[(..., slice(n), *(slice(None),) * self.rank)])
+
+    def to(self, ops: Backend) -> Array:
+        """On the device."""
+        if self.classes is None:
+            return to_device(self.array, ops, self.dtype)
+        one_hot = ops.empty(self.shape, self.dtype)
+        rows = ops.from_host(np.eye(self.classes), self.dtype)
+        return ops.gather(rows, to_device(self.array, ops, np.int64), out=one_hot)
 
 
 def _library(array: Array, ops: Backend) -> Any:
@@ -174,7 +230,7 @@ def _check_indices(path: str, layer: Embedding, array: Array, places: range, sha
     )
 
 
-def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend, dtype: Any) -> Array:
+def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend, dtype: Any) -> Checked:
     """y as this loss wants it for outputs of shape (*lead, *output): `lead` is (n,) or (K, n)."""
     array = as_array("y", y, ops)
     if loss.target in ("classes", "one_hot"):
@@ -203,11 +259,11 @@ def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend
                 got=f"values from {low} to {high}",
                 fix="pass 0 and 1, or a regression loss such as SquaredError()",
             )
-    return to_device(array, ops, dtype)
+    return Checked(array, dtype, len(output))
 
 
-def _classes(array: Array, loss: Loss, classes: int, ops: Backend, dtype: Any) -> Array:
-    """Integer labels, checked; as one-hot rows where the loss works on those."""
+def _classes(array: Array, loss: Loss, classes: int, ops: Backend, dtype: Any) -> Checked:
+    """Integer labels; to be one-hot rows where the loss works on those."""
     _check_numbers("y", array, ops, np.float64)
     _check_whole(
         "y",
@@ -218,12 +274,7 @@ def _classes(array: Array, loss: Loss, classes: int, ops: Backend, dtype: Any) -
         fix="give the last layer one unit for each class, and count classes from 0",
         fractions="pass integer classes, or probabilities of shape (n, classes)",
     )
-    labels = to_device(array, ops, np.int64)
-    if loss.target == "classes":
-        return labels
-    one_hot = ops.empty((*labels.shape, classes), dtype)
-    ops.copy(labels[..., None] == ops.xp.arange(classes), out=one_hot)
-    return one_hot
+    return Checked(array, np.dtype(np.int64)) if loss.target == "classes" else Checked(array, dtype, 0, classes)
 
 
 def _wanted(loss: Loss, lead: Shape, output: Shape) -> str:

@@ -14,9 +14,10 @@ from gpunn.backends.base import Backend
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, ShapeError
 from gpunn.hyper import choice
-from gpunn.inputs import checked_targets
+from gpunn.inputs import Checked, checked_targets
 from gpunn.layers.activation import resolve
 from gpunn.losses import Loss, checked_loss
+from gpunn.memory import Need, cut, gives_back, require_room
 from gpunn.optimizers import Optimizer
 from gpunn.passes import Pass
 from gpunn.schedules import ReduceOnPlateau
@@ -32,13 +33,17 @@ from gpunn.value import Value, from_json
 class Network(Engine):
     """Layers, one vector of parameters, and a device; `models=K` makes it K networks of one architecture.
 
+    Data are NumPy arrays or what NumPy understands, such as a tensor of PyTorch in host memory: a network on a GPU
+    uploads them once. What CuPy, PyTorch, JAX or cuDF have on its GPU it takes without a copy; then CuPy comes out.
     Inputs are multiplied by `scale` as they are cast to `dtype`: 1/255 lets images stay bytes until then.
     """
 
+    @gives_back
     def predict(self, X: Any, *, batch_size: int | None = None) -> Array:
         """The last layer's output for X, of shape (n, ...) or (K, n, ...). NumPy in, NumPy out; CuPy in, CuPy out."""
         return self._outputs(X, batch_size, link=None)
 
+    @gives_back
     def predict_probability(self, X: Any, *, loss: Loss | None = None, batch_size: int | None = None) -> Array:
         """Outputs through the link of the trained loss, or of the given one: softmax, sigmoid, or none."""
         loss = loss or self.loss
@@ -56,12 +61,25 @@ class Network(Engine):
         planned = self.built()
         axis = array.ndim - len(planned.shape) - 1
         n, chunk = array.shape[axis], self.chunk(batch_size)
-        stays = self.ops.owns(X)
+        stays = self.ops.owns(array)
         shape = (*self.lead, n, *planned.plan.output)
-        out = self.ops.empty(shape, self.dtype) if stays else np.empty(shape, self.dtype)
         function = resolve(link, "link")
-        for start in range(0, n, chunk):
-            rows = slice(start, min(start + chunk, n))
+        inputs = Checked(array, self.dtype, len(planned.shape))
+
+        def rehearse(stage: Engine, size: int) -> None:
+            for rows in cut(n, size):
+                stage.compile(rows, training=False, backward=False)
+            stage.on_device(inputs.head(size).array)
+            if function is not None:
+                stage.ops.empty((*self.lead, min(n, size), *planned.plan.output), self.dtype)
+            if stays:
+                stage.ops.empty(shape, self.dtype)
+
+        if not all(self.keeps(rows, training=False, backward=False) for rows in cut(n, chunk)):
+            require_room("predict batch_size", "batch_size={}", self, Need(self.rehearsed, rehearse), chunk, n)
+        out = self.ops.empty(shape, self.dtype) if stays else np.empty(shape, self.dtype)
+
+        def compute(rows: slice) -> None:
             part = self.on_device(array[(slice(None),) * axis + (rows,)])
             A = self.compile(part.shape[axis], training=False, backward=False).forward(part)
             if function is not None:
@@ -73,8 +91,12 @@ class Network(Engine):
                 self.ops.copy(A, out=out[place])
             else:
                 out[place] = self.ops.to_host(A)
+
+        for start in range(0, n, chunk):
+            compute(slice(start, min(start + chunk, n)))
         return out
 
+    @gives_back
     def evaluate(
         self,
         X: Any,
@@ -96,11 +118,18 @@ class Network(Engine):
         data = examples(self, "evaluate", X, y, loss, weight=sample_weight)
         for name, metric in wanted.items():
             metric.check(name, data.y, len(self.outputs), self.dtype)
-        evaluator = Evaluator(self, data, loss, wanted, self.chunk(batch_size))
-        evaluator.run()
-        results = evaluator.read()
+
+        def evaluator(network: Engine, size: int) -> Evaluator:
+            return Evaluator(network, data.to(network.ops), loss, wanted, size)
+
+        chunk, need = self.chunk(batch_size), Need(self.rehearsed, evaluator)
+        require_room("evaluate batch_size", "batch_size={}", self, need, chunk, data.size)
+        made = evaluator(self, chunk)
+        made.run()
+        results = made.read()
         return {name: float(value[0]) if self.models is None else value for name, value in results.items()}
 
+    @gives_back
     def fit(
         self,
         X: Any,
@@ -144,6 +173,7 @@ class Network(Engine):
         `accumulate` batches make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path
         written after every `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.
         A set of more than `memory` bytes (256 MiB for a memory-mapped one, on a GPU most of what is free) is streamed.
+        What a GPU has no room for is refused before it is made, with the largest batch size that fits.
         """
         return fit(
             self, X, y,
@@ -159,6 +189,7 @@ class Network(Engine):
         arrays, meta = network_parts(self)
         archive.write(path, arrays, {"network": meta})
 
+    @gives_back
     def gradients(self, X: Any, y: Any, loss: Loss, *, training: bool = True) -> tuple[Any, dict[str, Array]]:
         """The loss of one batch and its gradient, an array for each name in `parameters`.
 
@@ -166,25 +197,39 @@ class Network(Engine):
         statistics stay as they are. The gradients are copies; `gradient_vector` holds them until the next pass.
         """
         choice("gradients training", training, (True, False))
-        run, value = self._run(X, y, loss, training)
+        run, value, stays = self._run(X, y, loss, training, copies=True)
         run.backward()
         if self.loss_scale is not None:
             self.loss_scale.settle(lambda: self._run(X, y, loss, training)[0].backward())
-        copies = {name: self._copy(view, self.ops.owns(X)) for name, view in self.store.gradient_views.items()}
+        copies = {name: self._copy(view, stays) for name, view in self.store.gradient_views.items()}
         return value, copies
 
+    @gives_back
     def loss_of(self, X: Any, y: Any, loss: Loss, *, training: bool = False) -> Any:
         """The loss of one batch, a number or one for each model."""
         return self._run(X, y, loss, training)[1]
 
-    def _run(self, X: Any, y: Any, loss: Loss, training: bool) -> tuple[Pass, Any]:
+    def _run(self, X: Any, y: Any, loss: Loss, training: bool, copies: bool = False) -> tuple[Pass, Any, bool]:
+        """The pass, its loss, and whether the inputs came on the device."""
         checked_loss("loss", loss)
         array = self.checked_inputs(X)
         axis = array.ndim - len(self.inputs) - 1
-        run = self.compile(array.shape[axis], loss, training=training, track=False)
-        target = checked_targets(y, loss, array.shape[: axis + 1], self.outputs, self.ops, self.dtype)
-        value = self.ops.to_host(run.value(run.forward(self.on_device(array)), target))
-        return run, (value if self.models else value.item())
+        rows, lead = array.shape[axis], array.shape[: axis + 1]
+        target = checked_targets(y, loss, lead, self.outputs, self.ops, self.dtype)
+        inputs = Checked(array, self.dtype, len(self.inputs))
+
+        def rehearse(stage: Engine, n: int) -> None:
+            stage.compile(n, loss, training=training, track=False)
+            stage.on_device(inputs.head(n).array)
+            target.head(n).to(stage.ops)
+            if copies and self.ops.owns(array):
+                stage.ops.empty(self.gradient_vector.shape, self.dtype)
+
+        if not self.keeps(rows, loss, training=training, track=False):
+            require_room("X", "a batch of {}", self, Need(self.rehearsed, rehearse), rows, rows, whole=True)
+        run = self.compile(rows, loss, training=training, track=False)
+        value = self.ops.to_host(run.value(run.forward(self.on_device(array)), target.to(self.ops)))
+        return run, (value if self.models else value.item()), self.ops.owns(array)
 
     def _copy(self, view: Array, on_device: bool) -> Array:
         if not on_device:

@@ -5,60 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
+from gpunn.errors import readable
+from gpunn.frame import Frame, Planned
+from gpunn.memory import Hollow
+from gpunn.parameters import ParameterStore
+from gpunn.passes import Pass
 
-from gpunn.frame import SUMS, Planned, planned_buffers
 
+def summary_table(planned: Planned, rehearsed: Pass, taken: int, store: ParameterStore, batch: int) -> str:
+    """Layer, output shape, parameters of one model, and memory of a training batch for all models.
 
-def summary_table(planned: Planned, batch: int, itemsize: int, models: int | None) -> str:
-    """Layer, output shape, parameters of one model, and memory of a training batch for all models."""
-    copies = models or 1
+    `rehearsed` is the pass whose arrays are hollow, and `taken` what all of them would take.
+    """
     rows = [("layer", "", "output", "parameters", f"memory at batch {batch}")]
-    total_count = total_memory = 0
-    for node, wants_dX in _walk(planned, False):
+    for node, frame in zip(planned.walk(), _walk(rehearsed.frame), strict=True):
         count = sum(math.prod(p.shape) for p in node.plan.parameters.values())
-        memory = copies * _buffer_bytes(node, wants_dX, batch, itemsize)
-        total_count, total_memory = total_count + count, total_memory + memory
+        memory = sum(array.nbytes for array in vars(frame).values() if isinstance(array, Hollow))
         if node.path:
             rows.append((node.path, type(node.layer).__name__, str(node.plan.output), f"{count:,}", readable(memory)))
-    total_memory += 2 * total_count * copies * itemsize
-    named = f"{models} models" if models else ""
-    total = ("total", named, str(planned.plan.output), f"{total_count:,}", readable(total_memory))
+    taken += store.values.nbytes + store.gradients.nbytes + store.state.nbytes
+    named = f"{store.models} models" if store.models else ""
+    total = ("total", named, str(planned.plan.output), f"{store.count:,}", readable(taken))
     widths = [max(len(row[i]) for row in [*rows, total]) for i in range(5)]
     rule = "  ".join("-" * width for width in widths)
     lines = [_line(rows[0], widths), rule, *(_line(row, widths) for row in rows[1:]), rule, _line(total, widths)]
-    return "\n".join([*lines, "(the total's memory includes parameters and gradients)"])
+    moment = readable(store.values.nbytes)
+    return "\n".join([
+        *lines,
+        "(the total's memory includes parameters and gradients;",
+        f" training adds {moment} for each moment of its optimizer, twice that for the best weights, and the data)",
+    ])  # fmt: skip
 
 
-def _walk(planned: Planned, wants_dX: bool) -> Iterator[tuple[Planned, bool]]:
-    """Every node with whether it keeps a dX, as frames do."""
-    yield planned, wants_dX
-    below = wants_dX
-    for child in planned.children.values():
-        yield from _walk(child, planned.layer.child_wants_dX(wants_dX, below))
-        below = below or child.trains
-
-
-def _buffer_bytes(node: Planned, wants_dX: bool, batch: int, itemsize: int) -> int:
-    """What one model allocates in a training pass for this node alone."""
-    return sum(
-        math.prod(buffer.shape)
-        * (itemsize if buffer.dtype in (None, SUMS) else np.dtype(buffer.dtype).itemsize)
-        * (batch if buffer.rows else 1)
-        for buffer in planned_buffers(node.plan, backward=True, wants_dX=wants_dX).values()
-    )
+def _walk(frame: Frame) -> Iterator[Frame]:
+    """This frame and all below it, in forward order."""
+    yield frame
+    for child in frame.children.values():
+        yield from _walk(child)
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     """Words to the left, numbers to the right."""
     aligned = [c.rjust(w) if i >= 3 else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths))]
     return "  ".join(aligned).rstrip()
-
-
-def readable(size: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")

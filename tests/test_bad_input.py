@@ -512,7 +512,11 @@ def test_an_array_on_another_gpu() -> None:
     network = network_on(backend)
     with backend.xp.cuda.Device(1):
         foreign = backend.xp.ones((4, 3), "float32")
-    with pytest.raises(ArrayTypeError, match=r"^X: expected an array on cuda:0, got a .* on a GPU; move one of the"):
+    with pytest.raises(
+        ArrayTypeError,
+        match=r"^X: expected an array on cuda:0, got a .*ndarray on cuda:1; "
+        r"move it to cuda:0, or make the network with device='cuda:1'$",
+    ):
         network.predict(foreign)
 
 

@@ -21,7 +21,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("gpunn.parameters", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
     ("gpunn.precision", "gpunn.loss_scale"),
     ("gpunn.layers", "gpunn.losses", "gpunn.metrics", "gpunn.regularization", "gpunn.optimizers", "gpunn.schedules"),
-    ("gpunn.passes", "gpunn.inputs", "gpunn.summary", "gpunn.engine"),
+    ("gpunn.passes", "gpunn.inputs", "gpunn.memory", "gpunn.summary", "gpunn.engine"),
     ("gpunn.training",),
     ("gpunn.network",),
     ("gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing"),
@@ -31,9 +31,9 @@ TYPES_ONLY = {("gpunn.frame", "gpunn.layers.base")}  # upward imports for annota
 # Who may import NumPy. The last row is of modules that the design plans.
 NUMPY = {
     "gpunn.archive", "gpunn.backends", "gpunn.engine", "gpunn.frame", "gpunn.hyper", "gpunn.initializers",
-    "gpunn.inputs", "gpunn.loss_scale", "gpunn.metrics", "gpunn.network", "gpunn.optimizers.base",
+    "gpunn.inputs", "gpunn.loss_scale", "gpunn.memory", "gpunn.metrics", "gpunn.network", "gpunn.optimizers.base",
     "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision", "gpunn.randomness", "gpunn.regularization",
-    "gpunn.schedules", "gpunn.summary", "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators",
+    "gpunn.schedules", "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators",
     "gpunn.testing",
 }  # fmt: skip
 CUPY = {"gpunn.backends.cupy_backend", "gpunn.backends.detection", "gpunn.backends.gemm", "gpunn.backends.kernels"}

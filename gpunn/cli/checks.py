@@ -13,8 +13,7 @@ from typing import Any
 
 import gpunn as gn
 from gpunn.cli.machine import cpu_limit, memory_limit, memory_of, processor, usable_cpus
-from gpunn.errors import GpunnError
-from gpunn.summary import readable
+from gpunn.errors import GpunnError, readable
 
 OK, NOTE, WARNING, FAULT = "ok", "note", "warning", "FAULT"
 HAND_CHOSEN = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")

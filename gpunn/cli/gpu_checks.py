@@ -10,8 +10,7 @@ from typing import Any
 from gpunn.backends.cupy_backend import import_cupy
 from gpunn.backends.detection import INSTALL, device_count, require_device
 from gpunn.cli.checks import FAULT, NOTE, OK, WARNING, Check, installed, training
-from gpunn.errors import DeviceError
-from gpunn.summary import readable
+from gpunn.errors import DeviceError, readable
 
 DRIVER = Path("/proc/driver/nvidia/version")
 

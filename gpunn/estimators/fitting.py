@@ -42,7 +42,7 @@ def examples(task: Task, X: Any, y: Array, weight: Array | None) -> Examples:
     """A set as training reads it: on the device, but for sparse inputs, which the CPU reads batch by batch."""
     network, ops = task.network, task.network.ops
     rows = X.shape[0]
-    target = checked_targets(y, task.loss, (rows,), network.outputs, ops, network.dtype)
+    target = checked_targets(y, task.loss, (rows,), network.outputs, ops, network.dtype).to(ops)
     weights = None if weight is None else to_device(weight.reshape(-1, 1), ops, network.dtype)
     if sparse.issparse(X) and ops.name != "cuda":
         return Examples(X.astype(network.dtype, copy=False), target, weights, None, rows)

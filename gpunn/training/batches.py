@@ -7,7 +7,7 @@ epoch is a device-side cursor, so that a captured step finds its own batch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,28 @@ from gpunn.backends.base import Backend
 from gpunn.engine import Engine
 from gpunn.errors import DataError, ShapeError
 from gpunn.hyper import choice
-from gpunn.inputs import as_array, checked_targets, to_device
+from gpunn.inputs import Checked, as_array, checked_targets
 from gpunn.losses import Loss
 from gpunn.randomness import Purpose, stream_key
 from gpunn.types import Array, Shape
 
 SAMPLING = ("shuffle", "replacement", "sequential")
+
+
+@dataclass(frozen=True)
+class CheckedExamples:
+    """A checked set that may go to the device, wherever it is now; fields as in `Examples`."""
+
+    X: Checked
+    y: Checked
+    weight: Checked | None
+    subsets: Checked | None
+    size: int
+
+    def to(self, ops: Backend, batch_size: int = 0) -> Examples:
+        """On the device, whatever the batches."""
+        weight, subsets = (None if part is None else part.to(ops) for part in (self.weight, self.subsets))
+        return Examples(self.X.to(ops), self.y.to(ops), weight, subsets, self.size)
 
 
 @dataclass(frozen=True)
@@ -38,8 +54,8 @@ class Examples:
 
 def examples(
     network: Engine, where: str, X: Any, y: Any, loss: Loss, *, weight: Any = None, subsets: Any = None
-) -> Examples:
-    """Check a set against the network and bring it to the device."""
+) -> CheckedExamples:
+    """Check a set against the network."""
     array = network.checked_inputs(X)
     rank = len(network.inputs) + 1
     own = array.ndim > rank  # a set for each model: laid end to end, each model seeing its own stretch
@@ -47,9 +63,11 @@ def examples(
     target = checked_targets(y, loss, lead, network.outputs, network.ops, network.dtype)
     rows = lead[-1]
     if own:
-        if target.ndim < 2 + (0 if target.dtype.kind == "i" else len(network.outputs)):  # one for all models
-            target = network.ops.from_host(np.stack([network.ops.to_host(target)] * lead[0]))
-        array, target = _joined(array), _joined(target)
+        known = target.array
+        if known.ndim < 2 + target.rank:  # one for all models
+            known = network.ops.to_host(known) if network.ops.owns(known) else known
+            known = np.broadcast_to(known, (lead[0], *known.shape))
+        array, target = _joined(array), replace(target, array=_joined(known))
         if subsets is not None or weight is not None:
             raise ShapeError(
                 where,
@@ -62,14 +80,14 @@ def examples(
     weights = None if weight is None else example_weights(where, weight, len(array), network)
     kept = array.dtype if array.dtype.kind in "ub" or network.reads_indices else network.dtype
     size = rows if chosen is None else chosen.shape[1]
-    return Examples(to_device(array, network.ops, kept), target, weights, chosen, size)
+    return CheckedExamples(Checked(array, kept), target, weights, chosen, size)
 
 
 def _joined(array: Array) -> Array:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> Array:
+def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> Checked:
     models = network.models or 1
     sets = [np.asarray(s) for s in subsets] if network.models else [np.asarray(subsets)]
     lengths = sorted({len(s) for s in sets})
@@ -90,11 +108,11 @@ def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> Array:
             got="none" if table.size == 0 else f"{table.min()} to {table.max()}",
             fix="number the rows of X from 0",
         )
-    return network.ops.from_host(table)
+    return Checked(table, table.dtype)
 
 
-def example_weights(where: str, weight: Any, rows: int, network: Engine) -> Array:
-    """One checked weight for each example, on the device."""
+def example_weights(where: str, weight: Any, rows: int, network: Engine) -> Checked:
+    """One checked weight for each example."""
     array = as_array(f"{where} sample_weight", weight, network.ops)
     host = np.asarray(network.ops.to_host(array) if network.ops.owns(array) else array, np.float64)
     if host.shape != (rows,) or not np.isfinite(host).all() or (host < 0).any() or not host.any():
@@ -104,7 +122,7 @@ def example_weights(where: str, weight: Any, rows: int, network: Engine) -> Arra
             got=f"shape {host.shape}" if host.shape != (rows,) else f"values from {host.min()} to {host.max()}",
             fix="give one weight for each example",
         )
-    return network.ops.from_host(host[:, None], network.dtype)
+    return Checked(host[:, None], network.dtype)
 
 
 class Order:
@@ -120,7 +138,7 @@ class Order:
         keys = np.stack([stream_key(seed, purpose) for seed in network.seeds])
         self.key = ops.from_host(keys if self.lead else keys[0])
         self.epoch = ops.zeros((1,), np.uint64)
-        self.rows = ops.from_host(np.broadcast_to(np.arange(self.size), (*self.lead, self.size)).copy())
+        self.rows = ops.from_host(np.broadcast_to(np.arange(self.size), (*self.lead, self.size)))
         self.uniform = ops.empty((*self.lead, self.size), np.float64) if sampling == "replacement" else None
         starts = np.arange(math.prod(self.lead))[:, None] * self.size
         self.starts = ops.from_host(starts if self.lead else starts[0])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,25 @@ import numpy as np
 from gpunn import metrics as scores
 from gpunn import schedules
 from gpunn.engine import Engine
-from gpunn.errors import ConfigurationError, DataError
-from gpunn.hyper import choice, number, whole
-from gpunn.inputs import as_array
+from gpunn.errors import ConfigurationError, readable
+from gpunn.hyper import choice, whole
 from gpunn.losses import Loss, checked_loss
+from gpunn.memory import Need, require_room
+from gpunn.metrics import Metric
 from gpunn.optimizers import LBFGS, Optimizer
-from gpunn.randomness import Purpose, stream_key
 from gpunn.regularization import Constraints
 from gpunn.schedules import ReduceOnPlateau
-from gpunn.training.batches import Examples, examples
-from gpunn.training.callbacks import as_callbacks
+from gpunn.training.batches import CheckedExamples
+from gpunn.training.callbacks import Callback, as_callbacks
 from gpunn.training.evaluation import Evaluator
 from gpunn.training.history import History
 from gpunn.training.loop import Plan, Run
 from gpunn.training.progress import Progress
 from gpunn.training.resume import resume, saver
+from gpunn.training.sets import checked_sets
 from gpunn.training.step import FullBatchTrainer, Recipe, Trainer
-from gpunn.training.stopping import EarlyStopping, GradientTolerance, as_criteria, improvement, monitored
-from gpunn.training.streaming import Stream, StreamTrainer, budget_of, stream
-from gpunn.types import Array
+from gpunn.training.stopping import EarlyStopping, GradientTolerance, Stopping, as_criteria, improvement, monitored
+from gpunn.training.streaming import CheckedStream, StreamTrainer
 
 
 @dataclass(frozen=True)
@@ -66,58 +66,104 @@ class Options:
     progress: bool | None
 
 
-def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
-    """Check everything and make the arrays of every step."""
+@dataclass(frozen=True)
+class Asked:
+    """What `fit` was asked for, checked; `run` makes the arrays of every step."""
+
+    loss: Loss
+    optimizer: Optimizer
+    recipe: Recipe
+    metrics: Mapping[str, Metric]
+    stopping: tuple[Stopping, ...]
+    callbacks: tuple[Callback, ...]
+    data: CheckedExamples | CheckedStream
+    held_out: CheckedExamples | None
+    options: Options
+
+    def require_room(self, network: Engine) -> None:
+        """Refuse what the device cannot hold; the message names the largest batch that it can."""
+        recipe = self.recipe
+        require_room(
+            "fit batch_size", "batch_size={}", network, self.need(network), recipe.batch_size, self.data.size,
+            least=network.smallest_batch, whole=recipe.drop_last, hint=lambda: self._hint(network),
+        )  # fmt: skip
+
+    def need(self, network: Engine) -> Need:
+        """The bytes of this training for any batch size."""
+
+        def rehearse(stage: Engine, batch_size: int) -> None:
+            replace(self, recipe=replace(self.recipe, batch_size=batch_size)).run(stage)
+
+        return Need(network.rehearsed, rehearse)
+
+    def _hint(self, network: Engine) -> str:
+        _, rehearsal = network.rehearsed()
+        self.data.to(rehearsal, self.recipe.batch_size)
+        cure = "stream them with memory=" if isinstance(self.data, CheckedExamples) else "lower memory="
+        return f"no batch is small enough, and the data take {readable(rehearsal.bytes)}: {cure}, or shrink the network"
+
+    def run(self, network: Engine) -> Run:
+        """The training of this network, which may be a stage for a rehearsal, with its arrays."""
+        recipe, loss, optimizer, metrics, options = self.recipe, self.loss, self.optimizer, self.metrics, self.options
+        validation = None
+        if self.held_out is not None:
+            validation = Evaluator(network, self.held_out.to(network.ops), loss, metrics, network.chunk(None))
+        measured = ["loss", *metrics, *(f"validation_{n}" for n in ("loss", *metrics) if validation), "seconds"]
+        measure_gradient = any(isinstance(criterion, GradientTolerance) for criterion in self.stopping)
+        measured += ["gradient_norm"] * measure_gradient
+        for criterion in self.stopping:
+            criterion.check(measured)
+        given: dict[str, Any] = {"metrics": metrics, "measure_gradient": measure_gradient}
+        given["constraints"] = _constraints(network, options)
+        trainer: Trainer
+        if isinstance(self.data, CheckedStream):
+            chunks = self.data.to(network.ops, recipe.batch_size)
+            trainer = StreamTrainer(network, chunks, loss, optimizer, recipe, **given)
+        else:
+            kind = FullBatchTrainer if isinstance(optimizer, LBFGS) else Trainer
+            trainer = kind(network, self.data.to(network.ops), loss, optimizer, recipe, **given)
+        if validation is not None:
+            trainer.meters.join(validation.meters)
+        total, epochs = _length(options, len(trainer.updates))
+        check_rates(optimizer, total, network)
+        callbacks = (*self.callbacks, Progress(options.progress, epochs=epochs))
+        trainer.probes = [probe for callback in callbacks if (probe := callback.probe(trainer.last_pass)) is not None]
+        plan = Plan(
+            total=total,
+            validation=validation,
+            stopping=self.stopping,
+            callbacks=callbacks,
+            monitor=_monitor(self.stopping, measured),
+            keep_best=options.keep == "best",
+            plateau=options.plateau,
+            save=None if options.checkpoint is None else saver(options.checkpoint),
+            every=whole("fit every", options.every),
+            every_steps=None if options.every_steps is None else whole("fit every_steps", options.every_steps),
+        )
+        return Run(network, trainer, plan)
+
+
+def ask(network: Engine, X: Any, y: Any, options: Options) -> Asked:
+    """Check everything that can be checked before any array of the training is made."""
     loss = checked_loss("fit loss", options.loss)
     optimizer = checked_optimizer(options.optimizer)
     check_rates(optimizer, 1, network)
     recipe = _recipe(options)
     metrics = scores.resolve(options.metrics)
     stopping, callbacks = as_criteria(options.stopping), as_callbacks(options.callbacks)
-    streamed = _streamed(network, X, y, loss, options)
-    data, held_out = (
-        split(network, X, y, loss, options) if streamed is None else (streamed, _given(network, loss, options))
-    )
+    data, held_out = checked_sets(network, X, y, loss, options)
     for name, metric in metrics.items():
         for given in (data, held_out):
             if given is not None:
                 metric.check(name, given.y, len(network.outputs), network.dtype)
-    validation = None if held_out is None else Evaluator(network, held_out, loss, metrics, network.chunk(None))
-    measured = ["loss", *metrics, *(f"validation_{n}" for n in ("loss", *metrics) if validation), "seconds"]
-    measure_gradient = any(isinstance(criterion, GradientTolerance) for criterion in stopping)
-    measured += ["gradient_norm"] * measure_gradient
-    for criterion in stopping:
-        criterion.check(measured)
-    kind = StreamTrainer if streamed is not None else FullBatchTrainer if isinstance(optimizer, LBFGS) else Trainer
-    trainer = kind(
-        network,
-        data,  # type: ignore[arg-type]  # of the kind that this trainer takes
-        loss,
-        optimizer,
-        recipe,
-        constraints=_constraints(network, options),
-        metrics=metrics,
-        measure_gradient=measure_gradient,
-    )
-    if validation is not None:
-        trainer.meters.join(validation.meters)
-    total, epochs = _length(options, len(trainer.updates))
-    check_rates(optimizer, total, network)
-    callbacks = (*callbacks, Progress(options.progress, epochs=epochs))
-    trainer.probes = [probe for callback in callbacks if (probe := callback.probe(trainer.last_pass)) is not None]
-    plan = Plan(
-        total=total,
-        validation=validation,
-        stopping=stopping,
-        callbacks=callbacks,
-        monitor=_monitor(stopping, measured),
-        keep_best=options.keep == "best",
-        plateau=options.plateau,
-        save=None if options.checkpoint is None else saver(options.checkpoint),
-        every=whole("fit every", options.every),
-        every_steps=None if options.every_steps is None else whole("fit every_steps", options.every_steps),
-    )
-    return Run(network, trainer, plan)
+    return Asked(loss, optimizer, recipe, metrics, stopping, callbacks, data, held_out, options)
+
+
+def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
+    """Check everything, make sure that the device has room, and make the arrays of every step."""
+    asked = ask(network, X, y, options)
+    asked.require_room(network)
+    return asked.run(network)
 
 
 def _recipe(options: Options) -> Recipe:
@@ -199,119 +245,3 @@ def _monitor(stopping: Sequence[Any], measured: Sequence[str]) -> Any:
     if early is None:
         return improvement(monitored(measured))
     return improvement(early.monitored(measured), early.mode)
-
-
-def split(network: Engine, X: Any, y: Any, loss: Loss, options: Options) -> tuple[Examples, Examples | None]:
-    """The training set and the one that is held out: given, a fraction drawn by the first seed, or each fold's own."""
-    weight = _weights(network, y, options)
-    validation = options.validation
-    if options.folds is not None:
-        train, held_out = _folds(network, options)
-        whole_set = examples(network, "fit", X, y, loss, weight=weight, subsets=train)
-        return whole_set, examples(network, "fit validation", X, y, loss, weight=weight, subsets=held_out)
-    if isinstance(validation, (int, float)) and not isinstance(validation, bool):
-        rows = len(as_array("X", X, network.ops))
-        fraction = number("fit validation", validation, low=0.0, high=1.0, open_low=True, open_high=True)
-        count = min(max(1, round(rows * fraction)), rows - 1)
-        if count < 1:
-            raise DataError(
-                "fit validation", expected="at least 2 examples to divide", got=f"{rows}", fix="pass more data"
-            )
-        rng = np.random.Generator(np.random.Philox(key=stream_key(network.seeds[0], Purpose.SPLIT)))
-        order = rng.permutation(rows)
-        sets = [
-            np.broadcast_to(np.sort(part), (network.models or 1, len(part))) for part in (order[count:], order[:count])
-        ]
-        kept, left_out = (part if network.models else part[0] for part in sets)
-        whole_set = examples(network, "fit", X, y, loss, weight=weight, subsets=kept)
-        return whole_set, examples(network, "fit validation", X, y, loss, weight=weight, subsets=left_out)
-    return examples(network, "fit", X, y, loss, weight=weight), _given(network, loss, options)
-
-
-def _given(network: Engine, loss: Loss, options: Options) -> Examples | None:
-    """A validation set of its own."""
-    validation = options.validation
-    if validation is None:
-        return None
-    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
-        raise ConfigurationError(
-            "fit validation",
-            expected="(X, y), (X, y, weight) or a fraction",
-            got=type(validation).__name__,
-            fix="pass validation=(Xv, yv) or validation=0.2",
-        )
-    Xv, yv, *rest = validation
-    return examples(network, "fit validation", Xv, yv, loss, weight=rest[0] if rest else None)
-
-
-def _streamed(network: Engine, X: Any, y: Any, loss: Loss, options: Options) -> Stream | None:
-    """The training set as a stream, where it takes more memory than it may."""
-    memory = None if options.memory is None else whole("fit memory", options.memory)
-    if not isinstance(X, np.ndarray) or X.nbytes <= budget_of(network, X, memory):
-        return None
-    if options.folds is not None or isinstance(options.validation, float) or isinstance(options.optimizer, LBFGS):
-        raise ConfigurationError(
-            "fit memory",
-            expected="validation=(Xv, yv) or none, no folds and no LBFGS for a set that is streamed",
-            got=f"{X.nbytes} bytes of X where {int(budget_of(network, X, memory))} are allowed",
-            fix="raise memory= so that the set fits, or hold a part of it out yourself",
-        )
-    budget = budget_of(network, X, memory)
-    return stream(network, X, y, loss, _weights(network, y, options), options.batch_size, budget)
-
-
-def _folds(network: Engine, options: Options) -> tuple[list[Any], list[Any]]:
-    """Row numbers to train on and to hold out, for each model."""
-    folds = list(options.folds) if isinstance(options.folds, Iterable) else []
-    pairs = all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in folds)
-    if options.validation is not None or network.models != len(folds) or not pairs:
-        raise ConfigurationError(
-            "fit folds",
-            expected=f"{network.models or 'no'} pairs (training rows, held-out rows), and no validation=",
-            got=f"{len(folds)} of them",
-            fix="make the network with models= the number of folds, and pass list(KFold(...).split(X))",
-        )
-    return [pair[0] for pair in folds], [pair[1] for pair in folds]
-
-
-def _weights(network: Engine, y: Any, options: Options) -> Array | None:
-    """Weights of examples times those of their classes; "balanced" gives every class the same sum."""
-    weight = (
-        None if options.sample_weight is None else as_array("fit sample_weight", options.sample_weight, network.ops)
-    )
-    if weight is not None:
-        weight = np.asarray(network.ops.to_host(weight) if network.ops.owns(weight) else weight, np.float64)
-    if options.class_weight is None:
-        return weight
-    labels = network.ops.to_host(y) if network.ops.owns(y) else np.asarray(y)
-    if labels.ndim != 1 and labels.shape[1:] != (1,):
-        raise ConfigurationError(
-            "fit class_weight",
-            expected="y of one class for each example",
-            got=f"shape {labels.shape}",
-            fix="use sample_weight",
-        )
-    classes, places, counts = np.unique(labels.reshape(-1), return_inverse=True, return_counts=True)
-    if isinstance(options.class_weight, str):
-        choice("fit class_weight", options.class_weight, ("balanced",))
-        of_class = len(labels) / (len(classes) * counts)
-    else:
-        if not isinstance(options.class_weight, Mapping):
-            raise ConfigurationError(
-                "fit class_weight",
-                expected='"balanced" or a dict of classes and weights',
-                got=repr(options.class_weight),
-                fix="pass one of them",
-            )
-        known = dict(options.class_weight)
-        strangers = set(known) - set(classes.tolist())
-        if strangers:
-            raise ConfigurationError(
-                "fit class_weight",
-                expected=f"weights of {', '.join(map(str, classes))}",
-                got=f"one of {strangers.pop()!r} too",
-                fix="name classes of y",
-            )
-        of_class = np.array([number(f"fit class_weight[{c}]", known.get(c, 1.0), low=0.0) for c in classes.tolist()])
-    weights = of_class[places]
-    return weights if weight is None or weight.shape != weights.shape else weight * weights

@@ -80,7 +80,7 @@ class Trainer:
         self.network, self.data, self.loss, self.optimizer, self.metrics = network, data, loss, optimizer, metrics
         self.constraints, self.recipe = constraints, recipe
         self.models = network.models or 1
-        self.smallest = max(node.layer.minimum_rows for node in network.planned.walk())
+        self.smallest = network.smallest_batch
         self.updates = self._cut()
         self.finished = ""  # why there is nothing left to do, where the optimizer can tell
         self.cursor, self.tick = ops.zeros((1,), np.int64), ops.zeros((1,), np.int64)

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.backends.base import Backend
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, DataError
-from gpunn.inputs import as_array, check_inputs, checked_targets
+from gpunn.inputs import Checked, as_array, check_inputs, checked_targets
 from gpunn.losses import Loss
 from gpunn.randomness import Purpose, stream_key
 from gpunn.training.batches import Examples, Loader, Order, example_weights
@@ -23,6 +24,29 @@ from gpunn.training.step import Trainer
 from gpunn.types import Array
 
 MAPPED_BUDGET = 256 * 1024 * 1024  # bytes that a memory-mapped set may take unless the caller says otherwise
+
+
+@dataclass(frozen=True)
+class CheckedStream:
+    """A checked set of which `budget` bytes at a time may lie on the device."""
+
+    X: Any  # (N, *shape), NumPy
+    y: Checked
+    weight: Checked | None
+    budget: float
+
+    @property
+    def size(self) -> int:
+        return len(self.X)
+
+    def rows(self, batch_size: int) -> int:
+        """Of a chunk, of which there are two: whole batches."""
+        row = self.X.nbytes // max(len(self.X), 1)
+        return max(1, int(self.budget / 2 / max(row, 1)) // batch_size) * batch_size
+
+    def to(self, ops: Backend, batch_size: int) -> Stream:
+        weight = None if self.weight is None else self.weight.to(ops)
+        return Stream(self.X, self.y.to(ops), weight, self.rows(batch_size))
 
 
 @dataclass(frozen=True)
@@ -53,10 +77,10 @@ def budget_of(network: Engine, X: Any, memory: int | None) -> float:
     return 0.8 * network.ops.free_memory()
 
 
-def stream(network: Engine, X: Any, y: Any, loss: Loss, weight: Any, batch_size: int, budget: float) -> Stream:
+def stream(network: Engine, X: Any, y: Any, loss: Loss, weight: Any, budget: float) -> CheckedStream:
     """Check a set chunk by chunk, before the first step."""
     row = X.nbytes // max(len(X), 1)
-    rows = max(1, int(budget / 2 / max(row, 1)) // batch_size) * batch_size
+    rows = max(1, int(budget / 2 / max(row, 1)))
     if not network.is_built:
         network.build(tuple(X.shape[1:]) or (1,))
     for start in range(0, max(len(X), 1), rows):
@@ -65,7 +89,7 @@ def stream(network: Engine, X: Any, y: Any, loss: Loss, weight: Any, batch_size:
         forget(X)
     target = checked_targets(y, loss, (len(X),), network.outputs, network.ops, network.dtype)
     weights = None if weight is None else example_weights("fit", weight, len(X), network)
-    return Stream(X, target, weights, rows)
+    return CheckedStream(X, target, weights, budget)
 
 
 def forget(X: Any) -> None:

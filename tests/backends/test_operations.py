@@ -49,7 +49,7 @@ def test_models_may_lie_in_one_buffer_with_gaps(backend: Any, family: str, shape
 def test_every_operation_has_a_call() -> None:
     called = {call.name for family in FAMILIES for call in calls(family, (2, 5, 4))}
     elsewhere = {
-        "empty", "zeros", "owns", "require", "from_host", "to_host", "synchronize", "all_finite",
+        "empty", "zeros", "owns", "require", "adopt", "from_host", "to_host", "synchronize", "all_finite",
         "program", "quiet", "require_deterministic", "of_precision", "free_memory", "staging", "upload", "mark",
         "random_words", "random_bits", "random_uniform", "random_normal", "permutation",
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Where the stand-in's arrays come from: fresh memory, the host, or other arrays."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ class Creation:
         """Copy to the device from anything."""
         if isinstance(obj, DeviceArray):
             return obj.astype(dtype or obj.dtype, order=order, copy=copy)
+        if hasattr(obj, "__cuda_array_interface__"):
+            return self._foreign(obj)
         if isinstance(obj, (list, tuple)) and any(isinstance(x, DeviceArray) for x in obj):
             return self.array.functions["stack"](obj, dtype=dtype, casting="unsafe")
         host = np.array(obj, dtype, order=order, ndmin=ndmin)
@@ -48,6 +51,38 @@ class Creation:
             raise ValueError(f"Unsupported dtype {host.dtype}")
         self.machine.transfer("H2D", wait=False)
         return self.array.new(host)
+
+    def _borrowed(self, host: np.ndarray, number: int) -> Any:
+        """Memory that another library took on a device: neither an allocation nor a transfer."""
+        array = self.array.__new__(self.array)
+        array.host, array.number = host, number
+        return array
+
+    def _foreign(self, obj: Any) -> Any:
+        """The memory of another library, as it lies; waits for the stream that its interface names."""
+        interface = dict(obj.__cuda_array_interface__)
+        if interface.pop("mask", None) is not None:
+            raise ValueError("CuPy currently does not support masked arrays.")
+        if interface.pop("stream", None) is not None:
+            self.machine.wait()
+        interface["data"] = (interface["data"][0], False)
+        memory = SimpleNamespace(__array_interface__=interface, owner=obj)
+        return self._borrowed(np.asarray(memory), self.machine.homes.get(interface["data"][0], 0))
+
+    def from_dlpack(self, array: Any, *, device: Any = None, copy: Any = None) -> Any:
+        """The memory of another library, once that library's work on it is before the current stream."""
+        if device is not None:
+            raise NotImplementedError("from_dlpack() does not support device yet.")
+        kind, number = array.__dlpack_device__()
+        if kind == 1:
+            raise TypeError(
+                "CPU arrays cannot be directly imported to CuPy. Use `cupy.array(numpy.from_dlpack(input))` instead."
+            )
+        if kind not in (2, 13):
+            raise TypeError(f"Unsupported array type: {kind}")
+        capsule = array.__dlpack__(stream=self.machine.current.ptr or 1, max_version=(1, 0), copy=copy)
+        holder = SimpleNamespace(__dlpack__=lambda **_: capsule, __dlpack_device__=lambda: (1, 0))
+        return self._borrowed(np.from_dlpack(holder), number)
 
     def asarray(self, a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> Any:
         """A device array, the same one where it is one already."""

@@ -48,8 +48,8 @@ class Functions(Creation):
                 self.table[name] = bind(name, signature, maker)
         for own in (
             self.where, self.take, self.copyto, self.concatenate, self.stack, self.empty, self.empty_like,
-            self.array_, self.asarray, self.ascontiguousarray, self.asnumpy, self.result_type, self.may_share_memory,
-            self.iscomplexobj, self.get_array_module, self.fuse,
+            self.array_, self.asarray, self.from_dlpack, self.ascontiguousarray, self.asnumpy, self.result_type,
+            self.may_share_memory, self.iscomplexobj, self.get_array_module, self.fuse,
         ):  # fmt: skip
             self.table[own.__name__.rstrip("_")] = own
 

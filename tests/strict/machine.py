@@ -61,7 +61,8 @@ class Machine:
         self.devices = devices
         self.device = 0
         self.memory = memory
-        self.live_bytes = 0
+        self.live_bytes = self.peak_bytes = 0
+        self.homes: dict[int, int] = {}  # the devices of memory that other libraries took, by address; others are on 0
         self.allocator: Callable[[int], Any] | None = None
         self.lost = ""  # the error that everything gives once the device is lost
         self.fiber_order = os.environ.get("GPUNN_STRICT_ORDER", "forward")
@@ -136,6 +137,7 @@ class Machine:
             )
         self.counters.allocations += 1
         self.live_bytes += nbytes
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
     @contextmanager
     def using_allocator(self, allocator: Callable[[int], Any] | None = None) -> Iterator[None]:

@@ -95,10 +95,19 @@ class Device:
 
 
 class MemoryPool:
-    """As `cupy.cuda.MemoryPool`; it never holds on to freed memory."""
+    """As `cupy.cuda.MemoryPool`; it holds on to no more freed memory than a test says in `held`."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.held = self.limit = 0
+
+    def get_limit(self) -> int:
+        """Bytes that may be taken from the device; 0 if there is no limit."""
+        return self.limit
+
+    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
+        """Take no more than this."""
+        self.limit = int(self.machine.memory * fraction) if size is None and fraction is not None else int(size or 0)
 
     def used_bytes(self) -> int:
         """Bytes of live arrays."""
@@ -110,10 +119,11 @@ class MemoryPool:
 
     def free_bytes(self) -> int:
         """Bytes kept for later."""
-        return 0
+        return self.held
 
     def free_all_blocks(self, stream: Any = None) -> None:
-        """Give back what is free; nothing is kept here."""
+        """Give back what is free."""
+        self.held = 0
 
 
 class PinnedMemory(bytearray):

@@ -1,0 +1,164 @@
+"""What arrays will take is known before they are made, and what is taken comes back when there is no more."""
+
+from __future__ import annotations
+
+import functools
+import math
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpunn.backends.base import Backend
+from gpunn.errors import DeviceMemoryError, readable
+from gpunn.types import Array, Shape
+
+TRIES = 50
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Hollow(np.ndarray[Any, Any]):
+    """An array of one number that has any shape: all elements lie at one address."""
+
+
+def hollow(shape: Shape, dtype: Any) -> Array:
+    one: Array = np.zeros((), dtype)
+    return np.lib.stride_tricks.as_strided(one, shape, (0,) * len(shape)).view(Hollow)
+
+
+class Rehearsal(Backend):
+    """Stands in for a backend in whatever makes arrays, to learn what it will take: `bytes`.
+
+    Its own arrays are hollow, those that exist already are taken as they are, and operations do nothing. So what is
+    counted is what the same lines of code allocate on the device itself.
+    """
+
+    def __init__(self, ops: Backend) -> None:
+        self.ops, self.bytes = ops, 0
+        self.name, self.device = ops.name, ops.device
+
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        array = hollow(shape, dtype)
+        self.bytes += array.nbytes
+        return array
+
+    def zeros(self, shape: Shape, dtype: Any) -> Array:
+        return self.empty(shape, dtype)
+
+    def from_host(self, array: np.ndarray[Any, Any], dtype: Any = None) -> Array:
+        return self.empty(array.shape, dtype or array.dtype)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        host: np.ndarray[Any, Any] = hollow(array.shape, array.dtype)
+        return host
+
+    def staging(self, out: Array) -> np.ndarray[Any, Any]:
+        return self.to_host(out)
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, Hollow) or self.ops.owns(array)
+
+    def free_memory(self) -> float:
+        return math.inf
+
+
+def _nothing(self: Rehearsal, *arguments: Any, out: Any = None, **options: Any) -> Any:
+    return out
+
+
+for _name in dir(Backend):
+    if not _name.startswith("_") and callable(getattr(Backend, _name)) and _name not in vars(Rehearsal):
+        setattr(Rehearsal, _name, _nothing)
+
+
+class Need:
+    """The bytes that something takes with a batch of `batch` rows, found by rehearsing it on a stage."""
+
+    def __init__(self, stage: Callable[[], tuple[Any, Rehearsal]], rehearse: Callable[[Any, int], Any]) -> None:
+        self.stage, self.rehearse = stage, rehearse
+        self.known: dict[int, int] = {}
+
+    def __call__(self, batch: int) -> int:
+        if batch not in self.known:
+            stage, rehearsal = self.stage()
+            self.rehearse(stage, batch)
+            self.known[batch] = rehearsal.bytes
+        return self.known[batch]
+
+
+def cut(rows: int, size: int) -> set[int]:
+    """The sizes of the batches that so many rows are cut into."""
+    return {min(size, rows), rows % size} - {0}
+
+
+def require_room(
+    where: str, named: str, network: Any, need: Need, batch: int, rows: int, *, least: int = 1, whole: bool = False,
+    hint: Callable[[], str] = lambda: "use a smaller network",
+) -> None:  # fmt: skip
+    """Refuse a batch that the device has no room for, before any of its arrays is made.
+
+    `named` makes words of a batch size, `hint` says what to do where no batch is small enough. For the rest see
+    `largest_batch`.
+    """
+    free = network.ops.free_memory()
+    if math.isinf(free) or need(batch) <= free:
+        return
+    network.forget_passes()
+    free = network.ops.free_memory()
+    if need(batch) <= free:
+        return
+    fits = largest_batch(need, free, min(batch, rows), rows, least=least, whole=whole)
+    raise DeviceMemoryError(
+        where,
+        expected=f"at most {readable(free)}",
+        got=f"{named.format(batch)}: {readable(need(batch))} wanted, {readable(free)} free",
+        fix=f"{named.format(fits)} fits" if fits else hint(),
+    )
+
+
+def largest_batch(need: Need, free: float, batch: int, rows: int, *, least: int = 1, whole: bool = False) -> int:
+    """The largest batch size below `batch` for which `free` bytes are enough, or 0.
+
+    An epoch over `rows` has batches of one size and a last, short one, unless that has less than `least` rows or only
+    whole ones are wanted. Bytes are linear in how many sizes there are and in their rows together: a few rehearsals
+    give the three coefficients, and a last one confirms what they say.
+    """
+    sizes = np.arange(least, batch)
+    if not sizes.size:
+        return 0
+    rest = rows % sizes
+    rest[(rest < least) | whole] = 0
+    terms = np.stack([np.ones(len(sizes)), rest > 0, sizes + rest], axis=1)
+    tried = sorted({max(least, (batch >> k) - j) for k in range(1, batch.bit_length() + 1) for j in (0, 1)})
+    tried = [size for size in tried if size < batch]
+    known = np.array([need(size) for size in tried], np.float64)
+    coefficients = np.linalg.lstsq(terms[np.array(tried) - least], known, rcond=None)[0]
+    promising = sizes[terms @ coefficients <= free * (1 + 1e-9) + 1]
+    confirmed = next((int(size) for size in promising[::-1][:TRIES] if need(int(size)) <= free), 0)
+    return max([confirmed, *(size for size in tried if need(size) <= free)])
+
+
+def gives_back(method: Method) -> Method:
+    """Where memory runs out inside this method of a network, what it had taken is given back with the error.
+
+    A traceback, which an interactive session keeps, would hold the arrays of the functions it came through.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(self, *arguments, **options)
+        except MemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            self.forget_passes()
+            if isinstance(error, DeviceMemoryError):
+                raise
+            raise DeviceMemoryError(
+                f"memory of {self.ops.device}",
+                expected="room for every array",
+                got=str(error) or type(error).__name__,
+                fix="use a smaller batch or network",
+            ) from None
+
+    return call  # type: ignore[return-value]
