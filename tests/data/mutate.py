@@ -10,7 +10,6 @@ import io
 import json
 import os
 import random
-import resource
 import sys
 import tempfile
 import warnings
@@ -21,6 +20,7 @@ import numpy as np
 
 import gpunn as gn
 from gpunn.errors import GpunnError
+from tests.data.peak import peak
 
 ROWS = 40
 SENTINEL = 7777.25
@@ -165,7 +165,7 @@ def main(kind: str, count: int, seed: int) -> dict[str, Any]:
             with open(path, "wb") as file:
                 file.write(data)
             if k == 0:  # once everything is imported and warm
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                warm = peak()
             try:
                 table = gn.data.read(path)
                 gn.data.Preprocessing.fit(table).inputs(table)
@@ -181,7 +181,7 @@ def main(kind: str, count: int, seed: int) -> dict[str, Any]:
             fault = faults(kind, before, data, table)
             if fault:
                 results["bad"].append(f"{k}: {fault}")
-        results["grown"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
+        results["grown"] = peak() - warm
     return results
 
 

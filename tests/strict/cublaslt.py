@@ -277,7 +277,8 @@ class CublasLt:
             left, right = A.read(a, compute), B.read(b, compute)
             left = left.swapaxes(-1, -2) if problem.transposed[0] else left
             right = right.swapaxes(-1, -2) if problem.transposed[1] else right
-            result = factor * (left @ right)
+            with numpy.errstate(all="ignore"):  # a device gives no warnings
+                result = factor * (left @ right)
             # BLAS does not read C where beta is 0: what lies there may be NaN.
             result = result + kept * C.read(c, compute) if kept else result
             D.write(d, problem.ending.values(result, left, right, vector, aux))
