@@ -53,7 +53,11 @@ def evaluate(network: Network, source: Any, *, batch_size: int | None = None) ->
     if isinstance(goal, Quantities):
         error = np.abs(preprocessing.decode(network.predict(X, batch_size=batch_size)) - goal.decode(y))
         axes = tuple(range(error.ndim - (1 if goal.width == 1 else 2), error.ndim))
-        results["rmse"], results["mae"] = np.sqrt(np.mean(error**2, axis=axes)), error.mean(axis=axes)
+        largest = error.max(axis=axes, keepdims=True)
+        unit = np.where((largest > 0.0) & (largest < np.inf), largest, 1.0)  # squares of large errors are too large
+        squares, means = (np.mean((error / unit) ** power, axis=axes) for power in (2, 1))
+        unit = unit.reshape(means.shape)
+        results["rmse"], results["mae"] = unit * np.sqrt(squares), unit * means
     return {name: value if network.models else float(value) for name, value in results.items()}
 
 

@@ -63,6 +63,27 @@ def test_units() -> None:
     assert scores.keys() == {"loss", "r2", "rmse", "mae"}
 
 
+def test_errors_whose_squares_are_too_large() -> None:
+    """Warnings are errors here, so that an overflow would be one."""
+    x = np.linspace(-1.0, 1.0, 64)
+    small, large = (gn.data.evaluate(trained(table), table) for table in ({"x": x, "y": x}, {"x": x, "y": 1e300 * x}))
+    for name in ("rmse", "mae"):
+        assert large[name] == pytest.approx(1e300 * small[name], rel=1e-3)
+    nothing = gn.data.read({"x": x, "y": np.full(64, 3.5)})
+    net = trained(nothing)
+    net.vector[...] = 0.0  # predicts the mean
+    assert gn.data.evaluate(net, nothing)["rmse"] == 0.0
+
+
+def test_a_model_that_has_diverged_leaves_the_others_figures_alone() -> None:
+    net = trained("friedman", models=2)
+    before = gn.data.evaluate(net, "friedman")
+    net.parameters["1.b"][1] = np.inf
+    after = gn.data.evaluate(net, "friedman")
+    for name in ("rmse", "mae"):
+        assert after[name][0] == before[name][0] and after[name][1] == np.inf
+
+
 def test_several_targets_and_populations() -> None:
     X = np.random.default_rng(0).normal(size=(200, 3))
     table = gn.data.read((X, np.stack([100 * X[:, 0], X[:, 1]], axis=1)))
