@@ -75,6 +75,11 @@ class Preprocessing(Value):
         goal = fit_goal(table, task)
         for name in leave_out:
             table[name]
+            if name in goal.names:
+                raise ConfigurationError(
+                    "leave_out", expected="columns beside the target", got=f"{name!r}, the target",
+                    fix="say which column is the target, or keep this one",
+                )  # fmt: skip
         encoders: dict[str, Encoder | None] = {}
         for name in table.columns:
             if name in goal.names or name in leave_out:

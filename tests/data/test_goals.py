@@ -75,6 +75,12 @@ def test_which_numbers_are_classes() -> None:
     assert fitted([f"n{i}" for i in range(60)], task="classification").outputs == 60
 
 
+def test_the_target_cannot_be_left_out() -> None:
+    """It may be the target only because it is the last column, or is called like one."""
+    with pytest.raises(ConfigurationError, match=r"^leave_out: expected columns beside .*, got 'id', the target; say"):
+        Preprocessing.fit({"a": [1, 2, 3, 4], "id": [1, 2, 1, 2]}, leave_out=["id"])
+
+
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "gaps": ({"y": [0, None, 1, 0]}, {}, "^table row 2 column 'y': expected a target in every row, got none in 1 of 4"),
     "all gaps": ({"y": [None] * 4}, {}, "^table row 1 column 'y': expected a target in every row, got none in 4 of 4"),
