@@ -31,9 +31,14 @@ def library(source: str) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtraError(
-            source, expected="pyarrow", got=str(error), fix="run: pip install 'gpunn[data]'"
+            source, expected="pyarrow", got=str(error), fix='run: python -m pip install "gpunn[data]"'
         ) from None
     return pyarrow
+
+
+def of_pandas(value: Any) -> bool:
+    """Whether this is one of pandas' own, whose index is no column."""
+    return type(value).__module__.partition(".")[0] == "pandas"
 
 
 def read_arrow(path: str, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
@@ -61,7 +66,8 @@ def from_arrow(source: str, found: Any, target: Any = None, kinds: Mapping[str, 
     """The columns of an Arrow table, or of anything that pyarrow makes one of."""
     pa = library(source)
     try:
-        if type(found).__module__.startswith("pandas."):
+        if of_pandas(found):
+            check_names(source, [str(name) for name in getattr(found, "columns", ())])
             found = pa.Table.from_pandas(found, preserve_index=False)
         elif not isinstance(found, pa.Table):
             found = pa.table(found)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpunn.data.arrays import from_memory, read_arrays
-from gpunn.data.arrow import from_arrow, read_arrow
+from gpunn.data.arrow import from_arrow, of_pandas, read_arrow
 from gpunn.data.builtin import BUILT_IN
 from gpunn.data.table import Table, check_slips, table
 from gpunn.errors import DataError
@@ -52,7 +52,7 @@ def load(source: Any, target: Any, kinds: Mapping[str, str], memory: int | None)
     in_memory = from_memory(source, target, kinds)
     if in_memory is not None:
         return in_memory
-    if type(source).__module__.startswith("pandas.") or hasattr(source, "__arrow_c_stream__"):
+    if of_pandas(source) or hasattr(source, "__arrow_c_stream__"):
         return from_arrow("table", source, target, kinds)
     raise DataError(
         "data",

@@ -7,7 +7,8 @@ try:
     from gpunn.estimators.regressor import MLPRegressor
 except ImportError as error:  # of scikit-learn, or of what older ones lack
     raise MissingExtraError(
-        "gpunn.estimators", expected="scikit-learn 1.9 or newer", got=str(error), fix="pip install 'gpunn[sklearn]'"
-    ) from error
+        "gpunn.estimators", expected="scikit-learn 1.9 or newer", got=str(error),
+        fix='run: python -m pip install "gpunn[sklearn]"',
+    ) from error  # fmt: skip
 
 __all__ = ["MLPClassifier", "MLPRegressor"]

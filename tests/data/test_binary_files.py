@@ -129,12 +129,13 @@ def test_pandas(tmp_path: Path) -> None:
             pa.Table.from_pandas(frame), str(tmp_path / name)
         )
         assert gn.data.read(tmp_path / name).columns == found.columns
+    assert gn.data.read(frame.set_index("n")).columns == found.columns[1:]  # no index is a column, named or not
     mixed = pd.DataFrame({"a": [1, "x"], "y": [1, 2]})
     with pytest.raises(
         DataError, match=r"^table: expected columns of one type each, .*, got .*column a.*; convert the"
     ):
         gn.data.read(mixed)
-    with pytest.raises(DataError, match=r"^table: expected columns of one type each, .*, got Duplicate column names"):
+    with pytest.raises(DataError, match=r"^table column 2: expected a name of its own, got 'a', which column 1 has"):
         gn.data.read(pd.DataFrame(np.ones((2, 2)), columns=["a", "a"]))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+INSTALL = 'run: python -m pip install "gpunn[data]"'
 PROGRAM = """
 import sys
 sys.modules["pyarrow"] = sys.modules["pandas"] = None
@@ -40,8 +41,8 @@ def test_core_alone(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     first, second = done.stdout.splitlines()
-    assert first.startswith("a.csv: expected pyarrow, got ") and first.endswith("; run: pip install 'gpunn[data]'")
-    assert second.startswith("table: expected pyarrow, got ") and second.endswith("; run: pip install 'gpunn[data]'")
+    assert first.startswith("a.csv: expected pyarrow, got ") and first.endswith(f"; {INSTALL}")
+    assert second.startswith("table: expected pyarrow, got ") and second.endswith(f"; {INSTALL}")
 
 
 def test_pyarrow_is_imported_only_when_it_is_needed() -> None:

@@ -135,9 +135,8 @@ def test_without_scikit_learn_one_line_names_the_command(lacking: str, monkeypat
     for name in [name for name in sys.modules if name.startswith("gpunn.estimators")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, lacking, None)
-    with pytest.raises(
-        gn.errors.MissingExtraError, match=r"scikit-learn 1.9 or newer, got .*; pip install 'gpunn\[sklearn\]'$"
-    ):
+    message = r'scikit-learn 1.9 or newer, got .*; run: python -m pip install "gpunn\[sklearn\]"$'
+    with pytest.raises(gn.errors.MissingExtraError, match=message):
         importlib.import_module("gpunn.estimators")
 
 
