@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
+from errno import EPIPE
 from types import FrameType
 from typing import Any
 
@@ -13,7 +15,7 @@ import gpunn as gn
 from gpunn.cli import benchmark, doctor, evaluate, inspect, predict, train
 from gpunn.cli.exits import EXITS, INTERRUPTED, exit_code
 from gpunn.cli.output import error_document, print_document
-from gpunn.errors import GpunnError
+from gpunn.errors import CheckpointError, ConfigurationError, GpunnError
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
 
@@ -24,13 +26,25 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except GpunnError as error:
-            click.echo(f"gpunn: {error}", err=True)
+            self._end(context, error)
+        except click.UsageError as error:  # which click tells people
             if self._wants_json(context):
-                print_document(error_document(error))
-            context.exit(exit_code(error))
+                print_document(error_document(_usage(error)))
+            raise
+        except OSError as error:
+            if error.errno == EPIPE:  # whoever read the results has gone, and click ends quietly
+                raise
+            self._end(context, _unwritten(error))
         except KeyboardInterrupt:
             click.echo("gpunn: interrupted", err=True)
             context.exit(INTERRUPTED)
+
+    def _end(self, context: click.Context, error: GpunnError) -> None:
+        click.echo(f"gpunn: {error}", err=True)
+        if self._wants_json(context):
+            with suppress(OSError):  # the error may be stdout's
+                print_document(error_document(error))
+        context.exit(exit_code(error))
 
     def _wants_json(self, context: click.Context) -> bool:
         """Whether the sub-command was given --json; its own context is gone by now."""
@@ -41,6 +55,22 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         context.meta["gpunn.arguments"] = tuple(arguments)
         return super().resolve_command(context, arguments)
+
+
+def _usage(error: click.UsageError) -> GpunnError:
+    """click's complaint in four parts."""
+    path = error.ctx.command_path if error.ctx else "gpunn"
+    return ConfigurationError(
+        path, expected="options and arguments that it has", got=error.format_message(), fix=f"see {path} --help"
+    )
+
+
+def _unwritten(error: OSError) -> GpunnError:
+    """A full disk, mostly, behind stdout or a file that is not written whole."""
+    return CheckpointError(
+        "stdout" if error.filename is None else str(error.filename),
+        expected="to write results", got=error.strerror or str(error), fix="free space, or write elsewhere",
+    )  # fmt: skip
 
 
 def _table(codes: dict[int, str]) -> str:

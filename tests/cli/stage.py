@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -27,8 +28,8 @@ def document(*arguments: Any, code: int = 0) -> Any:
     return json.loads(call(*arguments, "--json", code=code).stdout)
 
 
-def process(*arguments: Any, cwd: Path, before: str = "") -> subprocess.CompletedProcess[str]:
+def process(*arguments: Any, cwd: Path, before: str = "", stdout: Any = PIPE) -> subprocess.CompletedProcess[str]:
     """The command as a process of its own, which first runs the text `before`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", f"{before}\nfrom gpunn.cli import main\nmain()", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, stdout=stdout, stderr=PIPE, text=True, check=False)

@@ -1,7 +1,9 @@
 """The command as a whole: help that tells the truth, exit codes, errors as one line, quick to start."""
 
+import errno
 import inspect
 import json
+import os
 import re
 import shlex
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -99,7 +102,38 @@ def test_errors_are_one_line(
 
 @pytest.mark.parametrize("arguments", [["train"], ["train", "digits", "--epochs", "0"], ["fly"], ["train", "--fly"]])
 def test_usage_errors(arguments: list[str]) -> None:
-    assert "Error: " in call(*arguments, code=2).stderr
+    told = call(*arguments, code=2)
+    assert "Error: " in told.stderr and told.stdout == ""
+    error = document(*arguments, code=2)["error"]
+    assert error["kind"] == "ConfigurationError" and f"Error: {error['got']}" in told.stderr
+    assert error["where"].startswith("gpunn") and error["fix"] == f"see {error['where']} --help"
+
+
+def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "curves.png")
+
+    monkeypatch.setattr(sys.modules["gpunn.cli.doctor"], "print_table", full)
+    told = call("doctor", code=4)
+    assert told.stderr == (
+        "gpunn: curves.png: expected to write results, got No space left on device; free space, or write elsewhere\n"
+    )
+    monkeypatch.setattr(sys.modules["gpunn.cli.inspect"], "load_network", full)
+    assert document("inspect", "a", code=4)["error"]["kind"] == "CheckpointError"
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as nowhere:
+            done = process("doctor", cwd=tmp_path, stdout=nowhere)
+        assert done.returncode == 4
+        assert done.stderr.startswith("gpunn: stdout: expected to write results, got No space left on device; free")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as pipe:
+        done = process("doctor", cwd=tmp_path, stdout=pipe)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
