@@ -92,6 +92,10 @@ class RunFolder:
 
 def new_folder(out: str | None, name: str) -> RunFolder:
     """An empty folder for a new run; without a name of its own runs/NAME, runs/NAME-2 and so on."""
+    if out == "":
+        raise ConfigurationError(
+            "--out", expected="the name of a folder", got="''", fix="name one, or leave --out away"
+        )
     try:
         if out is not None:
             folder = RunFolder(Path(out))

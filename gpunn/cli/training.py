@@ -18,6 +18,7 @@ from gpunn.cli.runs import RunFolder
 from gpunn.data import BUILT_IN, Preprocessing, Table, evaluate, read
 from gpunn.data.splitting import split
 from gpunn.errors import CheckpointError, ConfigurationError
+from gpunn.optimizers import Optimizer
 from gpunn.training.callbacks import Run
 from gpunn.training.loop import NOT_FINITE
 
@@ -42,6 +43,7 @@ class Training:
     network: gn.Network
     held_out: Table
     sets: tuple[Any, Any, Any, Any]  # X and y to train on, and those that are held out
+    optimizer: Optimizer
     record: dict[str, Any]
 
     @classmethod
@@ -56,6 +58,13 @@ class Training:
         s["batch_size"] = s["batch_size"] or recipe.default_batch_size(rows)  # none of them is 0
         s["epochs"] = s["epochs"] or recipe.default_epochs(rows, s["batch_size"])
         s["patience"] = s["patience"] or recipe.default_patience(s["epochs"])
+        if s["batch_norm"] and recipe.widths(s["hidden"]) and min(rows, s["batch_size"]) < 2:
+            raise ConfigurationError(
+                "--batch-norm", expected="batches of two rows or more", got="batches of one",
+                fix="use larger batches, or --no-batch-norm",
+            )  # fmt: skip
+        steps = s["epochs"] * math.ceil(rows / s["batch_size"])
+        optimizer = recipe.make_optimizer(s["optimizer"], s["rate"], steps)
         hidden = recipe.hidden_layers(recipe.widths(s["hidden"]), s["activation"], s["dropout"], s["batch_norm"])
         layers = [*preprocessing.layers(), *hidden, gn.Dense(preprocessing.outputs)]
         network = gn.Network(layers, preprocessing.width, device=device, dtype=s["dtype"], seed=s["seed"])
@@ -77,7 +86,7 @@ class Training:
             "device": network.ops.device,
             "versions": versions(),
         }  # fmt: skip
-        return cls(s, network, held_out, tuple(sets), record)  # type: ignore[arg-type]  # of four
+        return cls(s, network, held_out, tuple(sets), optimizer, record)  # type: ignore[arg-type]  # of four
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> list[str]:
         """Train, and write the run's files however training ends; returns what is to be said about it."""
@@ -88,14 +97,13 @@ class Training:
         folder.write(self.record)
         X, y, *validation = self.sets
         loss, metric = recipe.loss_of(preprocessing.classes is not None)
-        steps = s["epochs"] * math.ceil(len(X) / s["batch_size"])
         try:
             with blas_threads(recipe.threads_for(count(self.network), s["batch_size"])):
                 history = self.network.fit(
                     X,
                     y,
                     loss=loss,
-                    optimizer=recipe.make_optimizer(s["optimizer"], s["rate"], steps),
+                    optimizer=self.optimizer,
                     epochs=s["epochs"],
                     batch_size=s["batch_size"],
                     validation=tuple(validation),
@@ -156,19 +164,27 @@ class Training:
     def rows(self) -> list[tuple[str, Any]]:
         """What to tell people of the outcome."""
         data, result = self.record["data"], self.record["result"]
-        target = ", ".join(data["target"])
+        target, inputs = ", ".join(data["target"]), several(data["inputs"], "input")
         best = result["best_epoch"] or "none"
         return [
             ("run", self.record["run"]),
-            ("data", f"{data['rows']:,} rows to train on, {data['held_out']:,} held out, {data['inputs']} inputs"),
-            ("task", f"{data['task']} of {target}, {data['outputs']} output{'s' * (data['outputs'] != 1)}"),
+            (
+                "data",
+                f"{data['rows']:,} rows to train on, {data['held_out']:,} held out, {several(data['inputs'], 'input')}",
+            ),
+            ("task", f"{data['task']} of {target}, {several(data['outputs'], 'output')}"),
             ("network", f"{self.record['network']['parameters']:,} parameters on {self.record['device']}"),
             (
                 "training",
-                f"{result['epochs']} epochs ({result['stopped']}), the best is {best}, {result['seconds']:.1f} s",
+                f"{several(result['epochs'], 'epoch')} ({result['stopped']}), the best is {best}, "
+                f"{result['seconds']:.1f} s",
             ),
             *((f"held-out {name}", value) for name, value in result["held_out"].items()),
         ]
+
+
+def several(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _divided(table: Table, s: dict[str, Any]) -> tuple[Table, Table, Preprocessing]:

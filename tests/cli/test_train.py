@@ -172,10 +172,14 @@ def seed_holding_out(row: int) -> int:
     )
 
 
-def test_data_that_cannot_be_trained_on_leave_nothing_behind() -> None:
+def test_what_cannot_be_trained_leaves_nothing_behind() -> None:
     np.savez("a.npz", X=np.full((20, 2), np.inf), y=np.arange(20) % 2)
     call("train", "a.npz", *QUICK, code=3)
-    assert not Path("runs").exists()
+    for rate in ("nan", "inf"):
+        assert "rate: expected a number" in call("train", "moons", "--rate", rate, *QUICK, code=2).stderr
+    assert "or --no-batch-norm" in call("train", "moons", *QUICK, "--batch-size", "1", code=2).stderr
+    assert "--out: expected the name of a folder" in call("train", "moons", "--out", "", *QUICK, code=2).stderr
+    assert names(".") == {"a.npz"}
 
 
 @pytest.mark.parametrize("share", ["0", "1", "-0.5", "nan", "7"])
