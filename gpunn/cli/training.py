@@ -168,10 +168,7 @@ class Training:
         best = result["best_epoch"] or "none"
         return [
             ("run", self.record["run"]),
-            (
-                "data",
-                f"{data['rows']:,} rows to train on, {data['held_out']:,} held out, {several(data['inputs'], 'input')}",
-            ),
+            ("data", f"{several(data['rows'], 'row')} to train on, {data['held_out']:,} held out, {inputs}"),
             ("task", f"{data['task']} of {target}, {several(data['outputs'], 'output')}"),
             ("network", f"{self.record['network']['parameters']:,} parameters on {self.record['device']}"),
             (

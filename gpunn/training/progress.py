@@ -1,4 +1,4 @@
-"""One live line about a training."""
+"""One live line about a training, with a bar."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from gpunn.types import Array
 
 NOT_SHOWN = ("seconds", "examples_per_second", "gradient_norm")
 PAUSE = 0.1  # seconds between two drawings of the line
+WIDTH = 16  # of the bar, in characters
 
 
 class Progress(Callback):
-    """Epoch, loss, metrics, rate and time left, from the record alone: nothing is asked of the device.
+    """Epoch, time left, loss, metrics and rate, from the record alone: nothing is asked of the device.
 
     `show=None` shows it on a terminal only. `show=True` also prints to files, a line an epoch. It writes to stderr.
     """
@@ -54,7 +55,9 @@ class Progress(Callback):
         self._line = describe(run.epoch, self.epochs, record)
         if self._live is None:
             self._console.print(self._line, **PLAIN)
-        elif time.monotonic() - self._drawn >= PAUSE:
+            return
+        self._line = (bar(run.epoch, self.epochs) if self.epochs else "") + self._line
+        if time.monotonic() - self._drawn >= PAUSE:
             self._draw()
 
     def on_end(self, run: Run) -> None:
@@ -76,11 +79,17 @@ PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 def describe(epoch: int, epochs: int | None, record: Mapping[str, Array]) -> str:
     """The line; of a population, each mean over the models, and the best of them."""
     parts = [f"epoch {epoch}/{epochs}" if epochs else f"epoch {epoch}"]
-    parts += [f"{name} {_value(name, np.ravel(v))}" for name, v in record.items() if name not in NOT_SHOWN]
-    if epochs and "seconds" in record and epoch < epochs:
+    if epochs and "seconds" in record and epoch < epochs:  # before the rest, which a narrow terminal cuts
         taken = float(np.ravel(record["seconds"]).max())
         parts.append(f"{_clock(taken / epoch * (epochs - epoch))} left")
+    parts += [f"{name} {_value(name, np.ravel(v))}" for name, v in record.items() if name not in NOT_SHOWN]
     return "  ".join(parts)
+
+
+def bar(epoch: int, epochs: int) -> str:
+    """How much of the epochs is done."""
+    done = min(WIDTH, WIDTH * epoch // epochs)
+    return f"[{'#' * done:.<{WIDTH}}] "
 
 
 def _value(name: str, values: Array) -> str:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from gpunn.errors import ConfigurationError
-from gpunn.training.progress import Progress, describe
+from gpunn.training.progress import Progress, bar, describe
 from tests.training.stage import at
 
 RECORD = {
@@ -35,10 +35,15 @@ def shown(show: bool | None, terminal: bool, epochs: int = 3, width: int = 200) 
 
 
 def test_the_line() -> None:
-    line = "epoch 3/20  loss 0.1235  accuracy 0.9  validation_loss 0.5  rate 0.001  2:50 left"
+    line = "epoch 3/20  2:50 left  loss 0.1235  accuracy 0.9  validation_loss 0.5  rate 0.001"
     assert describe(3, 20, RECORD) == line
     assert describe(3, None, RECORD) == line.replace("/20", "").replace("  2:50 left", "")
-    assert describe(20, 20, RECORD).endswith("rate 0.001")
+    assert "left" not in describe(20, 20, RECORD)
+
+
+@pytest.mark.parametrize(("epoch", "done"), [(0, 0), (1, 0), (10, 8), (19, 15), (20, 16), (21, 16)])
+def test_the_bar(epoch: int, done: int) -> None:
+    assert bar(epoch, 20) == "[" + "#" * done + "." * (16 - done) + "] "
 
 
 def test_the_line_of_a_population() -> None:
@@ -46,7 +51,7 @@ def test_the_line_of_a_population() -> None:
         "loss": np.array([1.0, 2.0, 3.0]), "accuracy": np.array([0.25, 0.5, 0.75]), "rate": np.full(3, 0.1),
         "mse": np.array([1.0, np.nan, 3.0]), "seconds": np.full(3, 1.0), "mae": np.array([np.nan] * 3),
     }  # fmt: skip
-    expected = "epoch 1/2  loss 2 (best 1)  accuracy 0.5 (best 0.75)  rate 0.1  mse 2 (best 1)  mae nan  0:01 left"
+    expected = "epoch 1/2  0:01 left  loss 2 (best 1)  accuracy 0.5 (best 0.75)  rate 0.1  mse 2 (best 1)  mae nan"
     assert describe(1, 2, record) == expected
     assert "rate 0.1 to 0.3" in describe(1, 2, {"rate": np.array([0.3, 0.1, 0.2])})
 
@@ -66,7 +71,7 @@ def test_silence(show: bool | None, terminal: bool) -> None:
 def test_a_file_gets_a_line_an_epoch_if_asked_for() -> None:
     lines = shown(True, terminal=False).splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert lines[0].endswith("1:00 left")
+    assert lines[0].startswith("epoch 1/3  1:00 left  loss")
     assert len(shown(True, terminal=False, width=20).splitlines()) == 3  # not folded
 
 
@@ -74,13 +79,17 @@ def test_a_file_gets_a_line_an_epoch_if_asked_for() -> None:
 def test_a_terminal_gets_one_line(show: bool | None) -> None:
     text = shown(show, terminal=True)
     assert text.count("\n") == 1
-    assert text.rindex("epoch 3/3") > text.index("epoch 1/3")  # the last is drawn however fast epochs are
+    assert text.rindex("##] epoch 3/3") > text.index("..] epoch 1/3")  # the last is drawn however fast epochs are
     assert "\x1b[?25l" in text and text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
 
 
 def test_a_narrow_terminal_gets_one_line_too() -> None:
     text = shown(True, terminal=True, width=30)
     assert text.count("\n") == 1 and "…" in text
+
+
+def test_an_ordinary_terminal_has_room_for_the_time_left() -> None:
+    assert "epoch 1/3  1:00 left  loss" in shown(True, terminal=True, width=80)
 
 
 def test_it_is_not_drawn_in_every_epoch() -> None:
@@ -125,7 +134,7 @@ def test_it_writes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     progress.on_epoch(at(1), RECORD)
     progress.on_end(at(1))
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("epoch 1/2  loss 0.1235  ")
+    assert captured.out == "" and captured.err.startswith("epoch 1/2  0:30 left  loss 0.1235  ")
 
 
 def test_rich_is_imported_only_when_shown() -> None:
