@@ -29,6 +29,7 @@ ANEW = {"out", "resume", "device", "as_json", "quiet"}  # what may be said anew 
     "Unless given, the column target, label, class or y, else the last one.",
 )
 @click.option("--leave-out", metavar="COL", multiple=True, help="A column not to learn from, such as a row's number.")
+@click.option("--categorical", metavar="COL", multiple=True, help="Numbers that are names, such as postcodes.")
 @click.option(
     "--task", type=click.Choice(["classification", "regression"]), help="What the target looks like, unless given."
 )

@@ -51,7 +51,8 @@ class Training:
         """Read, divide and encode the data, and make a network for them."""
         s = dict(settings)
         names = s["target"] or None
-        table = read(s["data"], target=names[0] if names and len(names) == 1 else names)
+        kinds = dict.fromkeys(s["categorical"], "categorical")
+        table = read(s["data"], target=names[0] if names and len(names) == 1 else names, kinds=kinds)
         s["target"] = [table.target_name] if isinstance(table.target_name, str) else list(table.target_name or ())
         train, held_out, preprocessing = _divided(table, s)
         rows = train.rows

@@ -262,7 +262,8 @@ def check_slips(found: Table, name: str) -> None:
             found.where(name, row),
             expected="a number, as in most rows",
             got=shown(column, row),
-            fix=f'correct it, leave it blank if it is missing, or pass kinds={{{name!r}: "categorical"}}',
+            fix=f'correct it, leave it blank if it is missing, or pass kinds={{{name!r}: "categorical"}}; '
+            f"in a terminal: --categorical {name!r}",
         )
 
 

@@ -1,0 +1,38 @@
+"""`gpunn train --categorical`: numbers that are names, from the table to predictions."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.stage import QUICK, call, document
+
+ROWS = "\n".join(f"{(10115, 80331, 20095)[i % 3]},{i % 7},{'yes' if i % 3 else 'no'}" for i in range(60))
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra `data`)")
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text(f"postcode,n,y\n{ROWS}\n", encoding="utf-8")
+
+
+def test_numbers_are_categories_where_it_is_said_so() -> None:
+    assert document("train", "a.csv", "--out", "numbers", *QUICK)["data"]["inputs"] == 2
+    told = document("train", "a.csv", "--categorical", "postcode", "--out", "names", *QUICK)
+    assert told["data"]["inputs"] == 4  # three slots and n
+    columns = document("inspect", "names")["preprocessing"]["columns"]
+    assert {c["name"]: c["column"] for c in columns} == {"postcode": "OneHot", "n": "Standard"}
+    Path("new.csv").write_text("n,postcode\n3,99999\n4,10115\n", encoding="utf-8")  # one was never seen
+    assert len(document("predict", "names", "new.csv")["predictions"]["y"]) == 2
+    call("train", "--resume", "--out", "names", "--device", "cpu", "--quiet")
+
+
+def test_a_column_that_is_not_there() -> None:
+    told = call("train", "a.csv", "--categorical", "city", *QUICK, code=3)
+    assert "expected a column 'city'" in told.stderr
+
+
+def test_numbers_with_a_word_among_them_name_the_option() -> None:
+    Path("a.csv").write_text(f"postcode,n,y\n{ROWS}\nunknown,1,no\n", encoding="utf-8")
+    assert "in a terminal: --categorical 'postcode'" in call("train", "a.csv", *QUICK, code=3).stderr
+    call("train", "a.csv", "--categorical", "postcode", "--out", "a", *QUICK)
