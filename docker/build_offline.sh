@@ -94,7 +94,7 @@ extras = tree["project"]["optional-dependencies"]
 print(*tree["build-system"]["requires"], *tree["project"]["dependencies"], *extras["data"], *extras["plot"], sep="\n")
 ')
     mapfile -t wanted <<<"$wanted"
-    "$PYTHON" -m pip download "${for_the_base[@]}" --dest "$KEPT/wheels" "${wanted[@]}" pytest hypothesis
+    "$PYTHON" -m pip download "${for_the_base[@]}" --dest "$KEPT/wheels" "${wanted[@]}" pytest hypothesis ml_dtypes ml_dtypes
     touch "$KEPT/wheels/complete"
 fi
 
@@ -121,7 +121,7 @@ for folder in ("/", "/data", "/usr/local", "/var/tmp"):
 '
 
 title "tests: ${TESTS[*]}"
-"$PYTHON" -m pip install "${for_the_base[@]}" --no-index --find-links "$KEPT/wheels" --target "$scratch/tools" pytest hypothesis
+"$PYTHON" -m pip install "${for_the_base[@]}" --no-index --find-links "$KEPT/wheels" --target "$scratch/tools" pytest hypothesis ml_dtypes
 docker run --rm --user "$SOMEBODY:$SOMEBODY" "${LOCKED[@]}" --workdir /checkout --env PYTHONPATH=/tools:/checkout \
     --volume "$scratch/tools:/tools:ro" --volume "$CHECKOUT/tests:/checkout/tests:ro" \
     --volume "$CHECKOUT/pyproject.toml:/checkout/pyproject.toml:ro" --entrypoint python gpunn:cpu \
