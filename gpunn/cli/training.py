@@ -16,6 +16,7 @@ from gpunn.cli.checks import installed
 from gpunn.cli.machine import blas_threads
 from gpunn.cli.runs import RunFolder
 from gpunn.data import BUILT_IN, Preprocessing, Table, evaluate, read
+from gpunn.data.goals import Classes, fit_goal
 from gpunn.data.splitting import split
 from gpunn.errors import CheckpointError, ConfigurationError
 from gpunn.optimizers import Optimizer
@@ -188,9 +189,13 @@ def several(number: int, what: str) -> str:
 def _divided(table: Table, s: dict[str, Any]) -> tuple[Table, Table, Preprocessing]:
     """The rows to train on, those that are held out, and the preprocessing, which has seen only the former."""
     share = share_of(s["validation"])
-    learn = {"task": s["task"], "leave_out": tuple(s["leave_out"])}
+    task = "classification" if isinstance(fit_goal(table, s["task"]), Classes) else "regression"
+    learn: dict[str, Any] = {
+        "task": task,
+        "leave_out": tuple(s["leave_out"]),
+    }  # a part of the rows might look like another task
     if share is not None:
-        train, held_out = split(table, share, seed=s["seed"], task=s["task"])
+        train, held_out = split(table, share, seed=s["seed"], task=task)
         return train, held_out, Preprocessing.fit(train, **learn)
     preprocessing = Preprocessing.fit(table, **learn)
     return table, preprocessing.read(s["validation"]), preprocessing

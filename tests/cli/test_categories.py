@@ -27,6 +27,14 @@ def test_numbers_are_categories_where_it_is_said_so() -> None:
     call("train", "--resume", "--out", "names", "--device", "cpu", "--quiet")
 
 
+def test_the_whole_table_decides_the_task() -> None:
+    """Of 40 rows 20 numbers are few enough for classes, of the 32 that are trained on they would not be."""
+    rows = "\n".join(f"{i % 3},{i % 20}" for i in range(40))
+    Path("b.csv").write_text(f"a,y\n{rows}\n", encoding="utf-8")
+    told = document("train", "b.csv", "--out", "b", *QUICK)["data"]
+    assert (told["task"], told["outputs"]) == ("classification", 20)
+
+
 def test_a_column_that_is_not_there() -> None:
     told = call("train", "a.csv", "--categorical", "city", *QUICK, code=3)
     assert "expected a column 'city'" in told.stderr
