@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import platform
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -126,8 +127,11 @@ class Training:
         reason = history.stopped
         status = STOPPED if reason == STOPPED else FAILED if reason.startswith(NOT_FINITE) else FINISHED
         self._keep(folder, status, history)
-        notes = [f"training failed: {reason}; the best weights so far are kept"] if status == FAILED else []
-        return [*notes, *folder.draw(history)]
+        notes = {
+            FAILED: [f"training failed: {reason}; the best weights so far are kept"],
+            STOPPED: [f"interrupted; to go on: gpunn train --resume --out {shlex.quote(str(folder.path))}"],
+        }
+        return [*notes.get(status, []), *folder.draw(history)]
 
     def _keep(self, folder: RunFolder, status: str, history: gn.History | None) -> None:
         """The best weights, what came out, and how it went."""
@@ -189,11 +193,9 @@ def several(number: int, what: str) -> str:
 def _divided(table: Table, s: dict[str, Any]) -> tuple[Table, Table, Preprocessing]:
     """The rows to train on, those that are held out, and the preprocessing, which has seen only the former."""
     share = share_of(s["validation"])
+    # once, by all rows: a part of them might look like another task
     task = "classification" if isinstance(fit_goal(table, s["task"]), Classes) else "regression"
-    learn: dict[str, Any] = {
-        "task": task,
-        "leave_out": tuple(s["leave_out"]),
-    }  # a part of the rows might look like another task
+    learn: dict[str, Any] = {"task": task, "leave_out": tuple(s["leave_out"])}
     if share is not None:
         train, held_out = split(table, share, seed=s["seed"], task=task)
         return train, held_out, Preprocessing.fit(train, **learn)

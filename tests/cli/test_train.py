@@ -212,14 +212,15 @@ def test_ctrl_c_keeps_the_best_weights_and_the_run_goes_on(monkeypatch: pytest.M
     whole = document("train", "moons", "--out", "whole", *QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(Watch, "on_step", raising(signal.SIGINT, update=19))
-        told = document("train", "moons", "--out", "a", *QUICK, code=130)
+        said = call("train", "moons", "--out", "a", "--json", *QUICK, code=130)
+    told = json.loads(said.stdout)
+    assert said.stderr.startswith("gpunn: interrupted; to go on: gpunn train --resume --out a\n")
     assert told["status"] == "interrupted" and told["result"]["epochs"] == 2 and names("a") == FILES
     steps: list[int] = []
     monkeypatch.setattr(Watch, "on_step", lambda self, run: steps.append(run.at.done))
     again = document("train", "--resume", "--out", "a", "--device", "cpu", "--quiet")
-    assert steps == list(range(20, 49))  # it went on, and did not begin again
+    assert steps == list(range(20, 49)) and model("a") == model("whole")  # it went on, and did not begin again
     assert again["result"]["epochs"] == 6 and again["status"] == "finished"
-    assert model("a") == model("whole")
     assert again["result"]["held_out"] == whole["result"]["held_out"]
 
 
@@ -303,8 +304,8 @@ def test_what_cannot_go_on(arguments: list[str], code: int, message: str) -> Non
 
 
 def test_options_of_the_run_may_be_said_again() -> None:
-    call("train", "moons", "--out", "a", *QUICK)
-    call("train", "moons", "--out", "a", *QUICK, "--resume")
+    for more in ((), ("--resume",)):
+        call("train", "moons", "--out", "a", *QUICK, *more)
 
 
 def test_other_data_are_refused() -> None:
