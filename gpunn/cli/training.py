@@ -19,6 +19,7 @@ from gpunn.cli.runs import RunFolder
 from gpunn.data import BUILT_IN, Preprocessing, Table, evaluate, read
 from gpunn.data.goals import Classes, fit_goal
 from gpunn.data.splitting import split
+from gpunn.data.table import named
 from gpunn.errors import CheckpointError, ConfigurationError
 from gpunn.optimizers import Optimizer
 from gpunn.training.callbacks import Run
@@ -83,7 +84,7 @@ class Training:
             "data": {
                 "task": preprocessing.task, "target": s["target"], "columns": len(table.columns), "rows": rows,
                 "held_out": held_out.rows, "inputs": preprocessing.width, "outputs": preprocessing.outputs,
-                "sha256": digest(sets),
+                "left_out": list(preprocessing.left_out), "sha256": digest(sets),
             },
             "network": {"layers": [repr(layer) for layer in layers], "parameters": count(network)},
             "device": network.ops.device,
@@ -175,6 +176,7 @@ class Training:
         return [
             ("run", self.record["run"]),
             ("data", f"{several(data['rows'], 'row')} to train on, {data['held_out']:,} held out, {inputs}"),
+            *([("left out", named(data["left_out"]))] if data["left_out"] else []),
             ("task", f"{data['task']} of {target}, {several(data['outputs'], 'output')}"),
             ("network", f"{self.record['network']['parameters']:,} parameters on {self.record['device']}"),
             (

@@ -27,6 +27,15 @@ def test_numbers_are_categories_where_it_is_said_so() -> None:
     call("train", "--resume", "--out", "names", "--device", "cpu", "--quiet")
 
 
+def test_columns_that_say_nothing_are_named() -> None:
+    """Numbers written as "1,5" are such a column, and nobody would look for them in the preprocessing."""
+    rows = "\n".join(f'"{i},5",{i % 7},{i % 2}' for i in range(40))
+    Path("b.csv").write_text(f"price,n,y\n{rows}\n", encoding="utf-8")
+    assert "\nleft out           'price'\n" in call("train", "b.csv", "--out", "b", *QUICK).stdout
+    assert document("inspect", "b")["record"]["data"]["left_out"] == ["price"]
+    assert "left out" not in call("train", "a.csv", "--out", "a", *QUICK).stdout
+
+
 def test_the_whole_table_decides_the_task() -> None:
     """Of 40 rows 20 numbers are few enough for classes, of the 32 that are trained on they would not be."""
     rows = "\n".join(f"{i % 3},{i % 20}" for i in range(40))
