@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.data.declared import check_ipc, check_places, check_size
-from gpunn.data.table import Column, Table, check_names, column, table
+from gpunn.data.table import NUMBER, Column, Table, check_names, column, named, table
 from gpunn.errors import DataError, GpunnError, MissingExtraError
 
 DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
@@ -144,6 +144,12 @@ def _csv(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> An
     """UTF-8, commas, one line of names, no line break inside a value, blanks and NA for what is missing."""
     names = _names(path)
     check_names(path, names)
+    counted = [[str(i) for i in range(first, first + len(names))] for first in (0, 1)]  # as pandas names columns
+    if all(NUMBER.fullmatch(name) for name in names) and names not in counted:
+        raise DataError(
+            f"{path} line of names", expected="names", got=f"numbers, {named(names, 3)}",
+            fix="write a line of names above them",
+        )  # fmt: skip
     csv = pa.csv
     forced = {name: pa.string() for name, kind in kinds.items() if kind == "categorical" and name in names}
     block = max(BLOCK, min(os.path.getsize(path), 64 * BLOCK))  # a row must fit in one

@@ -68,6 +68,8 @@ def test_which_column_is_the_target(tmp_path: Path) -> None:
     for target in ([], ["a", 0]):
         with pytest.raises(ConfigurationError, match=r"^target: expected columns, each once, got"):
             gn.data.read(path, target=target)
+    for counted in ("0,1", "1,2"):  # as pandas names columns without names
+        assert gn.data.read(written(tmp_path, f"{counted}\n5,6\n")).columns == tuple(counted.split(","))
 
 
 LONG = "a,b\n" + "".join(f"{i},{i}\n" for i in range(300_000))
@@ -84,6 +86,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "infinity": ("a,b\n1,2\n1,-inf\n", " row 2 column 'b': expected a finite number, got -inf; correct it"),
     "twice": ("a,b,a\n1,2,3\n", " column 3: expected a name of its own, got 'a', which column 1 has; rename"),
     "no name": (",a\n0,1\n1,2\n", r" column 1: expected a name, got ''; name it; of a pandas table write no index"),
+    "no names": ("5.1,3.5,0\n4.9,3.0,1\n", " line of names: expected names, got numbers, '5.1', '3.5', '0'; write a"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), ": expected text in UTF-8, got UTF-16; save it as CSV in UTF-8"),
     "UTF-16 unmarked": ("a,b\n1,2\n".encode("utf-16-le"), ": expected text in UTF-8, got a zero byte in line 1; save"),
     "zero byte": (b"a,b\n1,x\n2,\0\n", ": expected text in UTF-8, got a zero byte in line 3; save"),
