@@ -94,7 +94,7 @@ extras = tree["project"]["optional-dependencies"]
 print(*tree["build-system"]["requires"], *tree["project"]["dependencies"], *extras["data"], *extras["plot"], sep="\n")
 ')
     mapfile -t wanted <<<"$wanted"
-    "$PYTHON" -m pip download "${for_the_base[@]}" --dest "$KEPT/wheels" "${wanted[@]}" pytest hypothesis ml_dtypes ml_dtypes
+    "$PYTHON" -m pip download "${for_the_base[@]}" --dest "$KEPT/wheels" "${wanted[@]}" pytest hypothesis ml_dtypes
     touch "$KEPT/wheels/complete"
 fi
 
