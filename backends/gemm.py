@@ -207,6 +207,10 @@ class Gemm:
             stack.callback(lt.matmul_preference_destroy, preference)
             names, set_attribute = lt.MatmulPreferenceAttribute, lt.matmul_preference_set_attribute
             _set(set_attribute, preference, names.MAX_WORKSPACE_BYTES, ctypes.c_uint64(self._workspace_span[1]))
+            if ARITHMETIC[product.result][3] != product.result:
+                # Left alone, parts of one sum that several blocks have made may meet in half precision.
+                scheme = ctypes.c_uint32(lt.ReductionScheme.COMPUTE_TYPE)
+                _set(set_attribute, preference, names.REDUCTION_SCHEME_MASK, scheme)
             # Left alone, the heuristics count on 256 bytes, which a slice of an array does not have.
             a, b, c = alignments
             for operand, alignment in (("A", a), ("B", b), ("C", c), ("D", c)):

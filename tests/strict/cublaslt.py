@@ -58,10 +58,19 @@ class MatrixLayoutAttribute(enum.IntEnum):
 
 class MatmulPreferenceAttribute(enum.IntEnum):
     MAX_WORKSPACE_BYTES = 1
+    REDUCTION_SCHEME_MASK = 3
     MIN_ALIGNMENT_A_BYTES = 5
     MIN_ALIGNMENT_B_BYTES = 6
     MIN_ALIGNMENT_C_BYTES = 7
     MIN_ALIGNMENT_D_BYTES = 8
+
+
+class ReductionScheme(enum.IntEnum):
+    NONE = 0
+    INPLACE = 1
+    COMPUTE_TYPE = 2
+    OUTPUT_TYPE = 4
+    MASK = 7
 
 
 DESC_TYPES: dict[Any, Any] = dict.fromkeys(MatmulDescAttribute, numpy.int32)
@@ -110,6 +119,7 @@ class CublasLt:
     MatmulDescAttribute = MatmulDescAttribute
     MatrixLayoutAttribute = MatrixLayoutAttribute
     MatmulPreferenceAttribute = MatmulPreferenceAttribute
+    ReductionScheme = ReductionScheme
     Epilogue = Epilogue
     cuBLASLtError = cuBLASLtError
     matmul_algo_dtype = numpy.dtype([("data_", "<u8", (8,))])
@@ -184,10 +194,10 @@ class CublasLt:
         self._get("matrix_layout", mat_layout).set(attr, buf, size_in_bytes)
 
     def matmul_preference_create(self) -> int:
-        values: dict[int, int] = dict.fromkeys(MatmulPreferenceAttribute, 256)
-        return self._create(
-            "matmul_preference", PREFERENCE_TYPES, values | {MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES: 0}
-        )
+        names = MatmulPreferenceAttribute
+        values: dict[int, int] = dict.fromkeys(names, 256)
+        values |= {names.MAX_WORKSPACE_BYTES: 0, names.REDUCTION_SCHEME_MASK: ReductionScheme.MASK}
+        return self._create("matmul_preference", PREFERENCE_TYPES, values)
 
     def matmul_preference_destroy(self, pref: int) -> None:
         self._destroy("matmul_preference", pref)
@@ -220,10 +230,12 @@ class CublasLt:
         found = self.has_algorithms and problem.ending.epilogue not in self.refused
         if found:
             number = next(self._numbers)
-            alignments = tuple(limits[attribute] for attribute in list(MatmulPreferenceAttribute)[1:])
+            alignments = tuple(limits[attribute] for attribute in list(MatmulPreferenceAttribute)[2:])
             alignments += tuple(min(pointer & -pointer, 16) for pointer in pointers)
             needed = min(limits[MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES], 64)
-            self._algorithms[number] = (problem, alignments, needed)
+            schemes = limits[MatmulPreferenceAttribute.REDUCTION_SCHEME_MASK]
+            rounds = problem.layouts[3].dtype.endswith("16") and schemes & ~ReductionScheme.COMPUTE_TYPE
+            self._algorithms[number] = (problem, alignments, needed, rounds)
             results[0]["algo"]["data_"] = number
             results[0]["workspace_size"] = needed
         ctypes.memmove(heuristic_results_array, results.ctypes.data, results.nbytes)
@@ -254,7 +266,7 @@ class CublasLt:
         if not all((alpha, a, b, beta, d, algo)):
             raise cuBLASLtError(STATUS_INVALID_VALUE, "a null pointer")
         words = numpy.frombuffer(ctypes.string_at(algo, self.matmul_algo_dtype.itemsize), "<u8")
-        chosen_for, alignments, needed = self._algorithms.get(int(words[0]), (None, (), 0))
+        chosen_for, alignments, needed, rounds = self._algorithms.get(int(words[0]), (None, (), 0, False))
         if chosen_for != problem or len(set(words.tolist())) != 1:
             raise cuBLASLtError(STATUS_INVALID_VALUE, f"the algorithm was chosen for {chosen_for}, not for {problem}")
         addresses = (a, b, c, d, vector, aux)
@@ -278,7 +290,12 @@ class CublasLt:
             left = left.swapaxes(-1, -2) if problem.transposed[0] else left
             right = right.swapaxes(-1, -2) if problem.transposed[1] else right
             with numpy.errstate(all="ignore"):  # a device gives no warnings
-                result = factor * (left @ right)
+                if rounds:  # two blocks share a sum, and their parts meet in the type of D
+                    half = left.shape[-1] // 2
+                    parts = left[..., :half] @ right[..., :half, :], left[..., half:] @ right[..., half:, :]
+                    result = factor * sum(part.astype(D.dtype).astype(compute) for part in parts)
+                else:
+                    result = factor * (left @ right)
             # BLAS does not read C where beta is 0: what lies there may be NaN.
             result = result + kept * C.read(c, compute) if kept else result
             D.write(d, problem.ending.values(result, left, right, vector, aux))
