@@ -190,6 +190,20 @@ def test_a_skipped_update_changes_nothing(device: Any, optimizer: Any) -> None:
     assert kept[0] == kept[1] == kept[2]
 
 
+class Zeros(gn.Callback):
+    def on_step(self, run: Any) -> None:
+        run.network.vector[...] = 0.0
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_what_a_callback_writes_is_what_the_next_step_sees(device: Any, dtype: str) -> None:
+    net = network(device, dtype)
+    first, others = net.loss_of(X[:16], Y[:16], gn.CrossEntropy()), np.log(3)  # of equal outputs for three classes
+    assert abs(first - others) > 0.01
+    history = net.fit(X, Y, **options(epochs=1, sampling="sequential", callbacks=[Zeros()]))
+    np.testing.assert_allclose(history["loss"], [(first + 2 * others) / 3], rtol=1e-5)
+
+
 def test_the_scale_doubles_after_many_good_updates(device: Any) -> None:
     net = network(device, "float16")
     net.loss_scale.streak[...] = PATIENCE - 2

@@ -123,6 +123,8 @@ class Run:
             at.update, at.done = at.update + 1, at.done + 1
             for callback in self._stepwise:
                 callback.on_step(self)
+            if self._stepwise:  # which may have written to the parameters
+                self.network.store.refresh()
             if trainer.finished:
                 self.stop(trainer.finished)
             elif plan.save and plan.every_steps and at.done % plan.every_steps == 0 and at.update < count:
