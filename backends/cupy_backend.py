@@ -39,7 +39,8 @@ class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaIn
     No operation of a training step waits, transfers, or allocates once it has run with the same shapes, and all can be
     captured in a CUDA graph, which `program` does. Exceptions: `permutation` and `all_finite`, products without
     cuBLASLt (CuPy refuses to capture cuBLAS), and operands that have no kernel (see `plain_where_irregular`). Each
-    operation makes its backend's device the current one and leaves it so.
+    operation makes its backend's device the current one and leaves it so. Arithmetic on float32 takes subnormal numbers
+    for 0, as CuPy compiles everything.
     """
 
     name = "cuda"

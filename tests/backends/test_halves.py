@@ -203,22 +203,26 @@ def test_every_number_is_read_exactly(device: Any, half: str) -> None:
 
 @pytest.mark.parametrize("half", HALVES)
 def test_every_number_is_rounded_to_the_nearest(device: Any, half: str) -> None:
-    """Ties go to the even one; so do those of CuPy's own conversions, in elementwise formulas and copies."""
+    """Ties go to the even one; so do those of CuPy's own conversions, in elementwise formulas and copies.
+
+    CuPy compiles with -ftz=true: arithmetic on float32 takes subnormal numbers for 0, which bfloat16 has too.
+    """
     floats = floats_around(half)
     number = ~np.isnan(floats)
+    normal = number & ((np.abs(floats) >= np.finfo(np.float32).tiny) | (floats == 0))
     with np.errstate(over="ignore"):
-        expected = floats.astype(half)[number].view(np.uint16)
+        expected = floats.astype(half).view(np.uint16)
     source, out = device.from_host(floats[:, None]), device.zeros((len(floats), 1), half)
     one = device.from_host(np.ones((1, 1), np.float32))
-    for write in (
-        lambda: device.gather(source, device.from_host(np.arange(len(floats))), out=out),
-        lambda: device.elementwise(formulas.multiply, (source, one), (out,)),
-        lambda: device.copy(source, out=out),
+    for write, exact in (
+        (lambda: device.gather(source, device.from_host(np.arange(len(floats))), out=out), number),
+        (lambda: device.elementwise(formulas.multiply, (source, one), (out,)), normal),
+        (lambda: device.copy(source, out=out), number),
     ):
         out.fill(7)
         write()
         written = device.to_host(out)[:, 0]
-        np.testing.assert_array_equal(written[number].view(np.uint16), expected)
+        np.testing.assert_array_equal(written.view(np.uint16)[exact], expected[exact])
         assert np.isnan(written[~number].astype(np.float32)).all()
 
 

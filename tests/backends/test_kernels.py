@@ -59,9 +59,9 @@ def nvrtc() -> Any:
 
 
 def compile_with(nvrtc: Any, source: str, architecture: int, *options: str) -> str:
-    """What ptxas says about registers."""
+    """What ptxas says about registers, with the option that CuPy adds."""
     log = io.StringIO()
-    options = (*options, f"-arch=sm_{architecture}", "--ptxas-options=-v")
+    options = (*options, f"-arch=sm_{architecture}", "-ftz=true", "--ptxas-options=-v")
     nvrtc._NVRTCProgram(source, "kernel.cu", method="cubin").compile(options, log)
     return log.getvalue()
 
