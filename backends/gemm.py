@@ -18,6 +18,7 @@ from typing import Any
 import numpy
 
 from gpunn.backends.gemm_plan import PLAIN, Product, plan_product
+from gpunn.errors import DeviceError
 
 # CUDA's own numbers (cudaDataType_t, cublasComputeType_t, cublasOperation_t). nvmath.bindings.cublasLt does not carry
 # them, and importing its sister module for seven integers would load all of cuBLAS.
@@ -38,13 +39,18 @@ ARITHMETIC = {
 
 
 def load_cublaslt() -> Any | None:
-    """The module ``nvmath.bindings.cublasLt``, or None without nvmath-python; a broken installation raises."""
+    """The module ``nvmath.bindings.cublasLt``, or None without nvmath-python; a broken installation is an error."""
     try:
         return importlib.import_module("nvmath.bindings.cublasLt")
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.partition(".")[0] == "nvmath":
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == "nvmath":
             return None
-        raise
+        raise DeviceError(
+            'device "cuda"',
+            expected="an nvmath-python that can be imported",
+            got=f"{type(error).__name__}: {error}",
+            fix="pip install --force-reinstall nvmath-python, or uninstall it: steps are then not captured",
+        ) from error
 
 
 class NoAlgorithmError(RuntimeError):
