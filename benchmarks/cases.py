@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,3 +120,25 @@ class Problem:
     @property
     def batches(self) -> int:
         return len(self.order) // self.case.batch
+
+
+@dataclass(frozen=True)
+class Training:
+    """A whole training with Adam of a classifier, from NumPy arrays to the mean loss of every epoch.
+
+    Everybody starts with gpunn's weights for the seed, which it draws itself. `after` is called at the end of each
+    epoch with the function that tells the classes of inputs.
+    """
+
+    case: Case
+    X: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any]
+    epochs: int
+    weights: list[dict[str, np.ndarray[Any, Any]]]
+    shuffle: bool = True
+    seed: int = 0
+    after: Callable[[Callable[[Any], Any]], None] | None = None
+
+    def ended(self, classes: Callable[[Any], Any]) -> None:
+        if self.after is not None:
+            self.after(classes)

@@ -12,7 +12,10 @@ from typing import Any
 import click
 
 # In the order they run; what a GPU is asked when nothing is named fits into eight minutes.
-QUESTIONS = ("step", "products", "digits", "estimators", "passes", "mapped")
+QUESTIONS = (
+    "step", "profile", "products", "digits", "accuracy", "epoch", "batching", "update", "estimators", "populations",
+    "scaling", "passes", "memory", "mapped", "install",
+)  # fmt: skip
 ON_CUDA = ("step", "products", "digits")
 STEP_MINUTES = 5.0
 
@@ -33,7 +36,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
     "--plot", "plots", type=click.Path(file_okay=False, path_type=Path), help="Draw the results as PNGs here."
 )
 @click.option("--gibibytes", type=float, help="Of `mapped`: the size of its file; 4 unless given, little with --quick.")
-@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Of `mapped`: where its file is written.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False),
+    help="Of `mapped` and `install`: where they write for a while.",
+)
 def main(
     questions: tuple[str, ...],
     device: str,

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 Clock = Callable[[], float]
 NOT_INSTALLED, FAILED, REFUSED, LEFT_OUT = "not installed", "failed", "refused", "left out"
+LONG = 4  # times as long as a turn should be: what happens beside one step of such a program does not matter
 
 
 class MissingPeerError(Exception):
@@ -125,13 +126,20 @@ def whole_grains(steps: float, subject: Subject) -> int:
     return max(1, math.ceil(steps / subject.grain)) * subject.grain
 
 
-def steps_for(subject: Subject, seconds: float, clock: Clock) -> int:
-    """How many steps take about so long; the first ones, which compile and allocate, do not count."""
-    stretch(subject, whole_grains(3, subject), clock)
+def steps_for(subject: Subject, seconds: float, clock: Clock) -> tuple[int, int]:
+    """How many steps take about so long, and how many go before them uncounted, of a program that lasts long none.
+
+    The first steps of all, which compile and allocate, are not looked at.
+    """
     steps = whole_grains(1, subject)
+    stretch(subject, steps, clock)
+    if stretch(subject, steps, clock) > LONG * seconds:
+        return steps, 0
+    stretch(subject, steps, clock)
     while (taken := stretch(subject, steps, clock)) < seconds / 4:
         steps = whole_grains(2 * steps, subject)
-    return whole_grains(steps * seconds / taken, subject)
+    steps = whole_grains(steps * seconds / taken, subject)
+    return steps, whole_grains(steps / 4, subject)
 
 
 def alternate(
@@ -140,10 +148,10 @@ def alternate(
     """Seconds a step of each subject, one figure a turn, and the errors of those that failed.
 
     They take turns so that what else the machine does falls on all of them. Before its turn each runs uncounted for a
-    while, in which the threads of the one before go to sleep.
+    while, in which the threads of the one before go to sleep; one that lasts long itself need not.
     """
     figures: dict[str, list[float]] = {name: [] for name in subjects}
-    counts: dict[str, int] = {}
+    counts: dict[str, tuple[int, int]] = {}
     errors: dict[str, str] = {}
     for turn in range(-1, turns):
         for name, subject in subjects.items():
@@ -153,8 +161,9 @@ def alternate(
                 if turn < 0:
                     counts[name] = steps_for(subject, seconds, clock)
                     continue
-                stretch(subject, whole_grains(counts[name] / 4, subject), clock)
-                figures[name].append(stretch(subject, counts[name], clock) / counts[name])
+                counted, uncounted = counts[name]
+                stretch(subject, uncounted, clock)
+                figures[name].append(stretch(subject, counted, clock) / counted)
             except Exception as error:  # one that breaks must not cost the others their figures
                 errors[name] = failure(error)
     return figures, errors
@@ -186,13 +195,39 @@ def timed(
     return rows
 
 
-def disagreement(ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> str:
+def compared(
+    question: str, case: str, makers: Mapping[str, Callable[[], Subject]], setting: Setting, *, unit: str = "µs"
+) -> list[Row]:
+    """A row for each competitor that makers stand for: timed, or with the note that says why it was not."""
+    subjects: dict[str, Subject] = {}
+    notes: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            subjects[name] = make()
+        except (MissingPeerError, DisagreementError) as error:
+            notes[name] = str(error)
+        except Exception as error:  # one that breaks must not cost the others their figures
+            notes[name] = failure(error)
+    rows = {row.competitor: row for row in timed(question, case, subjects, setting, unit=unit)}
+    return [rows[name] if name in rows else Row(question, case, name, unit, note=notes[name]) for name in makers]
+
+
+def agreeing(ours: Sequence[float], theirs: Sequence[float], tolerance: float, what: str) -> None:
+    """Raise unless two programs compute the same."""
+    note = disagreement(ours, theirs, tolerance, what)
+    if note:
+        raise DisagreementError(note)
+
+
+def disagreement(
+    ours: Sequence[float], theirs: Sequence[float], tolerance: float, what: str = "the loss of step"
+) -> str:
     """Why two programs cannot be compared: where their losses first part; empty where they agree."""
     if len(ours) != len(theirs):
-        return f"{REFUSED}: {len(theirs)} losses where {len(ours)} were expected"
+        return f"{REFUSED}: {len(theirs)} numbers where {len(ours)} were expected"
     for step, (expected, got) in enumerate(zip(ours, theirs), 1):
         if not abs(got - expected) <= tolerance * max(abs(expected), 1e-3):  # so that NaN disagrees too
-            return f"{REFUSED}: the loss of step {step} is {got:.6g}, gpunn's is {expected:.6g}"
+            return f"{REFUSED}: {what} {step} is {got:.6g}, gpunn's is {expected:.6g}"
     return ""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 PACKAGES = (
     "gpunn", "numpy", "cupy-cuda13x", "cupy-cuda12x", "nvmath-python", "ml_dtypes", "numba", "torch", "jax", "jaxlib",
-    "scikit-learn", "threadpoolctl",
+    "optax", "scikit-learn", "joblib", "threadpoolctl",
 )  # fmt: skip
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 BUSY = 1.0  # processes at work over the last minute

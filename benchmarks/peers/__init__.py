@@ -30,12 +30,17 @@ class Peer:
         return self.load()(problem, kind, **dict(options))
 
     def load(self) -> Callable[..., Any]:
-        try:
-            import_module(self.package)
-        except ImportError as error:
-            raise MissingPeerError(f"{NOT_INSTALLED}: {error}") from error
-        made: Callable[..., Any] = import_module(f"benchmarks.peers.{self.module}").Steps
+        made: Callable[..., Any] = competing(self.package, self.module).Steps
         return made
+
+
+def competing(package: str, module: str) -> Any:
+    """`benchmarks.peers.<module>`, where the package it needs is installed."""
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise MissingPeerError(f"{NOT_INSTALLED}: {error}") from error
+    return import_module(f"benchmarks.peers.{module}")
 
 
 TORCH = Peer("torch eager", "torch", "torch_peer")

@@ -51,21 +51,28 @@ def loss(weights: Any, case: Case, running: Any, X: Any, y: Any, key: Any) -> tu
     return -chosen.mean(), statistics
 
 
+def update(case: Case, state: Any, gradients: Any, rate: Any) -> Any:
+    """Weights, moments and their count after the optimizer's formula."""
+    weights, moments, count = state
+    count = count + 1
+    tree = jax.tree_util.tree_map
+    if case.optimizer == "SGD":
+        weights = tree(lambda w, g: w - rate * g, weights, gradients)
+    else:
+        first = tree(lambda m, g: BETA1 * m + (1 - BETA1) * g, moments[0], gradients)
+        second = tree(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, moments[1], gradients)
+        rate, root = rate / (1 - BETA1**count), jnp.sqrt(1 - BETA2**count)
+        weights = tree(lambda w, m, v: w - rate * m / (jnp.sqrt(v) / root + ADAM_EPS), weights, first, second)
+        moments = first, second
+    return weights, moments, count
+
+
 def step(case: Case, state: Any, X: Any, y: Any, rows: Any) -> tuple[Any, Any]:
     """One update: the new state, and the loss before it."""
     weights, running, moments, count, key = state
     key, own = jax.random.split(key)
     (value, running), gradients = jax.value_and_grad(loss, has_aux=True)(weights, case, running, X[rows], y[rows], own)
-    count = count + 1
-    tree = jax.tree_util.tree_map
-    if case.optimizer == "SGD":
-        weights = tree(lambda w, g: w - case.rate * g, weights, gradients)
-    else:
-        first = tree(lambda m, g: BETA1 * m + (1 - BETA1) * g, moments[0], gradients)
-        second = tree(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, moments[1], gradients)
-        rate, root = case.rate / (1 - BETA1**count), jnp.sqrt(1 - BETA2**count)
-        weights = tree(lambda w, m, v: w - rate * m / (jnp.sqrt(v) / root + ADAM_EPS), weights, first, second)
-        moments = first, second
+    weights, moments, count = update(case, (weights, moments, count), gradients, case.rate)
     return (weights, running, moments, count, key), value
 
 
@@ -79,18 +86,63 @@ def epoch(case: Case, state: Any, X: Any, y: Any, order: Any) -> tuple[Any, Any]
     return lax.scan(lambda s, rows: step(case, s, X, y, rows), state, order.reshape(-1, case.batch))
 
 
+def train_model(
+    case: Case, epochs: int, shuffle: bool, X: Any, y: Any, weights: Any, rows: Any, rate: Any, decay: Any, key: Any
+) -> Any:
+    """The weights of a model of its own rate, weight decay and rows after some epochs."""
+
+    def one(state: Any, rows: Any) -> tuple[Any, Any]:
+        gradients = jax.grad(lambda weights: loss(weights, case, [], X[rows], y[rows], None)[0])(state[0])
+        gradients = [{**g, "W": g["W"] + decay * w["W"]} for g, w in zip(gradients, state[0])]
+        return update(case, state, gradients, rate), None
+
+    def whole(state: Any, key: Any) -> tuple[Any, Any]:
+        order = jax.random.permutation(key, rows) if shuffle else rows
+        return lax.scan(one, state, order.reshape(-1, case.batch))
+
+    zeros = jax.tree_util.tree_map(jnp.zeros_like, weights)
+    state, _ = lax.scan(whole, (weights, (zeros, zeros), jnp.zeros(())), jax.random.split(key, epochs))
+    return state[0]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def train_all(case: Case, epochs: int, shuffle: bool, X: Any, y: Any, *each: Any) -> Any:
+    """`train_model` for all of them at once."""
+    return jax.vmap(partial(train_model, case, epochs, shuffle, X, y))(*each)
+
+
+def train_models(case: Case, models: Any, kind: str) -> Any:
+    """The weights of all models, from NumPy arrays to NumPy arrays; their rows are whole batches."""
+    device = require(kind)
+    count = len(models.rates)
+    each = (
+        jax.tree_util.tree_map(lambda *values: np.stack(values), *models.starts),
+        np.stack([models.rows(k) for k in range(count)]).astype(np.int32),
+        np.array(models.rates, np.float32), np.array(models.decays, np.float32),
+    )  # fmt: skip
+    given = jax.device_put((models.X, models.y.astype(np.int32), *each), device)
+    found = train_all(case, models.epochs, models.shuffle, *given, jax.random.split(jax.random.key(0), count))
+    host = jax.tree_util.tree_map(np.asarray, found)
+    return [jax.tree_util.tree_map(lambda value, k=k: value[k], host) for k in range(count)]
+
+
+def require(kind: str) -> Any:
+    """The device; refuses where JAX sees none of this kind."""
+    if kind == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        return jax.devices(kind)[0]
+    except RuntimeError as error:
+        raise MissingPeerError(f"{NOT_INSTALLED}: {error}") from error
+
+
 class Steps:
     """Steps on data, weights and order of the problem."""
 
     def __init__(self, problem: Problem, kind: str, *, scan: bool = False) -> None:
         # No TF32 on a GPU, as with the others.
         jax.config.update("jax_default_matmul_precision", "float32" if problem.case.dtype == "float32" else None)
-        if kind == "cpu":
-            jax.config.update("jax_platforms", "cpu")
-        try:
-            self.device = jax.devices(kind)[0]
-        except RuntimeError as error:
-            raise MissingPeerError(f"{NOT_INSTALLED}: {error}") from error
+        self.device = require(kind)
         case, self.scan = problem.case, scan
         self.epoch = problem.batches
         self.grain = self.epoch if scan else 1
@@ -138,3 +190,20 @@ class Steps:
     def close(self) -> None:
         """Forget compiled code."""
         jax.clear_caches()
+
+
+def updates(arrays: list[Any], gradients: list[Any], name: str, rate: float, kind: str) -> tuple[Any, Any, Any]:
+    """Of an optax optimizer: the compiled update of all arrays, their first state, and the gradients on the device."""
+    import optax
+
+    device = require(kind)
+    made = optax.adam(rate) if name == "Adam" else optax.sgd(rate)
+
+    @partial(jax.jit, donate_argnums=0)
+    def apply(state: Any, gradients: Any) -> Any:
+        weights, moments = state
+        changes, moments = made.update(gradients, moments, weights)
+        return optax.apply_updates(weights, changes), moments
+
+    values, given = jax.device_put((arrays, gradients), device)
+    return apply, (values, made.init(values)), given

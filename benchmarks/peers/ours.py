@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import gpunn as gn
-from benchmarks.cases import Case, Problem, data
+from benchmarks.cases import Case, Problem, Training, data
 from benchmarks.counting import captured, host_waits
 from gpunn import schedules
 from gpunn.training.setup import Options, prepare
@@ -112,3 +112,25 @@ def by_layer(parameters: dict[str, np.ndarray[Any, Any]]) -> list[dict[str, np.n
         found[-1][short] = parameters[name]
     assert all(a["W"].shape[1] == b["W"].shape[0] for a, b in pairwise(found))
     return found
+
+
+def weights(case: Case, seed: int = 0) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """What a net starts with."""
+    network = gn.Network(layers(case), case.widths[0], device="cpu", seed=seed)
+    return by_layer(dict(network.parameters))
+
+
+def fit(training: Training, device: Any) -> list[float]:
+    """As a user would."""
+    case = training.case
+    network = gn.Network(layers(case), case.widths[0], device=device, seed=training.seed)
+
+    def classes(X: Any) -> Any:
+        return network.predict(X).argmax(axis=1)
+
+    history = network.fit(
+        training.X, training.y, loss=gn.CrossEntropy(), optimizer=gn.Adam(case.rate), epochs=training.epochs,
+        batch_size=case.batch, sampling="shuffle" if training.shuffle else "sequential",
+        callbacks=lambda *_: training.ended(classes), keep="last", progress=False,
+    )  # fmt: skip
+    return [float(value) for value in history["loss"]]

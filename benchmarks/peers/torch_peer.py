@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.cases import Problem
+from benchmarks.cases import Case, Problem, Training
 from benchmarks.harness import NOT_INSTALLED, MissingPeerError
+
+
+def require(kind: str) -> None:
+    """Refuse to compete on a GPU that is not there."""
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MissingPeerError(f"{NOT_INSTALLED}: torch {torch.__version__} sees no GPU")
+
+
+def network(case: Case, weights: list[dict[str, Any]]) -> nn.Sequential:
+    """The net of a case that starts with these weights."""
+    layers: list[nn.Module] = []
+    for i, values in enumerate(weights):
+        into, out = values["W"].shape
+        linear = nn.Linear(into, out, bias="b" in values)
+        layers.append(linear)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(values["W"]).T)
+            if "b" in values:
+                linear.bias.copy_(torch.from_numpy(values["b"])[0])
+        if i < len(weights) - 1:
+            layers += [nn.BatchNorm1d(out)] * case.norm + [nn.ReLU()]
+            layers += [nn.Dropout(case.dropout)] * (case.dropout > 0)
+    return nn.Sequential(*layers)
 
 
 class Loss(nn.Module):
@@ -23,19 +47,7 @@ class Loss(nn.Module):
         case = problem.case
         self.register_buffer("X", torch.from_numpy(problem.X))
         self.register_buffer("y", torch.from_numpy(problem.y))
-        layers: list[nn.Module] = []
-        for i, values in enumerate(problem.weights):
-            into, out = values["W"].shape
-            linear = nn.Linear(into, out, bias="b" in values)
-            layers.append(linear)
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(values["W"]).T)
-                if "b" in values:
-                    linear.bias.copy_(torch.from_numpy(values["b"])[0])
-            if i < len(problem.weights) - 1:
-                layers += [nn.BatchNorm1d(out)] * case.norm + [nn.ReLU()]
-                layers += [nn.Dropout(case.dropout)] * (case.dropout > 0)
-        self.net = nn.Sequential(*layers)
+        self.net = network(case, problem.weights)
         self.criterion = nn.MSELoss() if case.regression else nn.CrossEntropyLoss()
         self.mixed = case.dtype != "float32"
 
@@ -52,8 +64,7 @@ class Steps:
     grain = 1
 
     def __init__(self, problem: Problem, kind: str, *, compiled: bool = False, captured: bool = False) -> None:
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise MissingPeerError(f"{NOT_INSTALLED}: torch {torch.__version__} sees no GPU")
+        require(kind)
         torch.manual_seed(0)
         self.kind, self.batch, self.epoch = kind, problem.case.batch, problem.batches
         self.compiled = compiled
@@ -141,3 +152,42 @@ class Steps:
             torch.compiler.reset()
         if self.kind == "cuda":
             torch.cuda.empty_cache()
+
+
+def batches(X: torch.Tensor, y: torch.Tensor, batch: int, shuffle: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """An epoch's batches, sliced from the tensors."""
+    order = torch.randperm(len(X), device=X.device) if shuffle else torch.arange(len(X), device=X.device)
+    for rows in order.split(batch):
+        yield X[rows], y[rows]
+
+
+def loader(X: torch.Tensor, y: torch.Tensor, batch: int, shuffle: bool) -> Any:
+    """An epoch's batches, as PyTorch's guides make them."""
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, y), batch, shuffle=shuffle)
+
+
+def fit(training: Training, kind: str, source: Callable[..., Any]) -> list[float]:
+    """From NumPy arrays to the mean loss of every epoch."""
+    require(kind)
+    case = training.case
+    torch.manual_seed(training.seed)
+    net = network(case, training.weights).to(kind)
+    optimizer, criterion = torch.optim.Adam(net.parameters(), lr=case.rate, fused=True), nn.CrossEntropyLoss()
+    X, y = (torch.from_numpy(part).to(kind) for part in (training.X, training.y))
+
+    def classes(X: Any) -> Any:
+        with torch.no_grad():
+            return net(torch.from_numpy(X).to(kind)).argmax(1).cpu().numpy()
+
+    losses = []
+    for _ in range(training.epochs):
+        total = torch.zeros((), device=kind)
+        for inputs, targets in source(X, y, case.batch, training.shuffle):
+            value = criterion(net(inputs), targets)
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            total += value.detach() * len(targets)
+        losses.append(total.item() / len(X))
+        training.ended(classes)
+    return losses

@@ -6,19 +6,43 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks import cases, command, digits, machine, mapped, passes, products, report, step
-from benchmarks.cases import Case
+from benchmarks import (
+    accuracy,
+    batching,
+    cases,
+    command,
+    digits,
+    epoch,
+    install,
+    machine,
+    mapped,
+    memory,
+    passes,
+    populations,
+    products,
+    profile,
+    report,
+    scaling,
+    step,
+)
+from benchmarks.cases import Case, Training
 from benchmarks.harness import Row, Setting
-from benchmarks.peers import TORCH
+from benchmarks.peers import TORCH, ours
 
 SMALL = Case((64, 8, 10), 16)
 DESCRIPTION: dict[str, Any] = {
     "date": "d", "commit": None, "device": "cuda", "system": "s", "python": "p", "cpu": "c", "cores": 2,
     "threads": None, "blas": [], "gpu": None, "versions": {}, "warnings": ["it is warm"],
 }  # fmt: skip
+
+
+def little_training() -> Training:
+    rng = np.random.default_rng(0)
+    return Training(SMALL, rng.standard_normal((40, 64), np.float32), np.arange(40) % 10, 1, ours.weights(SMALL))
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +57,18 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits, "WANTED", 0.5)
     monkeypatch.setattr(passes, "CASES", (((6, 5, 3), 8),))
     monkeypatch.setattr(mapped, "PIECE", 100)
+    monkeypatch.setattr(accuracy, "NETS", {"moons": ((2, 8, 2), 2)})
+    monkeypatch.setattr(accuracy, "COMPETITORS", ("gpunn",))
+    monkeypatch.setattr(accuracy, "GOALS", (0.1,))
+    monkeypatch.setattr(batching, "CASES", ((5, 32, 4000),))
+    monkeypatch.setattr(epoch, "trainings", lambda quick: [little_training()])
+    monkeypatch.setattr(install, "PACKAGES", {"gpunn": "gpunn"})
+    monkeypatch.setattr(memory, "GRID", (SMALL, SMALL))
+    monkeypatch.setattr(
+        populations, "trainers", lambda device: {"gpunn": lambda: lambda m: populations.population(m, device)}
+    )
+    monkeypatch.setattr(profile, "GRID", (SMALL,))
+    monkeypatch.setattr(scaling, "GROWTH", {"rows": (64, 128)})
 
 
 def invoke(*arguments: Any) -> Result:
@@ -49,8 +85,11 @@ def test_everything_runs_and_is_stored(tmp_path: Path, capfd: pytest.CaptureFixt
     assert timed >= {
         ("step", "gpunn"), ("products", "products alone"), ("products", "step"), ("digits", "gpunn"),
         ("passes", "gpunn"), ("passes", "sketch"), ("passes", "products alone"),
-        ("mapped", "resident at most"), ("mapped", "epoch, checking included"),
+        ("mapped", "resident at most"), ("mapped", "epoch, checking included"), ("profile", "share"),
+        ("accuracy", "gpunn"), ("epoch", "gpunn"), ("batching", "NumPy indexing"), ("update", "gpunn"),
+        ("populations", "gpunn"), ("scaling", "gpunn"), ("memory", "in training"),
     }  # fmt: skip
+    assert found["install", "gpunn"]["note"].startswith("left out")  # the size; the import is a line before
     assert list(dict.fromkeys(question for question, _ in found)) == list(command.QUESTIONS)
     for other in (("step", "torch eager"), ("digits", "torch loop"), ("estimators", "scikit-learn")):
         assert other in timed or found[other]["note"].startswith("not installed")
@@ -108,7 +147,7 @@ def test_the_status_says_whether_something_went_wrong(monkeypatch: pytest.Monkey
 def test_unknown_questions_are_refused() -> None:
     done = invoke("speed")
     assert done.exit_code == 2
-    assert "'speed' is not one of 'step', 'products', 'digits', 'estimators', 'passes', 'mapped'" in done.output
+    assert f"'speed' is not one of {', '.join(map(repr, command.QUESTIONS))}" in " ".join(done.output.split())
 
 
 def test_threads_reach_every_library(monkeypatch: pytest.MonkeyPatch) -> None:

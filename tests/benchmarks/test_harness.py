@@ -6,7 +6,20 @@ from typing import Any
 import pytest
 
 from benchmarks import harness
-from benchmarks.harness import Calls, Row, Setting, alternate, disagreement, ratios, stretch, timed
+from benchmarks.harness import (
+    Calls,
+    DisagreementError,
+    MissingPeerError,
+    Row,
+    Setting,
+    agreeing,
+    alternate,
+    compared,
+    disagreement,
+    ratios,
+    stretch,
+    timed,
+)
 
 
 class FakeClock:
@@ -103,7 +116,7 @@ def test_only_what_went_wrong_is_a_fault() -> None:
         ([2.0, 1.0009], ""),
         ([2.0, 1.01], "refused: the loss of step 2 is 1.01, gpunn's is 1"),
         ([math.nan, 1.0], "refused: the loss of step 1 is nan, gpunn's is 2"),
-        ([2.0], "refused: 1 losses where 2 were expected"),
+        ([2.0], "refused: 1 numbers where 2 were expected"),
     ],
 )
 def test_disagreement(theirs: list[float], why: str) -> None:
@@ -128,3 +141,36 @@ def test_a_question_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(harness.time, "monotonic", lambda: next(now))
     setting = Setting(deadline=2.0)
     assert [setting.late, setting.late] == [False, True]
+
+
+def test_what_lasts_long_is_run_once_a_turn() -> None:
+    clock = FakeClock()
+    slow, fast = Worker(clock, "slow", 5.0), Worker(clock, "fast", 0.01, epoch=10**6)
+    figures, _ = alternate({"slow": slow, "fast": fast}, 3, 1.0, clock)
+    assert slow.done == [1] * (2 + 3) and figures["slow"] == pytest.approx([5.0] * 3)
+    assert fast.done[-2:] == pytest.approx([25, 100], rel=0.1)  # uncounted, then counted
+
+
+def test_a_row_for_everyone_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    def raises(error: Exception) -> Any:
+        def make() -> Any:
+            raise error
+
+        return make
+
+    makers = {
+        "absent": raises(MissingPeerError("not installed: x")), "good": lambda: Calls(lambda: None),
+        "wrong": raises(DisagreementError("refused: y")), "bad": raises(ValueError("boom")),
+    }  # fmt: skip
+    rows = compared("q", "c", makers, Setting(quick=True), unit="s")
+    assert [(row.competitor, row.note, len(row.runs)) for row in rows] == [
+        ("absent", "not installed: x", 0), ("good", "", 3), ("wrong", "refused: y", 0),
+        ("bad", "failed: ValueError: boom", 0),
+    ]  # fmt: skip
+    assert {row.unit for row in rows} == {"s"} and "boom" in capsys.readouterr().err
+
+
+def test_whoever_disagrees_is_refused() -> None:
+    agreeing([1.0, 2.0], [1.0, 2.0], 1e-6, "the loss of epoch")
+    with pytest.raises(DisagreementError, match="refused: the loss of epoch 2 is 3, gpunn's is 2"):
+        agreeing([1.0, 2.0], [1.0, 3.0], 1e-6, "the loss of epoch")

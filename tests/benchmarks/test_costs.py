@@ -1,0 +1,213 @@
+"""Questions about gpunn alone, and about what is installed: where time and memory go, and how they grow."""
+
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import install, memory, profile, scaling
+from benchmarks.cases import Case
+from benchmarks.harness import Setting
+from benchmarks.peers import ours
+
+SMALL = Case((6, 5, 4, 3), 4)
+QUICK = Setting(quick=True)
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Setting, "seconds", 1e-6)
+
+
+# Profile
+
+
+class FakeTime:
+    """Moves on when it is told to."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_an_operation_is_timed_without_those_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_of_the_test = FakeTime()
+    monkeypatch.setattr(profile, "time", clock_of_the_test)
+
+    def spend(seconds: float) -> None:
+        clock_of_the_test.now += seconds
+
+    clock = profile.Clock()
+    inner = clock.around("inner", lambda: spend(2.0))
+    formula = clock.around("elementwise", lambda ops, name: spend(5.0))
+
+    def both() -> None:
+        spend(1.0)
+        inner()
+        inner()
+        formula(None, "relu(X)")
+
+    clock.around("outer", both)()
+    assert clock.seconds == {"inner": 4.0, "outer": 1.0, "relu": 5.0}
+    assert clock.calls == {"inner": 2, "outer": 1, "relu": 1}
+    assert profile.named(clock, 0.5) == {"inner": 3.0, "outer": 0.5, "relu": 4.5}
+
+
+def test_the_clock_is_taken_off_again() -> None:
+    steps = ours.Steps(SMALL, "cpu")
+    kind = type(steps.network.ops)
+    before = {name: getattr(kind, name) for name in dir(kind)}
+    with profile.clocked(steps.network.ops) as clock:
+        steps.run(1)
+    assert {name: getattr(kind, name) for name in dir(kind)} == before
+    counted = dict(clock.calls)
+    assert counted["matmul"] == len(SMALL.products) and counted["adam"] == 1
+    steps.run(1)
+    assert clock.calls == counted
+
+
+def test_parts_make_up_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "alternate", lambda *_: ({profile.STEP: [1.0] * 3}, {}))  # a step of a second
+    rows = {(row.case.rpartition(": ")[2], row.competitor): row for row in profile.measure(SMALL, QUICK)}
+    assert rows[profile.STEP, profile.TIME].median == 1e6
+    names = {name for name, _ in rows} - {profile.STEP}
+    assert names >= {profile.PRODUCTS, "other operations", profile.PYTHON}
+    assert sum(rows[name, profile.SHARE].median for name in names) == pytest.approx(100)
+    assert rows[profile.PYTHON, profile.SHARE].median > 90
+
+
+# Memory
+
+
+def test_the_formula_of_a_small_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "BATCHES", 10)
+    parameters, activations = 6 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3, 4 * (6 + 2 * (5 + 4 + 3))
+    assert memory.formula(SMALL) == 4 * (4 * parameters + activations) + 40 * (4 * 6 + 8)
+    assert memory.data(Case((6, 5, 1), 4))[1].shape == (40, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's count is read from /proc")
+def test_peaks_are_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a net whose parameters are nearly all there is: two numbers for each are made, and four or more trained."""
+    monkeypatch.setattr(memory, "BATCHES", 2)
+    case = Case((500, 1000, 10), 8)
+    parameters = 4 * 511_010
+    plan, made, trained = memory.allocated(case)
+    assert not tracemalloc.is_tracing()
+    assert made > 2 * parameters
+    assert 4 * parameters < plan < trained < 1.05 * plan
+    (taken,) = memory.resident(case)
+    assert taken < 100 * parameters
+
+
+def test_memory_in_processes_of_their_own() -> None:
+    rows = memory.measure("case", SMALL)
+    names = (memory.FORMULA, memory.PLAN, memory.MADE, memory.TRAINED, memory.RESIDENT)
+    assert tuple(row.competitor for row in rows) == names
+    assert rows[0].runs == [memory.formula(SMALL) / 2**20]
+    assert rows[3].median > rows[1].median > rows[0].median
+    assert rows[3].details.keys() == {"of the formula", "of the plan"}
+    failed = memory.measure("case", Case((6, 5, 3), 0))
+    assert [row.note.partition(":")[0] for row in failed] == ["", "failed", "failed", "failed", "failed"]
+
+
+# Growth
+
+
+def test_the_exponent_of_a_power() -> None:
+    assert scaling.exponent((1, 2, 4, 8), [3 * n**1.5 for n in (1, 2, 4, 8)]) == pytest.approx(1.5)
+
+
+def test_growth_of_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[scaling.Size] = []
+    monkeypatch.setattr(scaling, "epoch", lambda size, device: made.append(size) or (lambda: None))
+    rows = scaling.run(Setting())
+    places = {name: {getattr(size, name) for size in made} for name in scaling.GROWTH}
+    assert all(set(values) <= places[name] for name, values in scaling.GROWTH.items())
+    assert len(made) == sum(map(len, scaling.GROWTH.values())) == len(rows) - 4
+    assert [row.case for row in rows if row.unit == ""] == [f"{name}, exponent" for name in scaling.GROWTH]
+
+
+@pytest.mark.parametrize("models", [1, 3])
+def test_an_epoch_moves_on_to_the_next(models: int) -> None:
+    size = scaling.Size(rows=130, width=4, depth=3, models=models)
+    assert size.case.widths == (64, 4, 4, 4, 10)
+    once = scaling.epoch(size, "cpu")
+    trainer = dict(zip(once.__code__.co_freevars, (cell.cell_contents for cell in once.__closure__)))["trainer"]
+    orders = []
+    for _ in range(2):
+        once()
+        orders.append(np.array(trainer.order.rows))
+    assert not np.array_equal(*orders) and float(trainer.frame.count[0]) == 1 + 2 * 3
+
+
+# Installation
+
+
+def test_imports_of_the_environment_that_runs() -> None:
+    rows = {(row.case, row.competitor): row for row in install.run(QUICK)}
+    assert rows[install.IMPORT, "gpunn"].runs and rows[install.IMPORT, "gpunn"].median > 0
+    assert {row.note for (case, _), row in rows.items() if case == install.SIZE} == {
+        "left out: nothing is installed for --quick"
+    }
+
+
+def commands(monkeypatch: pytest.MonkeyPatch, **broken: Exception) -> list[list[str]]:
+    """What is run in place of the commands: pip writes 3 MB, an import takes 1 s, then 2, then 3 and so on."""
+    done: list[list[str]] = []
+
+    def run(arguments: list[str], where: Path | None = None) -> str:
+        done.append(arguments)
+        kind = "venv" if "venv" in arguments else "pip" if "pip" in arguments else "import"
+        if kind in broken:
+            raise broken[kind]
+        if kind == "venv":
+            Path(arguments[-1], "lib", "python3.11", "site-packages", "pip").mkdir(parents=True)
+            Path(arguments[-1], "lib", "python3.11", "site-packages", "pip", "x.py").write_bytes(bytes(10**6))
+        elif kind == "pip":
+            site = Path(arguments[0]).parents[1] / "lib" / "python3.11" / "site-packages"
+            (site / "a.so").write_bytes(bytes(3 * 10**6))
+            (site / "b.so").symlink_to(site / "a.so")
+        return str(sum("-c" in command for command in done))
+
+    monkeypatch.setattr(install, "command", run)
+    return done
+
+
+def test_a_fresh_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = commands(monkeypatch)
+    monkeypatch.setattr(install, "PACKAGES", {"gpunn": "gpunn"})
+    imported, size = install.run(Setting(folder=str(tmp_path)))
+    assert imported.runs == [2, 3, 4, 5, 6, 7, 8] and imported.unit == "s"
+    assert size.runs == [3.0] and size.unit == "MB"
+    assert done[1][-1] == str(install.ROOT) and done[1][0].startswith(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_pip_cannot_bring_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    error = subprocess.CalledProcessError(1, "pip", stderr="looking\nERROR: No matching distribution found for jax\n")
+    commands(monkeypatch, pip=error)
+    monkeypatch.setattr(install, "PACKAGES", {"jax": "jax"})
+    rows = install.run(Setting(folder=str(tmp_path)))
+    told = "not installed: pip could not bring it: ERROR: No matching distribution found for jax"
+    assert [row.note for row in rows] == [told, told] and not any(row.fault for row in rows)
+    commands(monkeypatch, venv=subprocess.TimeoutExpired("venv", 1))
+    assert install.run(Setting(folder=str(tmp_path)))[0].note.endswith("could not bring it: TimeoutExpired")
+
+
+def test_an_import_that_breaks_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands(monkeypatch, **{"import": subprocess.CalledProcessError(1, "python", stderr="ImportError: no\n")})
+    monkeypatch.setattr(install, "PACKAGES", {"torch": "torch"})
+    imported, size = install.run(Setting(folder=str(tmp_path)))
+    assert imported.note == "failed: ImportError: no" and imported.fault and size.runs == [3.0]
+
+
+@pytest.mark.parametrize("question", [memory, profile])
+def test_what_a_gpu_is_not_asked(question: Any, strict: Any) -> None:
+    (row,) = question.run(Setting(device=strict))
+    assert row.note.startswith("left out: ") and not row.fault
