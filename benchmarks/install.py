@@ -10,6 +10,7 @@ imports are those of the environment that runs.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,7 @@ def here(row: Row, module: str, turns: int) -> None:
 def fresh(folder: Path, imported: Row, size: Row, module: str, turns: int) -> None:
     """In an environment of its own."""
     python = folder / "env" / "bin" / "python"
-    wanted = str(ROOT) if imported.competitor == "gpunn" else imported.competitor
+    wanted = str(sources(folder)) if imported.competitor == "gpunn" else imported.competitor
     try:
         command([sys.executable, "-m", "venv", str(folder / "env")])
         before = site_bytes(folder)
@@ -63,6 +64,17 @@ def fresh(folder: Path, imported: Row, size: Row, module: str, turns: int) -> No
         return
     size.runs = [(site_bytes(folder) - before) / 1e6]
     timed_import(imported, python, module, turns, folder)
+
+
+def sources(folder: Path) -> Path:
+    """A copy of what gpunn is built from, since building leaves files behind."""
+    copy = folder / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("gpunn", "backends"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
 
 
 def command(arguments: list[str], where: Path | None = None) -> str:

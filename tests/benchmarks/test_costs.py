@@ -185,8 +185,15 @@ def test_a_fresh_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     imported, size = install.run(Setting(folder=str(tmp_path)))
     assert imported.runs == [2, 3, 4, 5, 6, 7, 8] and imported.unit == "s"
     assert size.runs == [3.0] and size.unit == "MB"
-    assert done[1][-1] == str(install.ROOT) and done[1][0].startswith(str(tmp_path))
+    assert done[1][-1].startswith(str(tmp_path)) and done[1][0].startswith(str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_gpunn_is_built_from_a_copy(tmp_path: Path) -> None:
+    copy = install.sources(tmp_path)
+    wanted = {"pyproject.toml", "README.md", "LICENSE", "gpunn", "backends"}
+    assert copy.parent == tmp_path and {path.name for path in copy.iterdir()} == wanted
+    assert (copy / "gpunn" / "backends").is_symlink() and (copy / "gpunn" / "backends" / "base.py").is_file()
 
 
 def test_what_pip_cannot_bring_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
