@@ -24,13 +24,18 @@ def learning_curve() -> gn.History:
 
 
 def gradient_flow() -> gn.GradientFlow:
-    """Ten sigmoid layers: the gradients vanish on their way down."""
+    """Ten sigmoid layers: the gradients vanish on their way down.
+
+    A gradient is a sum over the batch, and all rows reach the lower layers nearly alike. With inputs around 0 and even
+    classes the rows would cancel out as soon as the output bias knows the classes' shares, in every layer but the
+    lowest ones, whose gradients would look as if they stood on a floor. Hence positive inputs and a rare class.
+    """
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(1000, 20))
+    X = rng.random((1000, 20))
     flow = gn.GradientFlow()
     net = gn.Network([*[gn.Dense(32, "sigmoid")] * 10, gn.Dense(2)], inputs=20)
     net.fit(
-        X, (X[:, 0] > 0).astype(int), loss=gn.CrossEntropy(), optimizer=gn.SGD(0.1), epochs=5, callbacks=[flow],
+        X, (X[:, 0] > 0.8).astype(int), loss=gn.CrossEntropy(), optimizer=gn.SGD(0.01), epochs=5, callbacks=[flow],
         progress=False,
     )  # fmt: skip
     return flow
