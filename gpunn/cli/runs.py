@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import click
 
 import gpunn as gn
 from gpunn import checkpoint
@@ -15,6 +17,7 @@ from gpunn.cli.output import plain, write_file
 from gpunn.errors import CheckpointError, ConfigurationError, MissingExtraError
 
 FORMAT = 1
+OPEN = {"task", "rate"}  # settings that a record may leave open: the data or the optimizer decide
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,32 @@ class RunFolder:
             record = json.loads(self.record.read_text(encoding="utf-8"))
             if record["format"] != FORMAT or not isinstance(record["settings"], dict):
                 raise ValueError(f"format {record['format']!r}")
+            if not isinstance(record["data"]["sha256"], str):
+                raise ValueError("no digest of the data")
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise self._unreadable("the record of a run", f"{type(error).__name__}: {error}"[:200]) from error
         return dict(record)
 
-    def settings(self, names: Collection[str]) -> dict[str, Any]:
-        """What was asked for, by exactly these names."""
-        settings: dict[str, Any] = self.read()["settings"]
-        if settings.keys() != set(names):
-            odd = sorted(settings.keys() ^ set(names))
+    def settings(self, context: click.Context, options: Sequence[click.Parameter]) -> dict[str, Any]:
+        """What was asked for, by exactly these options and of the kinds that they give."""
+        known = {str(option.name): option for option in options}
+        settings = self.read()["settings"]
+        if settings.keys() != known.keys():
+            odd = sorted(settings.keys() ^ known.keys())
             raise self._unreadable("the settings of this version's runs", f"a difference in {', '.join(odd)}"[:200])
-        return settings
+        return {name: self._setting(context, known[name], value) for name, value in settings.items()}
+
+    def _setting(self, context: click.Context, option: click.Parameter, value: Any) -> Any:
+        """A value that the option would make of itself."""
+        if value is None and option.name in OPEN:
+            return None
+        try:
+            made = None if value is None else plain(option.type_cast_value(context, value))
+        except (click.UsageError, TypeError, ValueError, AttributeError, ArithmeticError):
+            made = None
+        if made is None or made != value or isinstance(made, bool) != isinstance(value, bool):
+            raise self._unreadable("what the options of gpunn train give", f"{option.name} {value!r}"[:200])
+        return made
 
     def _unreadable(self, expected: str, got: str) -> CheckpointError:
         return CheckpointError(

@@ -78,9 +78,9 @@ def command(context: click.Context, /, **options: Any) -> None:
       gpunn train digits --out runs/digits
     """
     settings = {name: value for name, value in options.items() if name not in ANEW}
-    folder = _resumed(context, options) if options["resume"] else None
-    if folder is not None:
-        settings = folder.settings(settings.keys())
+    folder = None
+    if options["resume"]:
+        folder, settings = _resumed(context, options)
     elif options["data"] is None:
         raise click.MissingParameter(ctx=context, param=command.params[0])
     training = Training.prepare(_absolute(settings), options["device"])
@@ -104,14 +104,14 @@ def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _resumed(context: click.Context, options: dict[str, Any]) -> RunFolder:
-    """The run to go on with; refuses options that differ from its own."""
+def _resumed(context: click.Context, options: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
+    """The run to go on with and its settings; refuses options that differ from them."""
     if options["out"] is None:
         raise ConfigurationError(
             "--resume", expected="--out with the folder of a run", got="no --out", fix="name the folder to go on with"
         )
     folder = RunFolder(Path(options["out"]))
-    own = folder.settings(options.keys() - ANEW)
+    own = folder.settings(context, [option for option in command.params if option.name not in ANEW])
     given = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in options.items()
@@ -125,4 +125,4 @@ def _resumed(context: click.Context, options: dict[str, Any]) -> RunFolder:
                 got=repr(value),
                 fix="leave it out to go on, or train anew with another --out",
             )
-    return folder
+    return folder, own

@@ -326,5 +326,5 @@ def test_a_damaged_record(text: str) -> None:
 
 def test_a_record_of_other_settings() -> None:
     Path("a").mkdir()
-    Path("a/run.json").write_text('{"format": 1, "settings": {"colour": 1}}')
+    Path("a/run.json").write_text('{"format": 1, "settings": {"colour": 1}, "data": {"sha256": "0"}}')
     assert "expected the settings of this version" in call("train", "--resume", "--out", "a", code=4).stderr
