@@ -35,9 +35,19 @@ class Commands(click.Group):
             if error.errno == EPIPE:  # whoever read the results has gone, and click ends quietly
                 raise
             self._end(context, _unwritten(error))
-        except KeyboardInterrupt:
-            click.echo("gpunn: interrupted", err=True)
-            context.exit(INTERRUPTED)
+        except KeyboardInterrupt as error:
+            self._stop(context, "interrupted", str(error), INTERRUPTED)
+        except SystemExit as error:  # of the handler below
+            if error.code != EXIT_ON_TERMINATION:
+                raise
+            self._stop(context, "terminated", "", EXIT_ON_TERMINATION)
+
+    def _stop(self, context: click.Context, status: str, told: str, code: int) -> None:
+        """By a signal, before there was a result."""
+        click.echo(f"gpunn: {told or status}", err=True)
+        if self._wants_json(context):
+            print_document({"status": status})
+        context.exit(code)
 
     def _end(self, context: click.Context, error: GpunnError) -> None:
         click.echo(f"gpunn: {error}", err=True)

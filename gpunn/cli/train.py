@@ -13,8 +13,9 @@ from gpunn.cli.options import device_option, dtype_option
 from gpunn.cli.output import json_option, print_document, print_table
 from gpunn.cli.recipe import ACTIVATIONS, OPTIMIZERS
 from gpunn.cli.runs import RunFolder, new_folder
-from gpunn.cli.training import FINISHED, STOPPED, Training, share_of, source_path
+from gpunn.cli.training import FINISHED, STOPPED, TERMINATED, Training, share_of, source_path
 from gpunn.errors import ConfigurationError
+from gpunn.training.signals import EXIT_ON_TERMINATION
 
 ANEW = {"out", "resume", "device", "as_json", "quiet"}  # what may be said anew where a run goes on
 
@@ -87,11 +88,12 @@ def command(context: click.Context, /, **options: Any) -> None:
     folder = folder or new_folder(options["out"], Path(settings["data"]).stem)
     for note in training.run(folder, resume=options["resume"], quiet=options["quiet"]):
         click.echo(f"gpunn: {note}", err=True)
+    status = training.record["status"]
     if options["as_json"]:
         print_document(training.record)
-    else:
+    elif status != TERMINATED:
         print_table(training.rows())
-    context.exit({FINISHED: 0, STOPPED: INTERRUPTED}.get(training.record["status"], FAILURE))
+    context.exit({FINISHED: 0, STOPPED: INTERRUPTED, TERMINATED: EXIT_ON_TERMINATION}.get(status, FAILURE))
 
 
 def _absolute(settings: dict[str, Any]) -> dict[str, Any]:

@@ -94,45 +94,53 @@ class Training:
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> list[str]:
         """Train, and write the run's files however training ends; returns what is to be said about it."""
-        s, preprocessing, watch = self.settings, self.preprocessing, Watch()
+        watch = Watch()
         self.record = {"status": RUNNING, "run": str(folder.path), **self.record}
         if resume:
             self._check_data(folder)
         folder.write(self.record)
-        X, y, *validation = self.sets
-        loss, metric = recipe.loss_of(preprocessing.classes is not None)
+        go_on = f"to go on: gpunn train --resume --out {shlex.quote(str(folder.path))}"
         try:
-            with blas_threads(recipe.threads_for(count(self.network), s["batch_size"])):
-                history = self.network.fit(
-                    X,
-                    y,
-                    loss=loss,
-                    optimizer=self.optimizer,
-                    epochs=s["epochs"],
-                    batch_size=s["batch_size"],
-                    validation=tuple(validation),
-                    metrics=[metric],
-                    stopping=gn.EarlyStopping(s["patience"]),
-                    callbacks=[watch],
-                    checkpoint=folder.checkpoint,
-                    every=max(1, s["epochs"] // CHECKPOINTS),
-                    resume=folder.checkpoint if resume and folder.checkpoint.exists() else None,
-                    progress=False if quiet else None,
-                )
+            history = self._fit(folder, watch, resume=resume, quiet=quiet)
+            reason = history.stopped
+            status = STOPPED if reason == STOPPED else FAILED if reason.startswith(NOT_FINITE) else FINISHED
+            self._keep(folder, status, history)
         except SystemExit:
             self._keep(folder, TERMINATED, watch.history)
-            raise
+            return [f"{TERMINATED}; {go_on}"]  # whoever ended it does not wait for pictures
+        except KeyboardInterrupt:  # the second, which waits for nothing
+            folder.write({**self.record, "status": STOPPED})
+            raise KeyboardInterrupt(f"{STOPPED}; {go_on}") from None
         except BaseException:
             folder.write({**self.record, "status": FAILED})
             raise
-        reason = history.stopped
-        status = STOPPED if reason == STOPPED else FAILED if reason.startswith(NOT_FINITE) else FINISHED
-        self._keep(folder, status, history)
         notes = {
             FAILED: [f"training failed: {reason}; the best weights so far are kept"],
-            STOPPED: [f"interrupted; to go on: gpunn train --resume --out {shlex.quote(str(folder.path))}"],
+            STOPPED: [f"{STOPPED}; {go_on}"],
         }
         return [*notes.get(status, []), *folder.draw(history)]
+
+    def _fit(self, folder: RunFolder, watch: Watch, *, resume: bool, quiet: bool) -> gn.History:
+        s = self.settings
+        X, y, *validation = self.sets
+        loss, metric = recipe.loss_of(self.preprocessing.classes is not None)
+        with blas_threads(recipe.threads_for(count(self.network), s["batch_size"])):
+            return self.network.fit(
+                X,
+                y,
+                loss=loss,
+                optimizer=self.optimizer,
+                epochs=s["epochs"],
+                batch_size=s["batch_size"],
+                validation=tuple(validation),
+                metrics=[metric],
+                stopping=gn.EarlyStopping(s["patience"]),
+                callbacks=[watch],
+                checkpoint=folder.checkpoint,
+                every=max(1, s["epochs"] // CHECKPOINTS),
+                resume=folder.checkpoint if resume and folder.checkpoint.exists() else None,
+                progress=False if quiet else None,
+            )
 
     def _keep(self, folder: RunFolder, status: str, history: gn.History | None) -> None:
         """The best weights, what came out, and how it went."""

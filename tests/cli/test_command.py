@@ -151,6 +151,26 @@ def test_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys.modules["gpunn.cli.doctor"], "python", interrupted)
     assert call("doctor", code=130).stderr == "gpunn: interrupted\n"
+    assert document("doctor", code=130) == {"status": "interrupted"}
+
+
+def test_sigterm_while_nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["gpunn.cli.doctor"], "python", lambda: command._terminate(signal.SIGTERM, None))
+    assert call("doctor", code=143).stderr == "gpunn: terminated\n"
+    assert document("doctor", code=143) == {"status": "terminated"}
+
+
+def test_ctrl_c_while_the_command_is_loaded(tmp_path: Path) -> None:
+    early = (
+        "import gpunn, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'gpunn.cli.train':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    done = process("doctor", cwd=tmp_path, before=early)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_results_are_on_stdout_and_codes_leave_the_process(tmp_path: Path) -> None:

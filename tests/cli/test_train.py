@@ -45,11 +45,11 @@ def write_csv(path: str, table: Any) -> str:
     return path
 
 
-def raising(number: int, *, update: int) -> Callable[[Any, Any], None]:
+def raising(number: int, *, update: int, times: int = 1) -> Callable[[Any, Any], None]:
     """A callback's on_step that sends this process a signal after an update in the middle of an epoch."""
 
     def on_step(self: Any, run: Any) -> None:
-        if run.at.done == update:
+        for _ in range(times * (run.at.done == update)):
             os.kill(os.getpid(), number)
 
     return on_step
@@ -224,12 +224,34 @@ def test_ctrl_c_keeps_the_best_weights_and_the_run_goes_on(monkeypatch: pytest.M
     assert again["result"]["held_out"] == whole["result"]["held_out"]
 
 
+def test_a_second_ctrl_c_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    call("train", "moons", "--out", "whole", *QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "on_step", raising(signal.SIGINT, update=19, times=2))
+        told = call("train", "moons", "--out", "a", "--json", *QUICK, code=130)
+    assert told.stderr == "gpunn: interrupted; to go on: gpunn train --resume --out a\n"
+    assert json.loads(told.stdout) == {"status": "interrupted"}
+    assert json.loads(Path("a/run.json").read_text())["status"] == "interrupted"
+    call("train", "--resume", "--out", "a", "--device", "cpu", "--quiet")
+    assert model("a") == model("whole")
+
+
+def test_ctrl_c_after_the_last_step_leaves_no_run_that_seems_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["gpunn.cli.training"], "evaluate", interrupted)
+    call("train", "moons", "--out", "a", *QUICK, code=130)
+    assert json.loads(Path("a/run.json").read_text())["status"] == "interrupted"
+
+
 def test_sigterm_leaves_a_checkpoint_and_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     call("train", "moons", "--out", "whole", *QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(Watch, "on_step", raising(signal.SIGTERM, update=19))
-        call("train", "moons", "--out", "a", *QUICK, code=143)
+        told = call("train", "moons", "--out", "a", "--json", *QUICK, code=143)
     record = json.loads(Path("a/run.json").read_text())
+    assert json.loads(told.stdout) == {name: value for name, value in record.items() if name != "format"}
     assert record["status"] == "terminated" and record["result"]["epochs"] == 2
     assert document("evaluate", "a", "moons", "--device", "cpu")["accuracy"] > 0.5
     call("train", "moons", "--resume", "--out", "a", "--device", "cpu", "--quiet")
@@ -244,7 +266,8 @@ def test_a_real_process_ends_with_143(tmp_path: Path) -> None:
         "Watch.on_epoch = lambda self, run, record: os.kill(os.getpid(), signal.SIGTERM) if run.epoch == 2 else None\n"
     )
     done = process("train", "moons", "--out", "a", *QUICK, cwd=tmp_path, before=patch)
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    told = "gpunn: terminated; to go on: gpunn train --resume --out a\n"
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", told)
     assert json.loads(Path("a/run.json").read_text())["status"] == "terminated"
 
 
