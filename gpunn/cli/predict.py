@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ def command(run: str, data: str, output: str | None, probabilities: bool, device
         raise ConfigurationError(
             "--output", expected="a name that ends in .csv or .parquet", got=repr(output), fix="rename it"
         )
+    if output is not None and any(same_file(output, source) for source in (run, data)):
+        raise ConfigurationError(
+            "--output", expected="another file than what it is made from", got=repr(output), fix="choose another name"
+        )
     network = load_network(run, device)
     columns = columns_of(predict(network, data), probabilities)
     if output is not None:
@@ -49,6 +54,14 @@ def command(run: str, data: str, output: str | None, probabilities: bool, device
         print_document({"run": run, "data": data, "output": output, **({} if output else {"predictions": columns})})
     elif output is None:
         click.echo(as_csv(columns), nl=False)
+
+
+def same_file(one: str, other: str) -> bool:
+    """Whether these are names of one file that is there."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
 
 
 def columns_of(answers: Answers, probabilities: bool) -> Columns:

@@ -82,6 +82,27 @@ def test_predictions_in_files(runs: Path, tmp_path: Path) -> None:
     assert told["output"] == str(tmp_path / "b.csv") and "predictions" not in told
 
 
+@pytest.mark.parametrize("other", ["a.csv", "below/../a.csv", "link.csv", "hard.csv"])
+def test_predictions_do_not_overwrite_their_data(
+    other: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = "x0,x1\n0.5,0.5\n"
+    Path("a.csv").write_text(before)
+    Path("below").mkdir()
+    Path("link.csv").symlink_to("a.csv")
+    Path("hard.csv").hardlink_to("a.csv")
+    told = call("predict", runs / "moons", "a.csv", "-o", other, *CPU, code=2).stderr
+    assert f"--output: expected another file than what it is made from, got {other!r}; choose another name" in told
+    assert Path("a.csv").read_text() == before
+
+
+def test_predictions_do_not_overwrite_their_network(runs: Path, tmp_path: Path) -> None:
+    network = tmp_path / "a.csv"
+    network.write_bytes((runs / "moons/model.gpunn").read_bytes())
+    assert "expected another file" in call("predict", network, "moons", "-o", network, *CPU, code=2).stderr
+
+
 def test_several_targets_are_several_columns(tmp_path: Path) -> None:
     call("train", "friedman", "--target", "y", "--target", "x0", "--out", tmp_path / "a", *QUICK)
     assert list(table_of(call("predict", tmp_path / "a", "friedman", *CPU).stdout)) == ["y", "x0"]
