@@ -187,7 +187,15 @@ def fit_goal(table: Table, task: str | None) -> Goal:
         column = _whole_column(table, names[0], table[names[0]].kind)
         if task == "classification" or (task is None and _looks_like_classes(table, names[0], column)):
             return _classes(table, names[0], column)
-    found = [moments(_whole_column(table, name, "numeric").data.astype(np.float64)) for name in names]
+    columns = [_whole_column(table, name, "numeric").data.astype(np.float64) for name in names]
+    if all(column.min() == column.max() for column in columns):
+        raise DataError(
+            table.where(names[0]),
+            expected="two numbers or more",
+            got=f"{columns[0][0].item()!r} in every row",
+            fix="give rows with another one, or choose another target",
+        )
+    found = [moments(column) for column in columns]
     return Quantities(names, tuple(mean for mean, _ in found), tuple(deviation for _, deviation in found))
 
 

@@ -85,11 +85,20 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "gaps": ({"y": [0, None, 1, 0]}, {}, "^table row 2 column 'y': expected a target in every row, got none in 1 of 4"),
     "all gaps": ({"y": [None] * 4}, {}, "^table row 1 column 'y': expected a target in every row, got none in 4 of 4"),
     "one class": ({"y": ["a"] * 4}, {}, "^table column 'y': expected two classes or more, got 'a' in every row; give"),
+    "one number": ({"y": [2.5] * 4}, {}, "^table column 'y': expected two numbers or more, got 2.5 in every row; give"),
+    "one whole number": ({"y": [3] * 4}, {"task": "regression"}, "expected two numbers or more, got 3.0 in every row;"),
     "names": ({"y": [f"n{i}" for i in range(60)]}, {}, "^table column 'y': expected classes that come again, got 60 d"),
     "fractions": ({"y": [0.5, 1.0, 2.0]}, {"task": "classification"}, "^table row 1 column 'y': expected whole number"),
     "text": ({"y": ["a", "b", "a"]}, {"task": "regression"}, "^table row 1 column 'y': expected a number, got 'a'; co"),
     "times": ({"y": np.arange(4).astype("M8[D]")}, {}, "^table row 1 column 'y': expected a numeric column, got 0.0, "),
 }  # fmt: skip
+
+
+def test_several_targets_of_which_none_says_anything() -> None:
+    table = {"x": [0, 1, 2], "a": [1.0] * 3, "b": [2.0] * 3, "c": [0.0, 1.0, 2.0]}
+    with pytest.raises(DataError, match="^table column 'a': expected two numbers or more, got 1.0 in every row; give"):
+        Preprocessing.fit(table, target=["a", "b"])
+    assert Preprocessing.fit(table, target=["a", "c"]).outputs == 2
 
 
 @pytest.mark.parametrize("fault", WRONG)
