@@ -7,8 +7,10 @@ if __name__ != "gpunn.backends":
 
 import functools
 import logging
+import os
 import re
 from importlib.util import find_spec
+from typing import Any
 
 from gpunn.backends.base import Backend
 from gpunn.errors import ConfigurationError, DeviceError
@@ -56,10 +58,23 @@ def _backend(device: str) -> Backend:
     if device == "cpu":
         from gpunn.backends.numpy_backend import NumpyBackend
 
-        return NumpyBackend()
+        return NumpyBackend(_looped_formulas())
     from gpunn.backends.cupy_backend import CupyBackend
 
     return CupyBackend(int(device.partition(":")[2]))
+
+
+def _looped_formulas() -> Any:
+    """Numba's loops where it is installed; with GPUNN_JIT=0 none, with GPUNN_JIT=1 all of them at their first call."""
+    wanted = os.environ.get("GPUNN_JIT")
+    if wanted == "0":
+        return None
+    if not find_spec("numba"):
+        log.info("formulas run on NumPy, because Numba, the extra jit, is not installed")
+        return None
+    from gpunn.backends.numba_loops import LoopFormulas
+
+    return LoopFormulas(patient=wanted != "1")
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.elementwise import Formula, Node, Program, argument_key
+from gpunn.backends.elementwise import Formula, Node, Program, argument_key, operand_dtypes
 from gpunn.backends.kernels import HALVES
 from gpunn.types import Array
 
@@ -21,8 +21,6 @@ INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=", "greater": ">",
     "greater_equal": ">=", "equal": "==", "not_equal": "!=", "logical_and": "&&", "logical_or": "||",
 }  # fmt: skip
-COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"})
-LOGICAL = frozenset({"logical_and", "logical_or", "logical_not"})
 # As NumPy's, a NaN on either side comes through, which fmax and max would drop. CUDA overloads exp and its like for
 # float and double.
 TEMPLATES = {
@@ -81,14 +79,7 @@ def _expression(node: Node, names: dict[int, str]) -> str:
         template = TEMPLATES[node.op]
     if node.op == "absolute" and node.dtype.kind != "f":
         template = "({0} < 0 ? -{0} : {0})"
-    kinds = [node.dtype] * len(operands)
-    if node.op in LOGICAL:
-        kinds = [np.dtype(bool)] * len(operands)
-    elif node.op == "where":
-        kinds[0] = np.dtype(bool)
-    elif node.op in COMPARISONS:
-        kinds = [np.result_type(*(o.dtype if isinstance(o, Node) else o for o in operands))] * len(operands)
-    texts = (_operand(o, kind, names) for o, kind in zip(operands, kinds, strict=True))
+    texts = (_operand(o, kind, names) for o, kind in zip(operands, operand_dtypes(node), strict=True))
     return template.format(*texts, T=C_TYPES[node.dtype.name])
 
 

@@ -23,6 +23,8 @@ BINARY = (
     "add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "logical_and", "logical_or",
     "less", "less_equal", "greater", "greater_equal", "equal", "not_equal",
 )  # fmt: skip
+COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"})
+LOGICAL = frozenset({"logical_and", "logical_or", "logical_not"})
 OPERATORS = {
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "power", "and": "logical_and",
     "or": "logical_or", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
@@ -167,6 +169,18 @@ class Formula:
             outputs = results if isinstance(results, tuple) else (results,)
             self._programs[key] = Program(self.name, _needed(tracer.nodes, outputs), outputs)
         return self._programs[key]
+
+
+def operand_dtypes(node: Node) -> list[np.dtype[Any]]:
+    """What each operand of an operation is converted to before it is computed, as NumPy's promotion has it."""
+    if node.op in LOGICAL:
+        return [np.dtype(bool)] * len(node.operands)
+    if node.op == "where":
+        return [np.dtype(bool), node.dtype, node.dtype]
+    if node.op in COMPARISONS:
+        common = np.result_type(*(o.dtype if isinstance(o, Node) else o for o in node.operands))
+        return [common] * len(node.operands)
+    return [node.dtype] * len(node.operands)
 
 
 def _needed(nodes: list[Node], outputs: tuple[Any, ...]) -> tuple[Node, ...]:

@@ -25,13 +25,13 @@ class NumpyBackend(Backend):
     name = "cpu"
     precisions = ("float32", "float64")
 
-    def __init__(self) -> None:
+    def __init__(self, formulas: TiledFormulas | None = None) -> None:
         super().__init__()
-        self._tiles = TiledFormulas()
+        self._formulas = formulas or TiledFormulas()
         self._pool = _Pool()
 
     def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
-        self._tiles.run(formula, inputs, outputs)
+        self._formulas.run(formula, inputs, outputs)
 
     def matmul(self, A: Array, B: Array, out: Array) -> Array:
         if A.ndim == 2 and B.ndim == 2 and out.flags.c_contiguous:

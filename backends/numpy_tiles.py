@@ -21,6 +21,7 @@ class TiledFormulas(threading.local):
 
     def __init__(self, tile: int = TILE) -> None:
         self.tile = tile
+        self.tiles = self  # that run single tiles of a larger formula
         self._kernels: dict[tuple[Any, ...], Callable[..., None]] = {}
         self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
 
@@ -30,10 +31,12 @@ class TiledFormulas(threading.local):
         if kernel is None:
             if len(self._kernels) >= MOST_KERNELS:
                 self._kernels.clear()
-            kernel = self._kernels[key] = self._build(formula, inputs, outputs)
+            kernel = self._kernels[key] = self._build(key, formula, inputs, outputs)
         kernel(*inputs, *outputs)
 
-    def _build(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
+    def _build(
+        self, key: tuple[Any, ...], formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]
+    ) -> Callable[..., None]:
         shape = np.broadcast_shapes(*(a.shape for a in (*inputs, *outputs) if isinstance(a, np.ndarray)))
         for output in outputs:
             if output.shape != shape:
@@ -59,7 +62,7 @@ class TiledFormulas(threading.local):
                 parts = [a if i is None else a[i] for a, i in zip(arrays, indices, strict=True)]
                 for i, j in aliases:  # an output that is also an input stays recognisable: one view for both
                     parts[i] = parts[j]
-                self.run(formula, tuple(parts[:count]), tuple(parts[count:]))
+                self.tiles.run(formula, tuple(parts[:count]), tuple(parts[count:]))
 
         return run
 

@@ -1,5 +1,6 @@
 """The `backend` fixture: one test body for the CPU, the plain reference, a stand-in for CUDA, and CUDA itself."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -33,11 +34,26 @@ def cuda_backend() -> Any:
         pytest.skip(str(error))
 
 
+os.environ["GPUNN_JIT"] = "0"  # networks on "cpu" are NumPy's; loops have tests of their own
+
+
+def jit_backend() -> NumpyBackend:
+    """NumPy with all the loops that Numba can compile, from the first call on.
+
+    No member of `backend`, for compiling takes long; `tests/backends/test_numba_loops.py` holds it against NumPy.
+    """
+    pytest.importorskip("numba")
+    from gpunn.backends.numba_loops import LoopFormulas
+
+    return NumpyBackend(LoopFormulas(patient=False))
+
+
 BACKENDS: dict[str, Callable[[], Any]] = {
     "cpu": NumpyBackend,
     "reference": Backend,
     "strict": strict_backend,
     "cuda": cuda_backend,
+    "jit": jit_backend,
 }
 _made: dict[str, Any] = {}
 
@@ -49,7 +65,9 @@ def backend_named(name: str) -> Any:
     return _made[name]
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.cuda if name == "cuda" else ()) for name in BACKENDS])
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.cuda if name == "cuda" else ()) for name in BACKENDS if name != "jit"]
+)
 def backend(request: pytest.FixtureRequest) -> Any:
     return backend_named(request.param)
 
