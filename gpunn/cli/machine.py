@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -54,8 +54,3 @@ def memory_of(info: Path = Path("/proc/meminfo")) -> tuple[int, int]:
 def blas_libraries() -> list[dict[str, Any]]:
     """Those that multiply NumPy's matrices, as threadpoolctl sees them: none that it does not know."""
     return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-
-def blas_threads(limit: int | None) -> Any:
-    """A context in which BLAS uses so many threads, or as many as before."""
-    return threadpool_limits(limit, user_api="blas")

@@ -30,7 +30,6 @@ UPDATES = 1500  # what a training takes unless told otherwise
 EPOCHS = (20, 200)  # at least and at most
 BATCHES = (16, 1024)
 SMOOTHING = 0.05
-SMALL = 1e8  # operations of a step, about a millisecond of one core
 
 
 def default_batch_size(rows: int) -> int:
@@ -83,12 +82,3 @@ def widths(text: str) -> tuple[int, ...]:
         raise ConfigurationError(
             "--hidden", expected="widths such as 256,256", got=repr(text), fix='use whole numbers, or "" for none'
         ) from None
-
-
-def threads_for(parameters: int, batch_size: int) -> int | None:
-    """One BLAS thread for small steps, else as many as there are.
-
-    On idle cores a second thread would save a fraction of a second in all; where something else runs, threads that wait
-    for each other at every product make such a training many times slower.
-    """
-    return 1 if 6 * parameters * batch_size <= SMALL else None

@@ -14,7 +14,6 @@ from typing import Any, Self
 import gpunn as gn
 from gpunn.cli import recipe
 from gpunn.cli.checks import installed
-from gpunn.cli.machine import blas_threads
 from gpunn.cli.runs import RunFolder
 from gpunn.data import BUILT_IN, Preprocessing, Table, evaluate, read
 from gpunn.data.goals import Classes, fit_goal
@@ -124,23 +123,22 @@ class Training:
         s = self.settings
         X, y, *validation = self.sets
         loss, metric = recipe.loss_of(self.preprocessing.classes is not None)
-        with blas_threads(recipe.threads_for(count(self.network), s["batch_size"])):
-            return self.network.fit(
-                X,
-                y,
-                loss=loss,
-                optimizer=self.optimizer,
-                epochs=s["epochs"],
-                batch_size=s["batch_size"],
-                validation=tuple(validation),
-                metrics=[metric],
-                stopping=gn.EarlyStopping(s["patience"]),
-                callbacks=[watch],
-                checkpoint=folder.checkpoint,
-                every=max(1, s["epochs"] // CHECKPOINTS),
-                resume=folder.checkpoint if resume and folder.checkpoint.exists() else None,
-                progress=False if quiet else None,
-            )
+        return self.network.fit(
+            X,
+            y,
+            loss=loss,
+            optimizer=self.optimizer,
+            epochs=s["epochs"],
+            batch_size=s["batch_size"],
+            validation=tuple(validation),
+            metrics=[metric],
+            stopping=gn.EarlyStopping(s["patience"]),
+            callbacks=[watch],
+            checkpoint=folder.checkpoint,
+            every=max(1, s["epochs"] // CHECKPOINTS),
+            resume=folder.checkpoint if resume and folder.checkpoint.exists() else None,
+            progress=False if quiet else None,
+        )
 
     def _keep(self, folder: RunFolder, status: str, history: gn.History | None) -> None:
         """The best weights, what came out, and how it went."""

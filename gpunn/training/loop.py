@@ -21,6 +21,7 @@ from gpunn.training.history import History
 from gpunn.training.signals import EXIT_ON_TERMINATION, Signals
 from gpunn.training.step import Trainer
 from gpunn.training.stopping import Monitor, Stopping
+from gpunn.training.threads import threads_for
 from gpunn.types import Array
 
 log = logging.getLogger("gpunn")
@@ -88,7 +89,8 @@ class Run:
         return self.at.done >= self.plan.total or all(self.at.stopped)
 
     def go(self) -> History:
-        with self.signals, self.network.ops.quiet():
+        rows = max(max(sizes) for sizes in self.trainer.updates)
+        with self.signals, self.network.ops.quiet(), threads_for(self.network, rows):
             try:
                 self._tell(Callback.on_start.__name__)
                 while not self.over and not self.signals.raised:

@@ -53,11 +53,6 @@ def test_activations_can_be_trained(name: str) -> None:
     assert np.abs(gradients["0.W"]).max() > 0
 
 
-@pytest.mark.parametrize(("parameters", "batch", "threads"), [(85_000, 64, 1), (85_000, 1024, None), (10**7, 64, None)])
-def test_small_steps_take_one_thread(parameters: int, batch: int, threads: int | None) -> None:
-    assert recipe.threads_for(parameters, batch) == threads
-
-
 @pytest.mark.parametrize(("given", "widths"), [("256,128", (256, 128)), ("8", (8,)), ("", ()), (" 4, 5 ", (4, 5))])
 def test_widths(given: str, widths: tuple[int, ...]) -> None:
     assert recipe.widths(given) == widths

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.cli import recipe
-from gpunn.cli.machine import blas_libraries, blas_threads
 from gpunn.cli.training import Training, Watch, share_of
 from gpunn.data import evaluate, friedman, moons, read
 from gpunn.errors import ConfigurationError
@@ -186,23 +184,6 @@ def test_what_cannot_be_trained_leaves_nothing_behind() -> None:
 def test_a_share_is_between_0_and_1(share: str) -> None:
     with pytest.raises(ConfigurationError, match="--validation: expected a share between 0 and 1"):
         share_of(share)
-
-
-@pytest.mark.parametrize(("small", "threads"), [(1e8, 1), (0.0, 2)])
-def test_small_steps_take_one_thread(small: float, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def look(self: Any, run: Any, record: Any) -> None:
-        seen.append({pool["num_threads"] for pool in blas_libraries()})
-
-    monkeypatch.setattr(Watch, "on_epoch", look)
-    monkeypatch.setattr(recipe, "SMALL", small)
-    with blas_threads(2):
-        if not blas_libraries():
-            pytest.skip("threadpoolctl knows no BLAS library here")
-        call("train", "moons", "--out", "a", *QUICK)
-        assert {pool["num_threads"] for pool in blas_libraries()} == {2}
-    assert seen == [{threads}] * 6
 
 
 # The ends of a training
