@@ -198,9 +198,13 @@ class _Lowering:
         self.registers[id(node)] = register
         if node.op == "where":
             condition, yes, no = (self._operand(o, d) for o, d in zip(node.operands, (bool, node.dtype, node.dtype)))
-            if no != register:
-                self._call("copyto", register, no)
-            self._call("copyto", register, yes, "'same_kind'", condition)
+            if _is_kept_or_zero(node):
+                bits = f".view('u{node.dtype.itemsize}')"
+                self._call("multiply", yes + bits, condition, register + bits)
+            else:
+                if no != register:
+                    self._call("copyto", register, no)
+                self._call("copyto", register, yes, "'same_kind'", condition)
             self._release(node.operands[:2], i)
         else:
             dtype = np.result_type(*(o.dtype if _is_node(o) else o for o in node.operands))
@@ -243,6 +247,17 @@ class _Lowering:
     def _call(self, op: str, *arguments: str) -> None:
         self.names[op] = getattr(np, op)
         self.lines.append(f"{op}({', '.join(arguments)})")
+
+
+def _is_kept_or_zero(node: Node) -> bool:
+    """Whether "where" keeps numbers or makes them 0: then their bits times 0 or 1 are the result, whatever the numbers.
+
+    That takes a tenth of the time of a masked copy, whose every branch a random mask makes the processor guess.
+    """
+    condition, yes, no = node.operands
+    zero = not _is_node(no) and no == 0 and math.copysign(1.0, no) > 0
+    kept = _is_node(yes) and yes.dtype == node.dtype and node.dtype.kind == "f"
+    return zero and kept and _is_node(condition) and condition.dtype == bool
 
 
 def _is_node(value: Any) -> bool:

@@ -306,3 +306,22 @@ def test_copy_casts_and_broadcasts(backend: Any) -> None:
 
 def test_matrices_of_one_element_are_among_the_shapes() -> None:
     assert (1, 1) in MATRICES
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(8, 9), (300, 400)], ids=["small", "tiled"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["apart", "in place"])
+def test_what_is_not_dropped_keeps_its_bits(backend: Any, shape: tuple[int, int], dtype: str, in_place: bool) -> None:
+    """NaN, infinities, zeros of both signs and the smallest numbers too; what is dropped is +0, whatever it was."""
+    random_numbers = np.random.default_rng(4)
+    odd = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, np.finfo(dtype).smallest_subnormal, 1.5, -2.5], dtype)
+    host = random_numbers.choice(odd, shape)
+    bits = random_numbers.integers(0, 1 << 16, shape, np.uint16)
+    X, threshold = backend.from_host(host), backend.from_host(np.array([[30000]], np.uint16))
+    out = X if in_place else backend.empty(shape, dtype)
+    one = backend.from_host(np.ones((1, 1), dtype))
+    backend.elementwise(formulas.dropout, (X, backend.from_host(bits), threshold, one), (out,))
+    got, wanted = backend.to_host(out), np.where(bits >= 30000, host, np.zeros((), dtype))
+    np.testing.assert_array_equal(got, wanted)
+    numbers = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.signbit(got)[numbers], np.signbit(wanted)[numbers])
