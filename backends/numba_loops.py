@@ -64,7 +64,7 @@ class LoopFormulas(TiledFormulas):
         plain = super()._build(key, formula, inputs, outputs)
         program = formula.trace(tuple(argument_key(a) for a in inputs))
         loop = Loop.of(program, inputs, outputs)
-        if loop is None or self.broken:
+        if loop is None:
             return plain
         if not self.patient:
             return self._compiled(loop, plain, (*inputs, *outputs))
@@ -87,6 +87,8 @@ class LoopFormulas(TiledFormulas):
 
     def _compiled(self, loop: Loop, plain: Callable[..., None], arrays: tuple[Any, ...]) -> Callable[..., None]:
         """The loop in place of `plain`, which still serves arrays of the same shapes that lie otherwise in memory."""
+        if self.broken:
+            return plain
         try:
             from gpunn.backends.numba_compiler import compile_loop
 
