@@ -124,9 +124,9 @@ class Trainer:
             )
         return updates
 
-    @property
+    @cached_property
     def last_pass(self) -> Pass:
-        """The pass of an epoch's last batch."""
+        """The pass of the first epoch's last batch, which probes look at; later epochs may end in a shorter one."""
         return self.parts[self.updates[-1][-1]][0]
 
     def begin(self, epoch: int, rates: np.ndarray[Any, Any], first_update: int = 0) -> None:

@@ -62,6 +62,24 @@ def test_a_shuffled_stream_sees_every_row_once_an_epoch_and_in_another_order(map
     assert not (epochs[0] == X[:, 0]).all()
 
 
+def test_what_is_measured_is_of_this_epoch_wherever_the_short_chunk_comes(mapped: Any) -> None:
+    net, flow = gn.Network([gn.Dense(8, "tanh"), gn.Dense(3)], 6, device="cpu"), gn.GradientFlow()
+    places, sizes = [], []
+
+    class Watch(gn.Callback):
+        def on_step(self, run: Any) -> None:
+            trainer, n = run.trainer, run.trainer.updates[run.at.update - 1][0]
+            places.append(n)
+            A = np.tanh(trainer._loader(n).X @ net.parameters["0.W"])
+            sizes.append(np.sqrt(np.mean(np.square(A, dtype=float))))
+
+    net.fit(mapped, Y, memory=CHUNKS, callbacks=[Watch(), flow], **options(optimizer=gn.SGD(0.0), epochs=8))
+    ends = np.split(np.array(places), 8)
+    assert len({int(epoch[-1]) for epoch in ends}) == 2  # some epochs end in the short chunk
+    for found, epoch in zip(flow.activations["0"][:, 0], np.split(np.array(sizes), 8), strict=True):
+        assert np.isclose(epoch, found, rtol=1e-6).any()
+
+
 def test_the_same_seed_gives_the_same_bits_and_memory_in_ram_may_be_limited_too(mapped: Any) -> None:
     first, second = network(), network()
     first.fit(mapped, Y, memory=CHUNKS, **options())
