@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +101,13 @@ class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaIn
                 expected="products of full precision",
                 got='dtype="tf32"',
                 fix='make the network with dtype="float32"',
+            )
+        if self._cublaslt is None and os.environ.get("CUPY_TF32", "0") != "0":  # CuPy's own products heed it
+            raise ConfigurationError(
+                "fit deterministic",
+                expected="products of full precision",
+                got=f"CUPY_TF32={os.environ['CUPY_TF32']}",
+                fix="unset it, or pip install nvmath-python, whose products do not heed it",
             )
 
     # Memory and transfers

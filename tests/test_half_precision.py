@@ -305,6 +305,15 @@ def test_tf32_is_not_deterministic() -> None:
         network(backend_named("strict"), "tf32").fit(X, Y, **options(deterministic=True))
 
 
+def test_cupys_own_tf32_is_not_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPY_TF32", "1")
+    network(backend_named("strict"), "float32").fit(X, Y, **options(deterministic=True, epochs=1))
+    monkeypatch.setattr(cupy_backend, "load_cublaslt", lambda: None)
+    bare = network(cupy_backend.CupyBackend(cupy=make_cupy()), "float32")
+    with pytest.raises(ConfigurationError, match=r"^fit deterministic: .*, got CUPY_TF32=1; unset it, or pip install"):
+        bare.fit(X, Y, **options(deterministic=True))
+
+
 def test_tf32_is_never_a_surprise(device: Any) -> None:
     plain, rounded = network(device, "float32"), network(device, "tf32")
     assert (plain.ops.tf32, rounded.ops.tf32) == (False, True)
