@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpunn.cli.options import device_option
+from gpunn.cli.options import device_option, memory_option, unknown_option
 from gpunn.cli.output import json_option, print_document, print_table
 from gpunn.cli.runs import load_network
 from gpunn.data import evaluate
@@ -14,9 +14,11 @@ from gpunn.data.answers import preprocessing_of
 @click.command("evaluate", short_help="Judge a trained network on other data.")
 @click.argument("run")
 @click.argument("data")
+@unknown_option
+@memory_option
 @device_option
 @json_option
-def command(run: str, data: str, device: str, as_json: bool) -> None:
+def command(run: str, data: str, leave_out: tuple[str, ...], memory: int | None, device: str, as_json: bool) -> None:
     """Judge the network of RUN on DATA, which has its target.
 
     RUN is the folder that train wrote, or a file that Network.save did. Of classes: loss and accuracy; of numbers: rmse
@@ -27,7 +29,7 @@ def command(run: str, data: str, device: str, as_json: bool) -> None:
       gpunn evaluate runs/digits digits
     """
     network = load_network(run, device)
-    table = preprocessing_of(network).read(data)
+    table = preprocessing_of(network).read(data, memory=memory).without(*leave_out)
     figures = evaluate(network, table)
     if as_json:
         print_document({"run": run, "data": data, "rows": table.rows, "device": network.ops.device, **figures})

@@ -7,6 +7,12 @@ import click
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="auto takes a GPU if it can."
 )
+memory_option = click.option(
+    "--memory", type=click.IntRange(1), metavar="BYTES", help="What a compressed file may become when it is read."
+)
+unknown_option = click.option(
+    "--leave-out", metavar="COL", multiple=True, help="A column of DATA that the network was not trained with."
+)
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "float64", "tf32", "bfloat16", "float16"]),

@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from gpunn.cli.options import device_option
+from gpunn.cli.options import device_option, memory_option, unknown_option
 from gpunn.cli.output import json_option, print_document, write_file
 from gpunn.cli.runs import load_network
 from gpunn.data import Answers, predict
+from gpunn.data.answers import preprocessing_of
 from gpunn.errors import ConfigurationError, MissingExtraError
 
 Columns = dict[str, list[Any]]
@@ -25,9 +26,14 @@ Columns = dict[str, list[Any]]
 @click.argument("data")
 @click.option("-o", "--output", metavar="FILE", help="A .csv or .parquet to write; CSV on stdout unless given.")
 @click.option("--probabilities", is_flag=True, help="A column for each class, too.")
+@unknown_option
+@memory_option
 @device_option
 @json_option
-def command(run: str, data: str, output: str | None, probabilities: bool, device: str, as_json: bool) -> None:
+def command(
+    run: str, data: str, output: str | None, probabilities: bool, leave_out: tuple[str, ...], memory: int | None,
+    device: str, as_json: bool,
+) -> None:  # fmt: skip
     """Predict with the network of RUN for every row of DATA, which needs no target.
 
     RUN is the folder that train wrote, or a file that Network.save did. A line for each row, in the order of DATA:
@@ -46,7 +52,8 @@ def command(run: str, data: str, output: str | None, probabilities: bool, device
             "--output", expected="another file than what it is made from", got=repr(output), fix="choose another name"
         )
     network = load_network(run, device)
-    columns = columns_of(predict(network, data), probabilities)
+    table = preprocessing_of(network).read(data, memory=memory).without(*leave_out)
+    columns = columns_of(predict(network, table), probabilities)
     if output is not None:
         parquet = output.lower().endswith(".parquet")
         write_file(output, as_parquet(columns) if parquet else as_csv(columns).encode())

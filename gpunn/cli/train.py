@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from gpunn.cli.exits import FAILURE, INTERRUPTED
-from gpunn.cli.options import device_option, dtype_option
+from gpunn.cli.options import device_option, dtype_option, memory_option
 from gpunn.cli.output import json_option, print_document, print_table
 from gpunn.cli.recipe import ACTIVATIONS, OPTIMIZERS
 from gpunn.cli.runs import RunFolder, new_folder
@@ -17,7 +17,7 @@ from gpunn.cli.training import FINISHED, STOPPED, TERMINATED, Training, share_of
 from gpunn.errors import ConfigurationError
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
-ANEW = {"out", "resume", "device", "as_json", "quiet"}  # what may be said anew where a run goes on
+ANEW = {"out", "resume", "device", "memory", "as_json", "quiet"}  # what may be said anew where a run goes on
 
 
 @click.command("train", short_help="Train on a file or a built-in set.")
@@ -33,6 +33,13 @@ ANEW = {"out", "resume", "device", "as_json", "quiet"}  # what may be said anew 
 @click.option("--categorical", metavar="COL", multiple=True, help="Numbers that are names, such as postcodes.")
 @click.option(
     "--task", type=click.Choice(["classification", "regression"]), help="What the target looks like, unless given."
+)
+@click.option(
+    "--numeric",
+    type=click.Choice(["standardise", "quantile"]),
+    default="standardise",
+    show_default=True,
+    help="What numbers become; quantile makes normal scores, which outliers do not spread.",
 )
 @click.option("--hidden", default="256,256", show_default=True, metavar="N,N", help='Widths; "" for none.')
 @click.option("--activation", type=click.Choice(ACTIVATIONS), default="relu", show_default=True)
@@ -57,6 +64,7 @@ ANEW = {"out", "resume", "device", "as_json", "quiet"}  # what may be said anew 
     "--patience", type=click.IntRange(1), help="Epochs without a better held-out loss; a third of all unless given."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@memory_option
 @device_option
 @dtype_option
 @click.option("--out", metavar="DIR", help="The run's folder; runs/NAME unless given.")
@@ -84,7 +92,7 @@ def command(context: click.Context, /, **options: Any) -> None:
         folder, settings = _resumed(context, options)
     elif options["data"] is None:
         raise click.MissingParameter(ctx=context, param=command.params[0])
-    training = Training.prepare(_absolute(settings), options["device"])
+    training = Training.prepare(_absolute(settings), options["device"], options["memory"])
     folder = folder or new_folder(options["out"], Path(settings["data"]).stem)
     for note in training.run(folder, resume=options["resume"], quiet=options["quiet"]):
         click.echo(f"gpunn: {note}", err=True)

@@ -49,14 +49,14 @@ class Training:
     record: dict[str, Any]
 
     @classmethod
-    def prepare(cls, settings: dict[str, Any], device: str) -> Self:
+    def prepare(cls, settings: dict[str, Any], device: str, memory: int | None = None) -> Self:
         """Read, divide and encode the data, and make a network for them."""
         s = dict(settings)
         names = s["target"] or None
         kinds = dict.fromkeys(s["categorical"], "categorical")
-        table = read(s["data"], target=names[0] if names and len(names) == 1 else names, kinds=kinds)
+        table = read(s["data"], target=names[0] if names and len(names) == 1 else names, kinds=kinds, memory=memory)
         s["target"] = [table.target_name] if isinstance(table.target_name, str) else list(table.target_name or ())
-        train, held_out, preprocessing = _divided(table, s)
+        train, held_out, preprocessing = _divided(table, s, memory)
         rows = train.rows
         s["batch_size"] = s["batch_size"] or recipe.default_batch_size(rows)  # none of them is 0
         s["epochs"] = s["epochs"] or recipe.default_epochs(rows, s["batch_size"])
@@ -198,17 +198,17 @@ def several(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
-def _divided(table: Table, s: dict[str, Any]) -> tuple[Table, Table, Preprocessing]:
+def _divided(table: Table, s: dict[str, Any], memory: int | None) -> tuple[Table, Table, Preprocessing]:
     """The rows to train on, those that are held out, and the preprocessing, which has seen only the former."""
     share = share_of(s["validation"])
     # once, by all rows: a part of them might look like another task
     task = "classification" if isinstance(fit_goal(table, s["task"]), Classes) else "regression"
-    learn: dict[str, Any] = {"task": task, "leave_out": tuple(s["leave_out"])}
+    learn: dict[str, Any] = {"task": task, "numeric": s["numeric"], "leave_out": tuple(s["leave_out"])}
     if share is not None:
         train, held_out = split(table, share, seed=s["seed"], task=task)
         return train, held_out, Preprocessing.fit(train, **learn)
     preprocessing = Preprocessing.fit(table, **learn)
-    return table, preprocessing.read(s["validation"]), preprocessing
+    return table, preprocessing.read(s["validation"], memory=memory), preprocessing
 
 
 def share_of(validation: str) -> float | None:

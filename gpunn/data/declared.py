@@ -22,7 +22,7 @@ def check_size(path: str, size: int, memory: int | None) -> None:
             path,
             expected=f"at most {allowed} bytes when read",
             got=f"{size} declared in a file of {own}",
-            fix="pass memory= with the bytes it may take, if you trust it",
+            fix="if you trust it, pass memory=BYTES; in a terminal: --memory BYTES",
         )
 
 

@@ -207,7 +207,7 @@ def _looks_like_classes(table: Table, name: str, column: Column) -> bool:
                 table.where(name),
                 expected="classes that come again",
                 got=f"{different} different texts in {len(column)} rows",
-                fix='choose another target, or pass task="classification"',
+                fix='choose another target, or pass task="classification"; in a terminal: --task classification',
             )
         return True
     if column.kind != "numeric" or (column.data != np.floor(column.data)).any():

@@ -170,7 +170,8 @@ class Preprocessing(Value):
                 table.source,
                 expected=f"the columns of training: {named(wanted)}",
                 got=f"{named(missing)} missing and {named(extra)} unknown",
-                fix="rename or add what is missing; drop what is unknown: table.without('name')",
+                fix="rename or add what is missing; drop what is unknown: table.without('name'); "
+                "in a terminal: --leave-out 'name'",
             )
         X = np.empty(
             (table.rows, self.width), hyper.choice("inputs dtype", str(np.dtype(dtype)), ("float32", "float64"))
@@ -188,7 +189,7 @@ class Preprocessing(Value):
                 table.where(name, int(row)),
                 expected=f"a number near those of training, in the range of {X.dtype}",
                 got=repr(table[name].data[row].item()),
-                fix="correct it, or fit with numeric='quantile'",
+                fix="correct it, or fit with numeric='quantile'; in a terminal: train --numeric quantile",
             )
         return X
 

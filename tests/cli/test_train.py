@@ -155,7 +155,8 @@ def test_the_preprocessing_has_not_seen_what_is_held_out() -> None:
 def settings(**changes: Any) -> dict[str, Any]:
     known = {
         "target": [], "leave_out": [], "categorical": [], "task": None, "hidden": "4", "activation": "relu",
-        "dropout": 0.0, "batch_norm": True, "optimizer": "adamw", "rate": None, "epochs": None, "batch_size": None,
+        "dropout": 0.0, "batch_norm": True, "numeric": "standardise",
+        "optimizer": "adamw", "rate": None, "epochs": None, "batch_size": None,
         "validation": "0.2", "patience": None, "seed": 0, "dtype": "float32",
     }  # fmt: skip
     return {**known, **changes}

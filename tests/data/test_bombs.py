@@ -105,7 +105,10 @@ def test_bombs(tmp_path: Path, name: str) -> None:
     BOMBS[name](path)
     assert path.stat().st_size < LARGE / 100
     taken, said = refused(path)
-    wanted = r": expected at most \d+ bytes when read, got \d+ declared in a file of \d+; pass memory="
+    wanted = (
+        r": expected at most \d+ bytes when read, got \d+ declared in a file of \d+; "
+        "if you trust it, pass memory=BYTES; in a terminal: --memory BYTES$"
+    )
     assert re.match(re.escape(str(path)) + wanted, said)
     assert taken < TAKEN
 
@@ -114,7 +117,7 @@ def test_memory_may_be_given(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", X=np.zeros((100, 100)), y=np.arange(100))
     assert gn.data.read(tmp_path / "a.npz", memory=200_000).rows == 100
     with pytest.raises(
-        DataError, match=r"expected at most 50000 bytes when read, got \d+ declared in a file of \d+; pa"
+        DataError, match=r"expected at most 50000 bytes when read, got \d+ declared in a file of \d+; if"
     ):
         gn.data.read(tmp_path / "a.npz", memory=50_000)
     with pytest.raises(ConfigurationError, match=r"^memory: expected a whole number >= 1, got -1; give such a number"):

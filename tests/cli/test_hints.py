@@ -1,0 +1,80 @@
+"""What an error of the data advises, the command has as an option, and it helps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpunn.data import moons
+from tests.cli.stage import QUICK, call, document
+
+CPU = ("--device", "cpu")
+X, Y = moons(60).arrays()
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def save(path: str, how: Callable[..., None] = np.savez, **more: Any) -> str:
+    columns = {"a": X[:, 0], "b": X[:, 1], "y": Y}
+    how(path, **{**columns, **more})
+    return path
+
+
+def test_unknown_columns_can_be_left_out() -> None:
+    call("train", save("a.npz"), "--out", "a", *QUICK)
+    other = save("b.npz", number=np.arange(60), page=np.arange(60))
+    for command in ("evaluate", "predict"):
+        told = call(command, "a", other, *CPU, code=3).stderr
+        assert "got none missing and 'number', 'page' unknown; " in told
+        assert "table.without('name'); in a terminal: --leave-out 'name'\n" in told
+        less = ("--leave-out", "number", "--leave-out", "page")
+        assert call(command, "a", other, *less, *CPU).stdout == call(command, "a", "a.npz", *CPU).stdout
+        assert "expected a column 'pages'" in call(command, "a", other, "--leave-out", "pages", *CPU, code=3).stderr
+
+
+def test_numbers_far_from_those_of_training_can_be_ranked() -> None:
+    a = X[:, 0].copy()
+    a[0] = 1e300
+    other = save("b.npz", a=a)
+    for name, more in (("a", ()), ("b", ("--numeric", "quantile"))):
+        call("train", save("a.npz"), *more, "--out", name, *QUICK)
+    told = call("predict", "a", other, *CPU, code=3).stderr
+    assert "got 1e+300; correct it, or fit with numeric='quantile'; in a terminal: train --numeric quantile" in told
+    assert len(document("predict", "b", other, *CPU)["predictions"]["y"]) == 60
+    assert document("inspect", "b")["preprocessing"]["columns"][0]["column"] == "Quantile"
+    call("train", "--resume", "--out", "b", "--quiet", *CPU)
+
+
+def test_files_that_grow_when_read_can_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    save("a.npz", np.savez_compressed, c=np.zeros(60))
+    monkeypatch.setattr("gpunn.data.declared.FREE", 0)
+    monkeypatch.setattr("gpunn.data.declared.RATIO", 0)
+    more = ("--memory", "10000")
+    assert "in a terminal: --memory BYTES" in call("train", "a.npz", "--out", "a", *QUICK, code=3).stderr
+    assert "at most 9 bytes" in call("train", "a.npz", "--memory", "9", "--out", "a", *QUICK, code=3).stderr
+    call("train", "a.npz", *more, "--out", "a", *QUICK)
+    assert "memory" not in document("inspect", "a")["record"]["settings"]
+    call("train", "--resume", "--out", "a", *more, "--quiet", *CPU)
+    call("train", "moons", "--validation", "a.npz", "--out", "b", *QUICK, code=3)
+    for command in ("evaluate", "predict"):
+        assert "--memory BYTES" in call(command, "a", "a.npz", *CPU, code=3).stderr
+        call(command, "a", "a.npz", *more, *CPU)
+
+
+def test_many_texts_are_classes_where_it_is_said_so() -> None:
+    save("a.npz", y=np.array([f"n{i % 50}" for i in range(60)]))
+    told = call("train", "a.npz", "--out", "a", *QUICK, code=3).stderr
+    assert 'choose another target, or pass task="classification"; in a terminal: --task classification' in told
+    call("train", "a.npz", "--task", "classification", "--out", "a", *QUICK)
+
+
+def test_a_file_to_validate_on_may_be_trusted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    save("a.npz")
+    monkeypatch.setattr("gpunn.data.declared.FREE", 0)
+    monkeypatch.setattr("gpunn.data.declared.RATIO", 0)
+    call("train", "a.npz", "--validation", "a.npz", "--memory", "10000", "--out", "a", *QUICK)
