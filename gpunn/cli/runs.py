@@ -104,7 +104,7 @@ class RunFolder:
         """What `write_history` wrote, if it did."""
         try:
             return gn.History.from_json((self.path / "history.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
 
 

@@ -83,3 +83,16 @@ def test_open_settings_and_whole_numbers_are_no_damage(run: Path, record: Any) -
     (run / "run.json").write_text(json.dumps(record))
     # no complaint about the record, but about the checkpoint, which knows another network
     assert "run.json" not in call("train", "--resume", "--out", run, "--device", "cpu", "--quiet", code=4).stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"population": null, "epochs": 1, "stopped": [], "best": [], "values": []}']
+)
+def test_a_damaged_history_is_none(text: str, run: Path) -> None:
+    path = run / "history.json"
+    before = path.read_text()
+    path.write_text(text)
+    try:
+        assert document("inspect", run)["history"] is None
+    finally:
+        path.write_text(before)
