@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each of several processes computes on one core; said before NumPy is loaded
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
 from gpunn.backends.base import Backend
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.errors import DeviceError
@@ -70,6 +73,11 @@ def backend_named(name: str) -> Any:
 )
 def backend(request: pytest.FixtureRequest) -> Any:
     return backend_named(request.param)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process for each core, but few where memory would be short; one alone on a GPU, which it has to itself."""
+    return 0 if "cuda" in config.option.markexpr else min(os.cpu_count() or 1, 8)
 
 
 @pytest.fixture
