@@ -13,6 +13,7 @@ from gpunn.backends.elementwise import Formula, Node, Program, argument_key
 from gpunn.types import Array, Shape
 
 MOST_KERNELS = 2048  # more shapes than a training has; many sizes one after another would fill the memory
+Indices = tuple[tuple[slice, ...] | None, ...]  # of each array the part that a tile needs; None for all of it
 TILE = 32 * 1024  # elements; three float32 operands of this size leave room in a 1 MiB level-2 cache
 
 
@@ -26,13 +27,17 @@ class TiledFormulas(threading.local):
         self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
 
     def run(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
+        self.kernel(formula, inputs, outputs)(*inputs, *outputs)
+
+    def kernel(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
+        """What runs the formula on arrays like these."""
         key = _key(formula, inputs, outputs, self.tile)
         kernel = self._kernels.get(key)
         if kernel is None:
             if len(self._kernels) >= MOST_KERNELS:
                 self._kernels.clear()
             kernel = self._kernels[key] = self._build(key, formula, inputs, outputs)
-        kernel(*inputs, *outputs)
+        return kernel
 
     def _build(
         self, key: tuple[Any, ...], formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]
@@ -48,21 +53,33 @@ class TiledFormulas(threading.local):
     def _tiled(
         self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], shape: Shape
     ) -> Callable[..., None]:
+        """A kernel for each tile, looked up here and not at every run: that would take longer than a small tile."""
         flat = all(_flattens(a, shape) for a in (*inputs, *outputs))
         if flat:
             shape = (math.prod(shape),)
-        tiles = [tuple(_index(a, shape, tile) for a in (*inputs, *outputs)) for tile in _split(shape, self.tile)]
         count = len(inputs)
         aliases = [(i, count + j) for i, a in enumerate(inputs) for j, o in enumerate(outputs) if a is o]
+        twins = {i for i, _ in aliases}
+
+        def parts_of(arrays: tuple[Any, ...], indices: Indices) -> list[Any]:
+            parts = [a if i is None else a[i] for a, i in zip(arrays, indices)]
+            for i, j in aliases:  # an output that is also an input stays recognisable: one view for both
+                parts[i] = parts[j]
+            return parts
+
+        def flattened(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arrays) if flat else arrays
+
+        arrays, tiles = flattened((*inputs, *outputs)), []
+        for tile in _split(shape, self.tile):
+            indices = tuple(None if i in twins else _index(a, shape, tile) for i, a in enumerate((*inputs, *outputs)))
+            parts = tuple(parts_of(arrays, indices))
+            tiles.append((self.tiles.kernel(formula, parts[:count], parts[count:]), indices))
 
         def run(*arrays: Any) -> None:
-            if flat:
-                arrays = tuple(a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arrays)
-            for indices in tiles:
-                parts = [a if i is None else a[i] for a, i in zip(arrays, indices, strict=True)]
-                for i, j in aliases:  # an output that is also an input stays recognisable: one view for both
-                    parts[i] = parts[j]
-                self.tiles.run(formula, tuple(parts[:count]), tuple(parts[count:]))
+            arrays = flattened(arrays)
+            for kernel, indices in tiles:
+                kernel(*parts_of(arrays, indices))
 
         return run
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from gpunn.types import Array
 
 
+class _Generator(threading.local):
+    """One for each thread, set to where it is needed: that takes an eighth of the time of making another."""
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(0)
+        self.state = self.philox.state  # before its first block
+
+
+_generator = _Generator()
+
+
 def philox_stream(key: Array, step: int) -> np.random.Philox:
-    """A generator that stands before the first word of a stream; NumPy counts up before it makes a block."""
-    return np.random.Philox(counter=np.array([0, step, 0, 0], np.uint64), key=key)
+    """The thread's generator, before the first word of a stream; NumPy counts up before it makes a block."""
+    place = _generator.state["state"]
+    place["counter"][:] = 0, step, 0, 0
+    place["key"][:] = key
+    _generator.philox.state = _generator.state
+    return _generator.philox
 
 
 def random_words(key: Array, step: int, count: int) -> Array:

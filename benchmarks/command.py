@@ -78,6 +78,7 @@ def main(
 
 def prepare_environment(threads: int | None) -> None:
     """What libraries read when they are loaded; those that are loaded already are told themselves."""
+    os.environ["GPUNN_JIT"] = "0"  # gpunn with loops competes under a name of its own
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take most of the GPU's memory
     if threads is None:
         return

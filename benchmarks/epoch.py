@@ -51,12 +51,16 @@ def fits(setting: Setting) -> dict[str, Callable[[], Fit]]:
         peer = competing("torch", "torch_peer")
         return lambda training: peer.fit(training, kind, getattr(peer, source))
 
-    return {
+    found = {
         "gpunn": lambda: lambda training: ours.fit(training, setting.device),
+        "gpunn jit": lambda: competing("numba", "jit_peer").fit,
         "scikit-learn": lambda: competing("sklearn", "sklearn_peer").fit,
         "torch slices": lambda: torch("batches"),
         "torch DataLoader": lambda: torch("loader"),
     }
+    if kind == "cuda":
+        del found["gpunn jit"]
+    return found
 
 
 def measure(case: str, training: Training, setting: Setting) -> list[Row]:

@@ -114,13 +114,24 @@ def trainers(device: Any) -> dict[str, Callable[[], Train]]:
         peer = competing("sklearn", "sklearn_peer")
         return lambda models: one_by_one(peer, models, jobs)
 
-    return {
+    def each(device: Any) -> Train:
+        return lambda models: [single(models, k, device) for k in range(len(models.rates))]
+
+    def loops() -> Any:
+        return competing("numba", "jit_peer").device()
+
+    found: dict[str, Callable[[], Train]] = {
         "gpunn": lambda: lambda models: population(models, device),
-        "gpunn, one by one": lambda: lambda models: [single(models, k, device) for k in range(len(models.rates))],
+        "gpunn, one by one": lambda: each(device),
+        "gpunn jit": lambda: lambda models: population(models, loops()),
+        "gpunn jit, one by one": lambda: each(loops()),
         "scikit-learn": lambda: perceptrons(False),
         "scikit-learn, joblib": lambda: perceptrons(True),
         "jax vmap": jax,
     }
+    if ours.kind_of(device) == "cuda":
+        del found["gpunn jit"], found["gpunn jit, one by one"]
+    return found
 
 
 def trained(network: gn.Network, models: Models, X: Any, y: Any, rate: Any, **options: Any) -> dict[str, Any]:

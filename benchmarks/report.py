@@ -38,8 +38,9 @@ def grid(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What the cells have no room for."""
-    told = [f"{name} takes {mean:.2f} times gpunn's time ({low:.2f} to {high:.2f} in {count} cases)"
-            for name, mean, low, high, count in ratios(rows)]  # fmt: skip
+    told = [f"{name} takes {mean:.2f} times {base}'s time ({low:.2f} to {high:.2f} in {count} cases)"
+            for base in ("gpunn", "gpunn jit")
+            for name, mean, low, high, count in ratios(rows, base)]  # fmt: skip
     missing: dict[str, list[str]] = {}
     for row in rows:
         if row.note:

@@ -55,10 +55,14 @@ def measure(case: str, values: Arrays, gradients: Arrays, optimizer: Any, settin
     expected = after(flat(values, gradients, *optimizer, setting.device))
     makers: dict[str, Callable[[], Update]] = {
         "gpunn": lambda: flat(values, gradients, *optimizer, setting.device),
+        "gpunn jit": lambda: flat(values, gradients, *optimizer, competing("numba", "jit_peer").device()),
         "torch fused": lambda: torch(values, gradients, *optimizer, kind, fused=True),
         "torch foreach": lambda: torch(values, gradients, *optimizer, kind, foreach=True),
         "optax jit": lambda: optax(values, gradients, *optimizer, kind),
     }
+
+    if kind == "cuda":
+        del makers["gpunn jit"]
 
     def contender(make: Callable[[], Update]) -> Calls:
         agreeing(expected, after(make()), TOLERANCE, "the mean size of tensor")

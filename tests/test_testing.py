@@ -112,3 +112,20 @@ def test_a_loss_at_its_minimum_raises_no_alarm() -> None:
     net = gn.Network([gn.Dense(3)], 2, device="cpu", dtype="float64")
     loss = gn.CrossEntropy()
     check_gradients(net, X, net.predict_probability(X, loss=loss), loss)
+
+
+def test_a_gradient_that_cancels_may_be_rounding_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bias before a batch normalisation has no effect; its gradient is what the sum leaves of larger ones."""
+    network = gn.Network([gn.Dense(3), gn.BatchNorm(), gn.Dense(2)], 4, device="cpu", dtype="float64", seed=0)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
+    loss, gradients = network.gradients(X, y, gn.SquaredError())
+    largest = max(np.abs(g).max() for g in gradients.values())
+    for left, passes in ((2e-15, True), (2e-14, False)):
+        found = {name: left * largest * np.sign(g) if name == "0.b" else g for name, g in gradients.items()}
+        monkeypatch.setattr(network, "gradients", lambda *args, found=found, **options: (loss, found))
+        if passes:
+            check_gradients(network, X, y, gn.SquaredError())
+        else:
+            with pytest.raises(AssertionError, match=r"gradient of 0\.b"):
+                check_gradients(network, X, y, gn.SquaredError())

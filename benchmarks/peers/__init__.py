@@ -43,6 +43,7 @@ def competing(package: str, module: str) -> Any:
     return import_module(f"benchmarks.peers.{module}")
 
 
+JIT = Peer("gpunn jit", "numba", "jit_peer")
 TORCH = Peer("torch eager", "torch", "torch_peer")
 TORCH_COMPILE = Peer("torch.compile", "torch", "torch_peer", (("compiled", True),), check=())
 TORCH_GRAPH = Peer("torch CUDA graph", "torch", "torch_peer", (("captured", True),))
@@ -54,4 +55,4 @@ def peers(kind: str) -> tuple[Peer, ...]:
     """Who competes on a CPU, or on a GPU."""
     if kind == "cuda":
         return (TORCH, TORCH_COMPILE, TORCH_GRAPH, JAX, JAX_SCAN)
-    return (TORCH, TORCH_COMPILE, JAX)
+    return (JIT, TORCH, TORCH_COMPILE, JAX)

@@ -181,10 +181,14 @@ def test_a_shared_operand_serves_every_model(backend: Any) -> None:
     rng = np.random.default_rng(7)
     X, W = random(rng, 6, 4), random(rng, 3, 4, 5)
     check(backend, Call("matmul", {"A": X, "B": W, "out": Out((3, 6, 5))}), "float32")
-    Z, target = random(rng, 3, 6, 4), rng.integers(0, 4, 6)
-    call = {"Z": Z, "target": target, "smoothing": 0.1, "scale": 1.0, "loss": Out((3, 6, 1)), "dZ": Out(Z.shape)}
-    check(backend, Call("softmax_cross_entropy", call | {"weight": np.abs(random(rng, 6, 1))}), "float32")
-    check(backend, Call("softmax_cross_entropy", call | {"weight": None, "target": random(rng, 6, 4)}), "float32")
+    for rows in (6, 300):
+        Z, target = random(rng, 3, rows, 4), rng.integers(0, 4, rows)
+        call = {"Z": Z, "target": target, "scale": 1.0, "loss": Out((3, rows, 1)), "dZ": Out(Z.shape)}
+        for smoothing in (0.0, 0.1):
+            options = {"smoothing": smoothing, "weight": np.abs(random(rng, rows, 1))}
+            check(backend, Call("softmax_cross_entropy", call | options), "float32")
+        options = {"smoothing": 0.1, "weight": None, "target": random(rng, rows, 4)}
+        check(backend, Call("softmax_cross_entropy", call | options), "float32")
 
 
 def test_operands_that_are_no_plain_rows_still_count(backend: Any) -> None:

@@ -12,7 +12,7 @@ from benchmarks import cases, peers, step
 from benchmarks.cases import Case
 from benchmarks.counting import captured, host_waits
 from benchmarks.harness import LEFT_OUT, NOT_INSTALLED, MissingPeerError, Setting
-from benchmarks.peers import JAX, JAX_SCAN, TORCH, TORCH_COMPILE, Peer, ours
+from benchmarks.peers import JAX, JAX_SCAN, JIT, TORCH, TORCH_COMPILE, Peer, ours
 from tests.conftest import backend_named
 
 SMALL = Case((6, 5, 4, 3), 4)
@@ -96,7 +96,7 @@ def test_weights_by_layer() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("peer", [TORCH, JAX, JAX_SCAN], ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [JIT, TORCH, JAX, JAX_SCAN], ids=lambda peer: peer.name)
 def test_a_competitor_computes_the_same(peer: Peer, name: str) -> None:
     pytest.importorskip(peer.package, reason=f"{peer.package}, which competes, is not installed (extra `peers`)")
     case = KINDS[name]
