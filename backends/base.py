@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,10 @@ class Backend(Normalizing, RandomNumbers):
     def quiet(self) -> AbstractContextManager[None]:
         """Within it, arithmetic that leaves the finite numbers gives no warning: training watches the loss itself."""
         return np.errstate(all="ignore")
+
+    def sharing_products(self, threads: int) -> AbstractContextManager[None]:
+        """Within it, products of many models are done by so many threads of the host, if that is who does them."""
+        return nullcontext()
 
     # Elementwise formulas and products
 

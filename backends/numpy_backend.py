@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from gpunn.backends import formulas
-from gpunn.backends.base import Backend
 from gpunn.backends.elementwise import Formula
+from gpunn.backends.numpy_rows import NumpyRows
 from gpunn.backends.numpy_tiles import TiledFormulas
 from gpunn.backends.philox import philox_stream
+from gpunn.backends.team import LEAST, Team
 from gpunn.types import COLUMNS, Array, Shape
 
 BLOCK = 128  # rows that a float32 column sum runs over before it starts afresh
-FEW, MANY = 24, 1024  # classes and numbers for which turning a matrix of them takes less time than it saves
 CHUNK = 4096  # random words taken from the generator at once
 
 
-class NumpyBackend(Backend):
+class NumpyBackend(NumpyRows):
     """See `Backend` for what every operation means."""
 
     name = "cpu"
@@ -34,7 +36,19 @@ class NumpyBackend(Backend):
     def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
         self._formulas.run(formula, inputs, outputs)
 
+    @contextmanager
+    def sharing_products(self, threads: int) -> Iterator[None]:
+        before = self._pool.team
+        self._pool.team = team = Team(threads - 1)
+        try:
+            yield
+        finally:
+            self._pool.team = before
+            team.close()
+
     def matmul(self, A: Array, B: Array, out: Array) -> Array:
+        if out.ndim == 3 and out.size * A.shape[-1] >= LEAST and self._pool.team is not None:
+            return self._pool.team.matmul(A, B, out)
         if A.ndim == 2 and B.ndim == 2 and out.flags.c_contiguous:
             return np.dot(A, B, out)  # the same BLAS call as matmul's, with less around it
         return np.matmul(A, B, out)
@@ -87,125 +101,7 @@ class NumpyBackend(Backend):
         np.multiply(out, scale, out)
         return out
 
-    # Rows
-
-    def softmax(self, Z: Array, out: Array) -> Array:
-        column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
-        self._shifted(Z, column, out)
-        np.exp(out, out)
-        np.add.reduce(out, axis=-1, out=column, keepdims=True)
-        return np.divide(out, column, out)
-
-    def softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
-        column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
-        self.sum_product(dA, A, -1, out=column)
-        self.elementwise(formulas.softmax_gradient, (dA, A, column), (out,))
-        return out
-
-    def log_softmax(self, Z: Array, out: Array) -> Array:
-        column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
-        work = self._pool.array("rows", out.shape, out.dtype)
-        self._shifted(Z, column, out)
-        np.exp(out, work)
-        np.add.reduce(work, axis=-1, out=column, keepdims=True)
-        np.log(column, column)
-        return np.subtract(out, column, out)
-
-    def log_softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
-        column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
-        np.add.reduce(dA, axis=-1, out=column, keepdims=True)
-        self.elementwise(formulas.log_softmax_gradient, (dA, A, column), (out,))
-        return out
-
-    def softmax_cross_entropy(
-        self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
-    ) -> Array:
-        if not dZ.flags.c_contiguous:
-            return super().softmax_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
-        if smoothing or target.dtype.kind == "f":
-            return self._soft_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
-        if Z.shape[-1] <= FEW and Z.size >= MANY and Z.flags.c_contiguous and Z.shape == dZ.shape:
-            self._cross_entropy_of_few(Z.reshape(-1, Z.shape[-1]), target, scale, loss, dZ)
-            return self._weighted(weight, loss, dZ)
-        column, logarithm = self._pool.array("columns", (2, *loss.shape), loss.dtype)
-        flat, places = dZ.reshape(-1), self._places(target, dZ.shape)
-        self._shifted(Z, column, dZ)
-        flat.take(places, None, loss[..., 0], "clip")
-        np.exp(dZ, dZ)
-        np.add.reduce(dZ, axis=-1, out=column, keepdims=True)
-        np.log(column, logarithm)
-        np.divide(scale, column, column)  # the gradient comes out scaled at no cost
-        np.multiply(dZ, column, dZ)
-        flat[places] -= scale
-        np.subtract(logarithm, loss, loss)
-        return self._weighted(weight, loss, dZ)
-
-    def _cross_entropy_of_few(self, Z: Array, target: Array, scale: float, loss: Array, dZ: Array) -> None:
-        """The same on columns turned into rows: NumPy takes several times longer for many short rows than for a few
-        long ones, in all that goes along or across them."""
-        n, classes = Z.shape
-        E = self._pool.array("rows", (classes, n), Z.dtype)
-        row, logarithm = self._pool.array("columns", (2, n), Z.dtype)
-        ends = loss.reshape(-1)
-        flat, places = E.reshape(-1), self._pool.starts((n, 1))
-        np.multiply(target, np.int64(n), places[1].reshape(loss.shape[:-1]))
-        chosen = np.add(places[0], places[1], places[1])
-        np.copyto(E, Z.T)
-        np.maximum.reduce(E, axis=0, out=row)
-        np.subtract(E, row, E)
-        flat.take(chosen, None, ends, "clip")
-        np.exp(E, E)
-        np.add.reduce(E, axis=0, out=row)
-        np.log(row, logarithm)
-        np.divide(scale, row, row)  # the gradient comes out scaled at no cost
-        np.multiply(E, row, E)
-        flat[chosen] -= scale
-        np.subtract(logarithm, ends, ends)
-        np.copyto(dZ.reshape(-1, classes), E.T)
-
-    def _soft_cross_entropy(
-        self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
-    ) -> Array:
-        classes = Z.shape[-1]
-        T = self._pool.array("rows", dZ.shape, dZ.dtype)
-        if target.dtype.kind == "f":
-            np.multiply(target, 1.0 - smoothing, T)
-            np.add(T, smoothing / classes, T)
-            mass = self._pool.array("mass", (*T.shape[:-1], 1), dZ.dtype)
-            np.add.reduce(T, axis=-1, out=mass, keepdims=True)
-        else:
-            T.fill(smoothing / classes)
-            T.reshape(-1)[self._places(target, dZ.shape)] += 1.0 - smoothing
-            mass = np.ones((1, 1), dZ.dtype)
-        column = self._pool.array("column", loss.shape, loss.dtype)
-        self._shifted(Z, column, dZ)
-        self.sum_product(T, dZ, -1, out=loss)
-        np.exp(dZ, dZ)
-        np.add.reduce(dZ, axis=-1, out=column, keepdims=True)
-        self.elementwise(formulas.soft_cross_entropy_gradient, (dZ, column, mass, T, scale), (dZ,))
-        np.log(column, column)
-        np.multiply(column, mass, column)
-        np.subtract(column, loss, loss)
-        return self._weighted(weight, loss, dZ)
-
-    def _weighted(self, weight: Array | None, loss: Array, dZ: Array) -> Array:
-        if weight is not None:
-            np.multiply(loss, weight, loss)
-            np.multiply(dZ, weight, dZ)
-        return dZ
-
-    def _shifted(self, Z: Array, column: Array, out: Array) -> None:
-        """out = Z - max Z in each row."""
-        if Z.shape == out.shape:
-            np.maximum.reduce(Z, axis=-1, out=column, keepdims=True)
-        else:  # inputs that all models share
-            column[...] = Z.max(-1, keepdims=True)
-        np.subtract(Z, column, out)
-
-    def _places(self, classes: Array, shape: Shape) -> Array:
-        """Where each row's class stands in the flattened matrix."""
-        starts, places = self._pool.starts(shape)
-        return np.add(starts, classes, places)
+    # Rows: more in numpy_rows.py
 
     def _row_means(self, dZ: Array, Xhat: Array, G: Array | None, first: Array, second: Array) -> None:
         g = dZ if G is None else np.multiply(dZ, G, self._pool.array("rows", dZ.shape, dZ.dtype))
@@ -300,9 +196,13 @@ def _size(key: Array, out: Array) -> int:
 
 
 class _Pool(threading.local):
-    """Scratch by name and dtype: grown when needed, otherwise the same memory at every call; one for each thread."""
+    """Scratch by name and dtype: grown when needed, otherwise the same memory at every call; one for each thread.
+
+    Beside it, the threads that help this one.
+    """
 
     def __init__(self) -> None:
+        self.team: Team | None = None
         self._flat: dict[tuple[str, Any], Array] = {}
         self._ones: dict[Any, Array] = {}
         self._starts: dict[Shape, tuple[Array, Array]] = {}

@@ -1,4 +1,4 @@
-"""How many threads BLAS multiplies with while a network is trained on the CPU."""
+"""How many threads multiply while a network is trained on the CPU, and whose they are: BLAS's or gpunn's own."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from typing import Any
 
 from gpunn.engine import Engine
 
+MODELS = 4  # for each thread, with which at most a fifth of the time is lost in the end
 SMALL = 1e8  # operations of a step, about a millisecond of one core
 
 
 def threads_for(network: Engine, rows: int) -> AbstractContextManager[None]:
-    """One thread for steps of so many rows if they are small, else as many as there are.
+    """One thread for steps of so many rows if they are small, else as many as BLAS has.
+
+    A population of many models has them share its models: products of a single one may be too small for BLAS to divide.
 
     On idle cores a second thread would save a fraction of a second in all; where something else runs, threads that wait
     for each other at every product make such a training many times slower. A step multiplies each row three times with
     every parameter of every model: on, back, and for the gradient.
     """
-    small = 6 * network.store.values.size * rows <= SMALL
-    return one_thread() if small and network.ops.device == "cpu" else nullcontext()
+    if network.ops.device != "cpu":
+        return nullcontext()
+    if 6 * network.store.values.size * rows <= SMALL:
+        return one_thread()
+    return by_model(network) if network.models else nullcontext()
 
 
 _turn = threading.Lock()
@@ -39,6 +45,17 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         _turn.release()
+
+
+@contextmanager
+def by_model(network: Engine) -> Iterator[None]:
+    """Threads of gpunn's own in place of those of BLAS, if there are so many models that none has long to wait."""
+    threads = max((library["num_threads"] for library in _libraries().info()), default=1)
+    if threads < 2 or (network.models or 1) < MODELS * threads:
+        yield
+        return
+    with one_thread(), network.ops.sharing_products(threads):
+        yield
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import gpunn as gn
+from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.training import threads
 from tests.conftest import backend_named
 
@@ -67,6 +68,20 @@ def test_large_steps_take_all_and_models_count(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(threads, "SMALL", 6.0 * net.store.values.size * 8 - 1)
     fit(larger := Watch())
     assert (alone.seen, population.seen, larger.seen) == ([{1}] * 2, [{2}] * 2, [{2}] * 2)
+
+
+@pytest.mark.parametrize(("models", "shared"), [(None, False), (7, False), (8, True)])
+def test_many_models_are_shared_among_gpunns_own_threads(
+    models: int | None, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "SMALL", 0.0)
+    asked, original = [], NumpyBackend.sharing_products
+    monkeypatch.setattr(
+        NumpyBackend, "sharing_products", lambda ops, count: (asked.append(count), original(ops, count))[1]
+    )
+    fit(watch := Watch(), models=models)
+    assert watch.seen == [{1 if shared else 2}] * 2 and counts() == {2}
+    assert asked == [2] * shared
 
 
 def test_the_threads_come_back_after_an_error() -> None:
