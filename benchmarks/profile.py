@@ -17,10 +17,10 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.cases import GRID, Case
+from benchmarks.cases import GRID
 from benchmarks.command import alone
-from benchmarks.harness import LEFT_OUT, Row, Setting, alternate, say, stretch
-from benchmarks.peers import ours
+from benchmarks.harness import LEFT_OUT, MissingPeerError, Row, Setting, alternate, say, stretch
+from benchmarks.peers import competing, ours
 from gpunn.backends.base import Backend
 
 STEP, PRODUCTS, PYTHON = "whole step", "matrix products", "Python"
@@ -71,15 +71,25 @@ def run(setting: Setting) -> list[Row]:
     if ours.kind_of(setting.device) == "cuda":
         return [Row("profile", "", TIME, "µs", note=f"{LEFT_OUT}: on a GPU a step is one graph")]
     rows: list[Row] = []
-    for case in (GRID[0],) if setting.quick else (GRID[0], GRID[2], GRID[3], GRID[3].extended()):
-        say(f"profile: {case}")
-        rows += measure(case, setting)
+    forms = {"": setting.device, ", jit": loops()}
+    for case in (GRID[0],) if setting.quick else (GRID[0], GRID[2], GRID[3], GRID[3].extended(), GRID[5]):
+        for form, device in forms.items():
+            if device is not None:
+                say(f"profile: {case}{form}")
+                rows += measure(f"{case}{form}", ours.Steps(case, device), setting)
     return rows
 
 
-def measure(case: Case, setting: Setting) -> list[Row]:
+def loops() -> Any:
+    """The CPU with compiled formulas; None where the extra jit is not installed."""
+    try:
+        return competing("numba", "jit_peer").device()
+    except MissingPeerError:
+        return None
+
+
+def measure(case: str, steps: Any, setting: Setting) -> list[Row]:
     """Time and share of a step for each part of it, in turns with and without the clocks."""
-    steps = ours.Steps(case, setting.device)
     ops = steps.network.ops
     figures, _ = alternate({STEP: steps}, setting.turns, setting.seconds)
     whole = [1e6 * figure for figure in figures[STEP]]

@@ -25,7 +25,8 @@ def cell(row: Row | None) -> str:
     if not row.runs:
         return row.note.partition(":")[0]
     spread = f" ±{100 * row.spread:.0f} %" if len(row.runs) > 1 else ""
-    return f"{number(row.median)} {row.unit}{spread}"
+    score = f"; {row.details['score']}" if "score" in row.details else ""
+    return f"{number(row.median)} {row.unit}{spread}{score}"
 
 
 def grid(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -45,8 +46,9 @@ def notes(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.note:
             missing.setdefault(f"{row.competitor}: {row.note}", []).append(row.case)
-        if row.details:
-            told.append(f"{row.case}, {row.competitor}: " + ", ".join(f"{k} {text(v)}" for k, v in row.details.items()))
+        details = [f"{k} {text(v)}" for k, v in row.details.items() if k != "score"]  # which stands in its cell
+        if details:
+            told.append(f"{row.case}, {row.competitor}: " + ", ".join(details))
     told += [f"{note} ({cases[0] if len(cases) == 1 else f'{len(cases)} cases'})" for note, cases in missing.items()]
     return told
 

@@ -20,6 +20,7 @@ from benchmarks.harness import Calls, Row, Setting, alternate, say
 from benchmarks.peers import ours
 from gpunn import schedules
 from gpunn.training.setup import prepare
+from gpunn.training.threads import threads_for
 
 INPUTS, OUTPUTS, BATCH = 64, 10, 64
 
@@ -93,7 +94,7 @@ def epoch(size: Size, device: Any) -> Any:
 
     def once() -> None:
         nonlocal number
-        with network.ops.quiet():
+        with network.ops.quiet(), threads_for(network, BATCH):
             trainer.begin(number, rates)
             for i in range(count):
                 trainer.update(i)

@@ -3,8 +3,9 @@
     python -m benchmarks.tables RESULTS.json...
 
 What stands between `<!-- benchmark: step cuda -->` and `<!-- end -->` is replaced by the table of that question on that
-device; `<!-- benchmark: step cuda short -->` takes plain nets with Adam alone. Where several files have it, the newest
-counts; where none has, the text stays as it is.
+device; `<!-- benchmark: step cuda short -->` takes what has nothing added, with Adam, and
+`<!-- benchmark: step cpu threads=1 -->` what was measured on one thread. Where several have it, the newest counts;
+where none has, the text stays.
 """
 
 from __future__ import annotations
@@ -21,28 +22,30 @@ from benchmarks.machine import ROOT, lines
 from benchmarks.report import by_question, grid, notes, read_json
 
 MARKER = re.compile(
-    r"(?P<start><!-- benchmark: (?P<question>\w+) (?P<device>cpu|cuda)(?P<short> short)? -->\n)"
+    r"(?P<start><!-- benchmark: (?P<question>\w+) (?P<device>cpu|cuda)"
+    r"(?: threads=(?P<threads>\d+))?(?P<short> short)? -->\n)"
     r".*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
-Results = dict[tuple[str, str], tuple[dict[str, Any], list[Row]]]
+Results = dict[tuple[str, str, str | None], tuple[dict[str, Any], list[Row]]]
 
 
 def results(paths: Sequence[Path]) -> Results:
-    """The newest rows of each question on each device, with their machine."""
+    """The newest rows of each question on each device, with so many threads and with any number, and their machine."""
     read = sorted((read_json(path) for path in paths), key=lambda result: str(result[0]["date"]))
     return {
-        (question, machine["device"]): (machine, own)
+        (question, machine["device"], threads): (machine, own)
         for machine, rows in read
         for question, own in by_question(rows).items()
+        for threads in (str(machine["threads"]), None)
     }
 
 
 def markdown(machine: dict[str, Any], rows: Sequence[Row], short: bool) -> str:
     """A table, where it comes from, and, unless it is short, its notes."""
     if short:
-        rows = [row for row in rows if "BatchNorm" not in row.case and "SGD" not in row.case]
+        rows = [row for row in rows if not any(word in row.case for word in ("BatchNorm", "SGD", ", "))]
     titles, body = grid(rows)
     table = [titles, ["---", *["---:"] * (len(titles) - 1)], *body]
     turns = max((len(row.runs) for row in rows), default=0)
@@ -56,7 +59,7 @@ def filled(text: str, found: Results) -> str:
     """A Markdown text with the tables of all its markers that there are results for."""
 
     def replace(match: re.Match[str]) -> str:
-        key = (match["question"], match["device"])
+        key = (match["question"], match["device"], match["threads"])
         if key not in found:
             return match[0]
         return match["start"] + markdown(*found[key], short=bool(match["short"])) + match["end"]

@@ -13,6 +13,7 @@ from benchmarks.cases import Case, Problem, Training, data
 from benchmarks.counting import captured, host_waits
 from gpunn import schedules
 from gpunn.training.setup import Options, prepare
+from gpunn.training.threads import threads_for
 
 
 def kind_of(device: Any) -> str:
@@ -67,7 +68,7 @@ class Steps:
 
     def run(self, steps: int) -> None:
         update = self.trainer.update
-        with self.network.ops.quiet():
+        with self.network.ops.quiet(), threads_for(self.network, self.case.batch):
             for i in range(steps):
                 update(i)
         self.network.ops.synchronize()

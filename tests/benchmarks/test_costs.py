@@ -73,7 +73,10 @@ def test_the_clock_is_taken_off_again() -> None:
 
 def test_parts_make_up_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "alternate", lambda *_: ({profile.STEP: [1.0] * 3}, {}))  # a step of a second
-    rows = {(row.case.rpartition(": ")[2], row.competitor): row for row in profile.measure(SMALL, QUICK)}
+    rows = {
+        (row.case.rpartition(": ")[2], row.competitor): row
+        for row in profile.measure("net", ours.Steps(SMALL, "cpu"), QUICK)
+    }
     assert rows[profile.STEP, profile.TIME].median == 1e6
     names = {name for name, _ in rows} - {profile.STEP}
     assert names >= {profile.PRODUCTS, "other operations", profile.PYTHON}

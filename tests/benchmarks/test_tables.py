@@ -15,7 +15,19 @@ GPU = {
     "name": "Some GPU", "multiprocessors": 1, "memory": 2, "driver": "600.1", "cuda driver": 13000,
     "cuda runtime": 13000, "cublaslt": True,
 }  # fmt: skip
-LATER = ("profile", "accuracy", "epoch", "batching", "update", "populations", "scaling", "memory", "install")
+LATER = (
+    "passes",
+    "mapped",
+    "profile",
+    "accuracy",
+    "epoch",
+    "batching",
+    "update",
+    "populations",
+    "scaling",
+    "memory",
+    "install",
+)
 TEXT = """# Title
 <!-- benchmark: step cuda short -->
 None has been measured.
@@ -68,7 +80,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_the_short_table_and_what_stays() -> None:
-    found = {("step", "cuda"): (machine.describe("cpu") | {"gpu": GPU, "device": "cuda"}, rows()[:4])}
+    found = {("step", "cuda", None): (machine.describe("cpu") | {"gpu": GPU, "device": "cuda"}, rows()[:4])}
     text = tables.filled(TEXT, found)
     lines = text.splitlines()
     assert lines[:6] == [
@@ -86,7 +98,7 @@ def test_the_short_table_and_what_stays() -> None:
 
 
 def test_the_long_table_has_all_cases_and_notes() -> None:
-    found = {("step", "cpu"): (machine.describe("cpu"), rows()[:4])}
+    found = {("step", "cpu", None): (machine.describe("cpu"), rows()[:4])}
     text = tables.filled(TEXT, found)
     assert "| a SGD | 1,234 µs ±0 % | 2,469 µs ±0 % |" in text
     assert "- jax jit takes 2.00 times gpunn's time (2.00 to 2.00 in 1 cases)" in text
@@ -99,8 +111,25 @@ def test_the_newest_file_counts(tmp_path: Path) -> None:
     new = stored(tmp_path, "new.json", date="2030-01-02T00:00:00+00:00")
     old = stored(tmp_path, "old.json", date="2030-01-01T00:00:00+00:00")
     found = tables.results([new, old])
-    assert set(found) == {("step", "cuda"), ("digits", "cuda")}
-    assert found["step", "cuda"][0]["date"] == "2030-01-02T00:00:00+00:00"
+    assert set(found) == {(question, "cuda", threads) for question in ("step", "digits") for threads in ("None", None)}
+    assert found["step", "cuda", None][0]["date"] == "2030-01-02T00:00:00+00:00"
+
+
+def test_a_table_may_ask_for_a_number_of_threads(tmp_path: Path) -> None:
+    one = stored(tmp_path, "one.json", device="cpu", threads=1, date="2030-01-01T00:00:00+00:00")
+    two = stored(tmp_path, "two.json", device="cpu", threads=2, date="2030-01-02T00:00:00+00:00")
+    marker = "<!-- benchmark: digits cpu{} -->\nnothing\n<!-- end -->\n"
+    text = "".join(marker.format(threads) for threads in (" threads=1", " threads=2 short", "", " threads=8"))
+    told = tables.filled(text, tables.results([two, one])).split("<!-- end -->")
+    assert [("1 threads; commit" in part, "2 threads; commit" in part) for part in told[:4]] == [
+        (True, False), (False, True), (False, True), (False, False),
+    ]  # fmt: skip
+
+
+def test_scores_stand_beside_times() -> None:
+    row = Row("estimators", "wine", "gpunn", "s", [0.5, 0.5], details={"score": "0.97 ± 0.01"})
+    assert report.cell(row) == "0.5 s ±0 %; 0.97 ± 0.01"
+    assert report.notes([row]) == []
 
 
 def test_the_command_fills_the_readmes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +156,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_the_readmes_have_their_markers() -> None:
     """And whatever stands between them was written by hand or by the command, never half."""
     readme, own = (file.read_text(encoding="utf-8") for file in tables.FILES)
-    assert [match["question"] for match in tables.MARKER.finditer(readme)] == ["step"]
+    assert [(m["question"], m["device"], m["threads"]) for m in tables.MARKER.finditer(readme)] == [
+        ("step", "cuda", None), ("step", "cpu", None), ("estimators", "cpu", "1"), ("estimators", "cpu", "2"),
+    ]  # fmt: skip
     assert [(m["question"], m["device"]) for m in tables.MARKER.finditer(own)] == [
-        ("step", "cuda"), ("products", "cuda"), ("digits", "cuda"), ("step", "cpu"), ("estimators", "cpu"),
+        ("step", "cuda"), ("products", "cuda"), ("digits", "cuda"), ("step", "cpu"),
+        ("estimators", "cpu"), ("estimators", "cpu"),
         *((question, "cpu") for question in LATER),
     ]  # fmt: skip
     assert set(LATER) < set(QUESTIONS)
-    assert readme.count("<!-- end -->") == 1 and own.count("<!-- end -->") == 5 + len(LATER)
+    assert readme.count("<!-- end -->") == 4 and own.count("<!-- end -->") == 6 + len(LATER)
