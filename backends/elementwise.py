@@ -45,6 +45,11 @@ class Node:
     def __invert__(self) -> Any:
         return self.tracer.record("logical_not", self)
 
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("a formula compares with xp.equal(a, b) or xp.not_equal(a, b), not with == or !=")
+
+    __hash__ = object.__hash__
+
 
 def _operator(op: str, reflected: bool) -> Callable[[Node, Any], Any]:
     if reflected:

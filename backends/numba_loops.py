@@ -64,7 +64,7 @@ class LoopFormulas(TiledFormulas):
         plain = super()._build(key, formula, inputs, outputs)
         program = formula.trace(tuple(argument_key(a) for a in inputs))
         loop = Loop.of(program, inputs, outputs)
-        if loop is None:
+        if loop is None or outputs[0].size == 1:
             return plain
         if not self.patient:
             return self._compiled(loop, plain, (*inputs, *outputs))

@@ -172,13 +172,18 @@ class NumpyBackend(NumpyRows):
         return out
 
     def random_normal(self, key: Array, step: Array, out: Array) -> Array:
-        pairs = (*key.shape[:-1], -(-_size(key, out) // 2), 2)
-        uniform, normal = self._pool.array("uniform", pairs, np.float64), self._pool.array("normal", pairs, np.float64)
-        self.random_uniform(key, step, out=uniform)
-        u, v = uniform[..., 0], uniform[..., 1]
-        self.elementwise(formulas.normal_pair, (u, v), (normal[..., 0], normal[..., 1]))
-        flat = normal.reshape(*key.shape[:-1], -1)[..., : _size(key, out)]
-        np.copyto(out.reshape(*key.shape[:-1], -1), flat, casting="same_kind")
+        """In chunks, too: there are many weights, and what they are made of takes four times their room."""
+        flat = out.reshape(*key.shape[:-1], -1)
+        for k in np.ndindex(key.shape[:-1]):
+            stream, row = philox_stream(key[k], int(step[0])), flat[k]
+            for start in range(0, row.size, CHUNK):
+                part = row[start : start + CHUNK]
+                words = stream.random_raw(part.size + part.size % 2).reshape(-1, 2)
+                np.right_shift(words, np.uint64(11), out=words)
+                uniform, normal = (self._pool.array(name, words.shape, np.float64) for name in ("uniform", "normal"))
+                np.multiply(words, 2.0**-53, out=uniform)
+                self.elementwise(formulas.normal_pair, tuple(uniform.T), (normal[:, 0], normal[:, 1]))
+                np.copyto(part, normal.reshape(-1)[: part.size], casting="same_kind")
         return out
 
     def _words(self, key: Array, step: Array, out: Array, numbers_each: int) -> Array:

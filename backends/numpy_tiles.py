@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends.elementwise import Formula, Node, Program, argument_key
+from gpunn.backends.scalar_formulas import scalar_function
 from gpunn.types import Array, Shape
 
 MOST_KERNELS = 2048  # more shapes than a training has; many sizes one after another would fill the memory
@@ -85,7 +86,8 @@ class TiledFormulas(threading.local):
 
     def _compile(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
         program = formula.trace(tuple(argument_key(a) for a in inputs))
-        return _Lowering(self, program, inputs, outputs).function()
+        function = _Lowering(self, program, inputs, outputs).function()
+        return scalar_function(program, inputs, outputs, function) or function
 
     def scratch(self, dtype: np.dtype[Any], slot: int, shape: Shape) -> Array:
         """Slot number `slot` of this dtype, as an array of the given shape."""

@@ -4,7 +4,8 @@
 
 Each net is trained for an epoch in a process of its own. The formula is four numbers for each parameter (value,
 gradient and Adam's moments), each layer's output and its gradient for one batch, that batch, and the data; the plan is
-what gpunn knows before it begins, which holds copies of the best weights too. Beside them stand what Python and NumPy
+what gpunn knows before it begins. The last weights are kept, since to keep the best ones takes two copies of them, or
+one where a validation set judges them. Beside them stand what Python and NumPy
 allocated at most while the network was made and while it was trained, and what the kernel counted as resident beyond
 what there was before; the data are counted in.
 """
@@ -120,7 +121,8 @@ def make(case: Case) -> gn.Network:
 def arguments(case: Case) -> dict[str, Any]:
     """Of `fit`."""
     loss = gn.SquaredError() if case.regression else gn.CrossEntropy()
-    return {"loss": loss, "optimizer": gn.Adam(case.rate), "epochs": 1, "batch_size": case.batch, "progress": False}
+    optimizer, batch = gn.Adam(case.rate), case.batch
+    return {"loss": loss, "optimizer": optimizer, "epochs": 1, "batch_size": batch, "keep": "last", "progress": False}
 
 
 def planned(network: gn.Network, case: Case, X: Any, y: Any) -> int:

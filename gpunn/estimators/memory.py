@@ -37,7 +37,7 @@ class Memory:
 
     def best_of(self, network: Engine) -> Best:
         """Where the best weights are kept, those of earlier calls in it."""
-        best = Best(network)
+        best = Best(network, before=False)
         _write(network.ops, self.best, best.arrays())
         self.best = best.arrays()
         return best

@@ -19,13 +19,15 @@ def choose(xp: Any, taken: Any, new: Any, old: Any) -> Any:
 class Best:
     """Copies of parameters and state as they were when the monitored figure was best, and the time before that.
 
-    At first both are the initial ones. Takes twice the memory of the parameters.
+    At first both are the initial ones. Each takes the memory of the parameters, and is made only if it may be needed.
     """
 
-    def __init__(self, network: Engine) -> None:
+    def __init__(self, network: Engine, *, latest: bool = True, before: bool = True) -> None:
         self.ops, self.store = network.ops, network.store
         self.held = [buffer for buffer in (self.store.values, self.store.state) if buffer.size]
-        self.latest, self.before = ([self._copy(buffer) for buffer in self.held] for _ in range(2))
+        self.latest, self.before = (
+            [self._copy(buffer) for buffer in self.held] if wanted else [] for wanted in (latest, before)
+        )
 
     def take(self, members: Array) -> None:
         """Keep what these models hold now."""

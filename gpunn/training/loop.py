@@ -68,7 +68,12 @@ class Run:
         self.models = network.models or 1
         self.epoch = 0
         self.history = History(population=network.models is not None)
-        self.best = Best(network)
+        # What is judged by a validation set is judged as it is; one model that keeps its last weights holds them.
+        self.best = Best(
+            network,
+            latest=plan.keep_best or network.models is not None,
+            before=plan.keep_best and plan.validation is None,
+        )
         self.at = Progress(
             best=[None] * self.models,
             stopped=[""] * self.models,

@@ -17,13 +17,18 @@ LARGEST = 1e300  # a loss beyond this is no loss to go on from; float32 reaches 
 @elementwise
 def first_bad(xp: Any, known: Any, value: Any, tick: Any) -> Any:
     """The first step whose loss is not finite; -1 so far. `known` is float64, and so is the comparison."""
-    return xp.where(known >= 0.0, known, xp.where(xp.absolute(value + 0.0 * known) <= LARGEST, -1.0, tick))
+    return xp.where(known >= 0.0, known, xp.where(xp.absolute(wide(value, known)) <= LARGEST, -1.0, tick))
+
+
+def wide(value: Any, known: Any) -> Any:
+    """The value as float64."""
+    return value + 0.0 * known
 
 
 @elementwise
 def tally(xp: Any, total: Any, known: Any, value: Any, weight: Any, tick: Any) -> Any:
     """Both about a batch's loss, in one launch: the sum so far, and the first step where it is not finite."""
-    return formulas.add_scaled(xp, total, value, weight), first_bad(xp, known, value, tick)
+    return formulas.add_scaled(xp, total, wide(value, known), weight), first_bad(xp, known, value, tick)
 
 
 class Meters:

@@ -135,9 +135,10 @@ def _named(run: Run) -> dict[str, Array]:
         ("best values", store.values, store.places, {n: p.shape for n, p in store.parameters.items()}),
         ("best state", store.state, store.state_places, {n: s.shape for n, s in store.state_values.items()}),
     ):
-        if kind not in best:
+        if not current.size:
             continue
-        flat, now = host(best[kind]), host(current)
+        now = host(current)
+        flat = host(best[kind]) if kind in best else now
         if store.models is None:
             flat = now if none[0] else flat
         else:

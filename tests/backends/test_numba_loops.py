@@ -70,7 +70,7 @@ def everything(xp: Any, a: Any, b: Any, mask: Any) -> Any:
     """Each operation that may stand in a loop."""
     wide = xp.maximum(-a, b) - xp.minimum(a, 0.5) / xp.absolute(b)
     chosen = xp.where((a <= b) & ~mask | (a > 1.0), xp.sqrt(xp.absolute(a)) * b**2, wide + 0.1)
-    return chosen, (a >= b) & (chosen == chosen) | (b != 0.25), xp.sign(a) - (b < 2.0)
+    return chosen, (a >= b) & xp.equal(chosen, chosen) | xp.not_equal(b, 0.25), xp.sign(a) - (b < 2.0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
