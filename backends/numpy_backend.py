@@ -145,50 +145,44 @@ class NumpyBackend(NumpyRows):
     # Random numbers
 
     def random_words(self, key: Array, step: Array, out: Array) -> Array:
-        """In chunks, because NumPy's generator only returns new arrays."""
-        for k in np.ndindex(key.shape[:-1]):
-            stream, row = philox_stream(key[k], int(step[0])), out[k]
-            for start in range(0, row.size, CHUNK):
-                part = row[start : start + CHUNK]
-                part[...] = stream.random_raw(part.size)
+        for part, stream in self._chunks(key, step, out):
+            part[...] = stream.random_raw(part.size)
         return out
 
     def random_bits(self, key: Array, step: Array, out: Array) -> Array:
-        words = self._words(key, step, out, 4)
+        words = self._pool.array("words", (*key.shape[:-1], -(-_size(key, out) // 4)), np.uint64)
+        self.random_words(key, step, out=words)
         np.copyto(out.reshape(*key.shape[:-1], -1), words.view(np.uint16)[..., : _size(key, out)])
         return out
 
     def random_uniform(self, key: Array, step: Array, out: Array) -> Array:
-        flat = out.reshape(*key.shape[:-1], -1)
-        if out.dtype == np.float32:
-            integers = self._words(key, step, out, 2).view(np.uint32)[..., : _size(key, out)]
-            bits = 24
-        else:
-            integers = self._words(key, step, out, 1)
-            bits = 53
-        np.right_shift(integers, integers.dtype.type(8 * integers.itemsize - bits), out=integers)
-        np.copyto(flat, integers, casting="unsafe")
-        np.multiply(flat, out.dtype.type(2.0**-bits), out=flat)
+        each, bits = (2, 24) if out.dtype == np.float32 else (1, 53)  # numbers from a word; bits of a number
+        for part, stream in self._chunks(key, step, out):
+            words = stream.random_raw(-(-part.size // each))
+            integers = words.view(f"u{8 // each}")[: part.size]
+            np.right_shift(integers, integers.dtype.type(64 // each - bits), out=integers)
+            np.copyto(part, integers, casting="unsafe")
+            np.multiply(part, out.dtype.type(2.0**-bits), out=part)
         return out
 
     def random_normal(self, key: Array, step: Array, out: Array) -> Array:
-        """In chunks, too: there are many weights, and what they are made of takes four times their room."""
+        for part, stream in self._chunks(key, step, out):
+            words = stream.random_raw(part.size + part.size % 2).reshape(-1, 2)
+            np.right_shift(words, np.uint64(11), out=words)
+            uniform, normal = (self._pool.array(name, words.shape, np.float64) for name in ("uniform", "normal"))
+            np.multiply(words, 2.0**-53, out=uniform)
+            self.elementwise(formulas.normal_pair, tuple(uniform.T), (normal[:, 0], normal[:, 1]))
+            np.copyto(part, normal.reshape(-1)[: part.size], casting="same_kind")
+        return out
+
+    def _chunks(self, key: Array, step: Array, out: Array) -> Iterator[tuple[Array, np.random.Philox]]:
+        """Parts of each model's numbers with the stream they come from: NumPy's generator only returns new arrays, and
+        what numbers are made of takes several times their room."""
         flat = out.reshape(*key.shape[:-1], -1)
         for k in np.ndindex(key.shape[:-1]):
             stream, row = philox_stream(key[k], int(step[0])), flat[k]
             for start in range(0, row.size, CHUNK):
-                part = row[start : start + CHUNK]
-                words = stream.random_raw(part.size + part.size % 2).reshape(-1, 2)
-                np.right_shift(words, np.uint64(11), out=words)
-                uniform, normal = (self._pool.array(name, words.shape, np.float64) for name in ("uniform", "normal"))
-                np.multiply(words, 2.0**-53, out=uniform)
-                self.elementwise(formulas.normal_pair, tuple(uniform.T), (normal[:, 0], normal[:, 1]))
-                np.copyto(part, normal.reshape(-1)[: part.size], casting="same_kind")
-        return out
-
-    def _words(self, key: Array, step: Array, out: Array, numbers_each: int) -> Array:
-        words = self._pool.array("words", (*key.shape[:-1], -(-_size(key, out) // numbers_each)), np.uint64)
-        return self.random_words(key, step, out=words)
+                yield row[start : start + CHUNK], stream
 
 
 def _blocks(X: Array) -> Array:

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpunn import hyper
-from gpunn.backends.base import Backend
+from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.errors import ConfigurationError
 from gpunn.types import Array, Shape
 from gpunn.value import Value
 
-_host = Backend()
+_host = NumpyBackend()
 
 
 class Initializer(Value, abstract=True):
@@ -34,9 +34,11 @@ class Initializer(Value, abstract=True):
         raise NotImplementedError(f"{type(self).__name__} needs a values method")
 
 
-def normal(key: Array, shape: Shape) -> Array:
-    """Standard normal numbers of a stream."""
-    return _host.random_normal(key, np.zeros(1, np.uint64), np.empty((1, math.prod(shape)))).reshape(shape)
+def normal(key: Array, shape: Shape, deviation: float = 1.0) -> Array:
+    """Normal numbers of a stream."""
+    drawn = _host.random_normal(key, np.zeros(1, np.uint64), np.empty((1, math.prod(shape))))
+    drawn *= deviation
+    return drawn.reshape(shape)
 
 
 def uniform(key: Array, shape: Shape) -> Array:
@@ -69,7 +71,7 @@ class Gaussian(Initializer):
     deviation: float = 0.01
 
     def values(self, key: Array, shape: Shape) -> Array:
-        return self.deviation * normal(key, shape)
+        return normal(key, shape, self.deviation)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Glorot(Initializer):
     gain: float = 1.0
 
     def values(self, key: Array, shape: Shape) -> Array:
-        return self.gain * math.sqrt(2.0 / (shape[-2] + shape[-1])) * normal(key, shape)
+        return normal(key, shape, self.gain * math.sqrt(2.0 / (shape[-2] + shape[-1])))
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class He(Initializer):
     """Normal with deviation √(2 / fan_in): half of a ReLU's inputs are cut off, the rest are doubled."""
 
     def values(self, key: Array, shape: Shape) -> Array:
-        return math.sqrt(2.0 / shape[-2]) * normal(key, shape)
+        return normal(key, shape, math.sqrt(2.0 / shape[-2]))
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class LeCun(Initializer):
     """Normal with deviation √(1 / fan_in): what SELU's self-normalisation assumes."""
 
     def values(self, key: Array, shape: Shape) -> Array:
-        return math.sqrt(1.0 / shape[-2]) * normal(key, shape)
+        return normal(key, shape, math.sqrt(1.0 / shape[-2]))
 
 
 @dataclass(frozen=True)
