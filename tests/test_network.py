@@ -5,7 +5,10 @@ import json
 import math
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -598,3 +601,21 @@ def test_row_numbers_beside_numbers_must_be_exact_in_float32() -> None:
     layers = [gn.Branch([[gn.Embedding(2**24 + 8, 1), gn.Flatten()], gn.Dense(1)])]
     with pytest.raises(ConfigurationError, match=r"Embedding: expected at most 16777216 categories beside layers of"):
         gn.Network(layers, 1, device="cpu")
+
+
+def test_the_part_for_tables_is_imported_when_it_is_asked_for() -> None:
+    program = """
+import sys, gpunn as gn
+assert "gpunn.data" not in sys.modules and "data" in dir(gn)
+try:
+    gn.nothing
+except AttributeError as error:
+    assert "'nothing'" in str(error)
+else:
+    raise SystemExit("gn.nothing is something")
+assert gn.data is sys.modules["gpunn.data"] and "digits" in gn.data.BUILT_IN
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(gn.__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
