@@ -10,6 +10,7 @@ imports are those of the environment that runs.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -78,7 +79,12 @@ def sources(folder: Path) -> Path:
 
 
 def command(arguments: list[str], where: Path | None = None) -> str:
-    return subprocess.run(arguments, cwd=where, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
+    # As a user's: an import that may not leave its bytecode behind compiles everything again and again.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        arguments, cwd=where, env=environment, capture_output=True, text=True, check=True, timeout=SECONDS
+    )
+    return done.stdout
 
 
 def last_line(error: Exception) -> str:
