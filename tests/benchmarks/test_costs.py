@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import install, memory, profile, scaling
 from benchmarks.cases import Case
-from benchmarks.harness import Setting
+from benchmarks.harness import Row, Setting
 from benchmarks.peers import ours
 
 SMALL = Case((6, 5, 4, 3), 4)
@@ -221,3 +221,12 @@ def test_an_import_that_breaks_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_what_a_gpu_is_not_asked(question: Any, strict: Any) -> None:
     (row,) = question.run(Setting(device=strict))
     assert row.note.startswith("left out: ") and not row.fault
+
+
+def test_an_import_leaves_its_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every timed one would compile again."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "tiny.py").write_text("x = 1", encoding="utf-8")
+    row = Row("install", "import", "tiny", "s")
+    install.timed_import(row, Path(sys.executable), "tiny", 1, tmp_path)
+    assert len(row.runs) == 1 and list(tmp_path.rglob("tiny*.pyc"))
