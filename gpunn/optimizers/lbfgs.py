@@ -116,6 +116,8 @@ class _Step:
             self._write(self.t.pairs, 0.0)
             self.pairs = 0
             end = self._search(loss, square, self._set_direction())
+            if end is not None and end.loss >= loss:  # by its slope alone: at the end of the dtype's numbers, two
+                end = None  # points would take turns without end
         if end is None:
             self._move(0.0)
             self.ops.copy(self.gradient, out=self.dW)
