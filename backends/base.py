@@ -18,7 +18,7 @@ from gpunn.backends import formulas
 from gpunn.backends.elementwise import Formula, Plain
 from gpunn.backends.normalizing import Nonlinearity, Normalizing
 from gpunn.backends.random_numbers import RandomNumbers
-from gpunn.errors import ArrayTypeError, DeviceMemoryError
+from gpunn.errors import ArrayTypeError, DeviceMemoryError, to_host_call
 from gpunn.types import COLUMNS, Array, Shape
 
 
@@ -120,12 +120,18 @@ class Backend(Normalizing, RandomNumbers):
             source = source.real
         self.xp.copyto(out, source, casting="unsafe")
 
+    def fill(self, out: Array, value: float) -> None:
+        out[...] = value
+
     def all_finite(self, array: Array) -> bool:
         """Whether there is no NaN or infinity; waits for the device."""
         return bool(self.xp.isfinite(array).all())
 
-    def program(self, step: Callable[[], None]) -> Callable[[], None]:
-        """The same step, in whatever form runs again and again at the least cost."""
+    def program(self, step: Callable[[], None], own: bool = True) -> Callable[[], None]:
+        """The same step, in whatever form runs again and again at the least cost.
+
+        `own` says that all its arrays are written by these operations: code that is not gpunn's may do otherwise.
+        """
         return step
 
     def require_deterministic(self) -> None:
@@ -316,12 +322,6 @@ class Backend(Normalizing, RandomNumbers):
             for k in range(out.shape[0]):
                 self.xp.add.at(out[k], _of_model(indices, d.shape[:-1], k), d[k])
         return out
-
-
-def to_host_call(value: Any) -> str:
-    """How users of its library bring an array to the host."""
-    calls = {"torch": "x.cpu()", "jax": "jax.device_get(x)", "cudf": "x.to_numpy()", "numba": "x.copy_to_host()"}
-    return calls.get(type(value).__module__.split(".")[0].removesuffix("lib"), "x.get()")
 
 
 def _of_model(indices: Array, shape: Shape, k: int) -> Array:

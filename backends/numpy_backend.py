@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from gpunn.backends import formulas
+from gpunn.backends.base import Backend
 from gpunn.backends.elementwise import Formula
 from gpunn.backends.numpy_rows import NumpyRows
 from gpunn.backends.numpy_tiles import TiledFormulas
 from gpunn.backends.philox import philox_stream
+from gpunn.backends.recording import RecordedStep, Recorder, one_call
 from gpunn.backends.team import LEAST, Team
-from gpunn.types import COLUMNS, Array, Shape
+from gpunn.types import COLUMNS, ROWS, Array, Shape
 
 BLOCK = 128  # rows that a float32 column sum runs over before it starts afresh
 CHUNK = 4096  # random words taken from the generator at once
@@ -32,9 +35,25 @@ class NumpyBackend(NumpyRows):
         super().__init__()
         self._formulas = formulas or TiledFormulas()
         self._pool = _Pool()
+        self.recorder = Recorder()
 
     def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
-        self._formulas.run(formula, inputs, outputs)
+        self._formulas.run(formula, inputs, outputs, self.recorder.do)
+
+    def copy(self, source: Array, out: Array) -> None:
+        real = source.real if source.dtype.kind == "c" and out.dtype.kind != "c" else source
+        self.recorder.do(np.copyto, out, real, "unsafe")
+
+    def fill(self, out: Array, value: float) -> None:
+        self.recorder.do(out.fill, value)
+
+    @property
+    def kernels(self) -> object:
+        """What the calling thread's kernels are known by; another one once they have changed."""
+        return self._formulas.edition
+
+    def program(self, step: Callable[[], None], own: bool = True) -> Callable[[], None]:
+        return RecordedStep(self, step) if own and os.environ.get("GPUNN_CAPTURE", "1") != "0" else step
 
     @contextmanager
     def sharing_products(self, threads: int) -> Iterator[None]:
@@ -47,40 +66,50 @@ class NumpyBackend(NumpyRows):
             team.close()
 
     def matmul(self, A: Array, B: Array, out: Array) -> Array:
-        if out.ndim == 3 and out.size * A.shape[-1] >= LEAST and self._pool.team is not None:
-            return self._pool.team.matmul(A, B, out)
-        if A.ndim == 2 and B.ndim == 2 and out.flags.c_contiguous:
-            return np.dot(A, B, out)  # the same BLAS call as matmul's, with less around it
-        return np.matmul(A, B, out)
+        if out.ndim == 3 and out.size * A.shape[-1] >= LEAST:
+            self.recorder.do(self._many_products, A, B, out)
+        elif A.ndim == 2 and B.ndim == 2 and out.flags.c_contiguous:
+            self.recorder.do(np.dot, A, B, out)  # the same BLAS call as matmul's, with less around it
+        else:
+            self.recorder.do(np.matmul, A, B, out)
+        return out
+
+    def _many_products(self, A: Array, B: Array, out: Array) -> None:
+        team = self._pool.team
+        if team is None:
+            np.matmul(A, B, out)
+        else:
+            team.matmul(A, B, out)
 
     # Reductions
 
     def sum(self, X: Array, axis: int, out: Array) -> Array:
         if axis == COLUMNS and X.flags.c_contiguous and X.dtype == out.dtype and X.size:
-            return self._column_sums(X, out)
-        np.add.reduce(X, axis=axis, out=out, keepdims=True)
+            self._column_sums(X, out)
+        else:
+            self.recorder.do(_sum, X, axis, out)
         return out
 
-    def _column_sums(self, X: Array, out: Array) -> Array:
+    def _column_sums(self, X: Array, out: Array) -> None:
         """As a product with a row of ones, which BLAS reads X much faster for than NumPy does."""
-        n, d = X.shape[-2:]
+        do, ones, (n, d) = self.recorder.do, self._pool.ones, X.shape[-2:]
         if n < 2 * BLOCK or X.dtype != np.float32:
-            return np.matmul(self._pool.ones(n, X.dtype), X, out)
+            do(np.matmul, ones(n, X.dtype), X, out)
+            return
         whole, rest = divmod(n, BLOCK)
         sums = self._pool.array("blocks", (*out.shape[:-2], whole + (rest > 0), d), X.dtype)
-        even = _blocks(X[..., : whole * BLOCK, :])
-        np.matmul(self._pool.ones(BLOCK, X.dtype), even, sums[..., :whole, None, :])
+        do(np.matmul, ones(BLOCK, X.dtype), _blocks(X[..., : whole * BLOCK, :]), sums[..., :whole, None, :])
         if rest:
-            np.matmul(self._pool.ones(rest, X.dtype), X[..., whole * BLOCK :, :], sums[..., whole:, :])
-        return np.matmul(self._pool.ones(sums.shape[-2], X.dtype), sums, out)
+            do(np.matmul, ones(rest, X.dtype), X[..., whole * BLOCK :, :], sums[..., whole:, :])
+        do(np.matmul, ones(sums.shape[-2], X.dtype), sums, out)
 
     def sum_product(self, X: Array, Y: Array, axis: int, out: Array) -> Array:
         if axis != COLUMNS:
-            np.einsum("...nd,...nd->...n", X, Y, out=out[..., 0])
+            self.recorder.do(_row_products, X, Y, out[..., 0])
         elif X.shape[-2] >= 2 * BLOCK and X.dtype == np.float32:
             self._blockwise_products(X, Y, out)
         else:
-            np.einsum("...nd,...nd->...d", X, Y, out=out[..., 0, :])
+            self.recorder.do(_column_products, X, Y, out[..., 0, :])
         return out
 
     def _blockwise_products(self, X: Array, Y: Array, out: Array) -> None:
@@ -88,29 +117,41 @@ class NumpyBackend(NumpyRows):
         n, d = X.shape[-2:]
         whole, rest = divmod(n, BLOCK)
         sums = self._pool.array("blocks", (*out.shape[:-2], whole + (rest > 0), d), X.dtype)
-        even = slice(0, whole * BLOCK)
-        products = "...nd,...nd->...d"
-        np.einsum(products, _blocks(X[..., even, :]), _blocks(Y[..., even, :]), out=sums[..., :whole, :])
+        even, do = slice(0, whole * BLOCK), self.recorder.do
+        do(_column_products, _blocks(X[..., even, :]), _blocks(Y[..., even, :]), sums[..., :whole, :])
         if rest:
             odd = slice(whole * BLOCK, n)
-            np.einsum(products, X[..., odd, :], Y[..., odd, :], out=sums[..., whole, :])
-        np.add.reduce(sums, axis=-2, out=out, keepdims=True)
+            do(_column_products, X[..., odd, :], Y[..., odd, :], sums[..., whole, :])
+        do(_sum, sums, COLUMNS, out)
 
     def total(self, X: Array, scale: float, out: Array) -> Array:
-        np.add.reduce(X, axis=(-2, -1), out=out)
-        np.multiply(out, scale, out)
+        self.recorder.do(np.add.reduce, X, (-2, -1), None, out)
+        self.recorder.do(np.multiply, out, scale, out)
         return out
 
-    # Rows: more in numpy_rows.py
+    # Rows and scores: more in numpy_rows.py
+
+    correct, row_error = one_call(Backend.correct), one_call(Backend.row_error)
 
     def _row_means(self, dZ: Array, Xhat: Array, G: Array | None, first: Array, second: Array) -> None:
-        g = dZ if G is None else np.multiply(dZ, G, self._pool.array("rows", dZ.shape, dZ.dtype))
-        n = Xhat.shape[-1]
-        np.divide(self.sum(g, -1, out=first), n, first)
-        np.divide(self.sum_product(g, Xhat, -1, out=second), n, second)
+        g, do, n = dZ, self.recorder.do, Xhat.shape[-1]
+        if G is not None:
+            g = self._pool.array("rows", dZ.shape, dZ.dtype)
+            do(np.multiply, dZ, G, g)
+        do(np.divide, self.sum(g, ROWS, out=first), n, first)
+        do(np.divide, self.sum_product(g, Xhat, ROWS, out=second), n, second)
 
     # Gather and scatter
 
+    def batch(self, source: Array, order: Array, cursor: Array, out: Array, scale: float = 1.0) -> Array:
+        if source.dtype == out.dtype and scale == 1.0 and order.ndim + source.ndim == out.ndim + 1:
+            self.recorder.do(_take_batch, source, order, cursor, out.shape[order.ndim - 1], out)
+            return out
+        return self._batch(source, order, cursor, out, scale)
+
+    _batch = one_call(Backend.batch)
+
+    @one_call
     def gather(self, source: Array, indices: Array, out: Array, scale: float = 1.0) -> Array:
         if indices.ndim + source.ndim - 1 < out.ndim:  # all models take the same rows
             rows = self.gather(source, indices, self._pool.array("shared", out.shape[1:], out.dtype), scale)
@@ -124,12 +165,14 @@ class NumpyBackend(NumpyRows):
             np.copyto(out, rows, "unsafe")
         return out if scale == 1.0 else np.multiply(out, scale, out)
 
+    @one_call
     def lookup(self, table: Array, indices: Array, out: Array) -> Array:
         if table.ndim == 2:
             table.take(indices, 0, out, "clip")
             return out
         return super().lookup(table, indices, out)
 
+    @one_call
     def lookup_gradient(self, d: Array, indices: Array, out: Array) -> Array:
         """`np.add.at` is quick on flat arrays only, so every table is scattered to element by element."""
         width = out.shape[-1]
@@ -144,17 +187,22 @@ class NumpyBackend(NumpyRows):
 
     # Random numbers
 
+    permutation = one_call(Backend.permutation)
+
+    @one_call
     def random_words(self, key: Array, step: Array, out: Array) -> Array:
         for part, stream in self._chunks(key, step, out):
             part[...] = stream.random_raw(part.size)
         return out
 
+    @one_call
     def random_bits(self, key: Array, step: Array, out: Array) -> Array:
         words = self._pool.array("words", (*key.shape[:-1], -(-_size(key, out) // 4)), np.uint64)
         self.random_words(key, step, out=words)
         np.copyto(out.reshape(*key.shape[:-1], -1), words.view(np.uint16)[..., : _size(key, out)])
         return out
 
+    @one_call
     def random_uniform(self, key: Array, step: Array, out: Array) -> Array:
         each, bits = (2, 24) if out.dtype == np.float32 else (1, 53)  # numbers from a word; bits of a number
         for part, stream in self._chunks(key, step, out):
@@ -165,6 +213,7 @@ class NumpyBackend(NumpyRows):
             np.multiply(part, out.dtype.type(2.0**-bits), out=part)
         return out
 
+    @one_call
     def random_normal(self, key: Array, step: Array, out: Array) -> Array:
         for part, stream in self._chunks(key, step, out):
             words = stream.random_raw(part.size + part.size % 2).reshape(-1, 2)
@@ -183,6 +232,23 @@ class NumpyBackend(NumpyRows):
             stream, row = philox_stream(key[k], int(step[0])), flat[k]
             for start in range(0, row.size, CHUNK):
                 yield row[start : start + CHUNK], stream
+
+
+def _sum(X: Array, axis: int, out: Array) -> None:
+    np.add.reduce(X, axis=axis, out=out, keepdims=True)
+
+
+def _row_products(X: Array, Y: Array, out: Array) -> None:
+    np.einsum("...nd,...nd->...n", X, Y, out=out)
+
+
+def _column_products(X: Array, Y: Array, out: Array) -> None:
+    np.einsum("...nd,...nd->...d", X, Y, out=out)
+
+
+def _take_batch(source: Array, order: Array, cursor: Array, count: int, out: Array) -> None:
+    start = cursor.item()
+    source.take(order[..., start : start + count], 0, out, "clip")  # which writes straight into out, as in `gather`
 
 
 def _blocks(X: Array) -> Array:

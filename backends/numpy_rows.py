@@ -8,7 +8,8 @@ import numpy as np
 
 from gpunn.backends import formulas
 from gpunn.backends.base import Backend
-from gpunn.types import Array, Shape
+from gpunn.backends.recording import Recorder, one_call
+from gpunn.types import ROWS, Array, Shape
 
 FEW, MANY = 24, 1024  # classes and numbers for which turning a matrix of them takes less time than it saves
 
@@ -17,7 +18,9 @@ class NumpyRows(Backend):
     """Base of `NumpyBackend`, which has the memory."""
 
     _pool: Any
+    recorder: Recorder
 
+    @one_call
     def softmax(self, Z: Array, out: Array) -> Array:
         column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
         self._shifted(Z, column, out)
@@ -31,6 +34,7 @@ class NumpyRows(Backend):
         self.elementwise(formulas.softmax_gradient, (dA, A, column), (out,))
         return out
 
+    @one_call
     def log_softmax(self, Z: Array, out: Array) -> Array:
         column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
         work = self._pool.array("rows", out.shape, out.dtype)
@@ -40,6 +44,7 @@ class NumpyRows(Backend):
         np.log(column, column)
         return np.subtract(out, column, out)
 
+    @one_call
     def log_softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
         column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
         np.add.reduce(dA, axis=-1, out=column, keepdims=True)
@@ -50,48 +55,53 @@ class NumpyRows(Backend):
         self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
     ) -> Array:
         if not dZ.flags.c_contiguous:
-            return super().softmax_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
+            return self._strided_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
         if smoothing or target.dtype.kind == "f":
             return self._soft_cross_entropy(Z, target, smoothing, weight, scale, loss, dZ)
         if Z.shape[-1] <= FEW and Z.size >= MANY and Z.flags.c_contiguous and Z.shape == dZ.shape:
             self._cross_entropy_of_few(Z.reshape(-1, Z.shape[-1]), target, scale, loss, dZ)
             return self._weighted(weight, loss, dZ)
+        do = self.recorder.do
         column, logarithm = self._pool.array("columns", (2, *loss.shape), loss.dtype)
-        flat, places = dZ.reshape(-1), self._places(target, dZ.shape)
+        flat, (starts, places) = dZ.reshape(-1), self._pool.starts(dZ.shape)
+        do(np.add, starts, target, places)
         self._shifted(Z, column, dZ)
-        flat.take(places, None, loss[..., 0], "clip")
-        np.exp(dZ, dZ)
-        np.add.reduce(dZ, axis=-1, out=column, keepdims=True)
-        np.log(column, logarithm)
-        np.divide(scale, column, column)  # the gradient comes out scaled at no cost
-        np.multiply(dZ, column, dZ)
-        flat[places] -= scale
-        np.subtract(logarithm, loss, loss)
+        do(flat.take, places, None, loss[..., 0], "clip")
+        do(np.exp, dZ, dZ)
+        do(np.add.reduce, dZ, ROWS, None, column, True)
+        do(np.log, column, logarithm)
+        do(np.divide, scale, column, column)  # the gradient comes out scaled at no cost
+        do(np.multiply, dZ, column, dZ)
+        do(_lower, flat, places, scale)
+        do(np.subtract, logarithm, loss, loss)
         return self._weighted(weight, loss, dZ)
+
+    _strided_cross_entropy = one_call(Backend.softmax_cross_entropy)
 
     def _cross_entropy_of_few(self, Z: Array, target: Array, scale: float, loss: Array, dZ: Array) -> None:
         """The same on columns turned into rows: NumPy takes several times longer for many short rows than for a few
         long ones, in all that goes along or across them."""
-        n, classes = Z.shape
+        do, (n, classes) = self.recorder.do, Z.shape
         E = self._pool.array("rows", (classes, n), Z.dtype)
         row, logarithm = self._pool.array("columns", (2, n), Z.dtype)
         ends = loss.reshape(-1)
-        flat, places = E.reshape(-1), self._pool.starts((n, 1))
-        np.multiply(target, np.int64(n), places[1].reshape(loss.shape[:-1]))
-        chosen = np.add(places[0], places[1], places[1])
-        np.copyto(E, Z.T)
-        np.maximum.reduce(E, axis=0, out=row)
-        np.subtract(E, row, E)
-        flat.take(chosen, None, ends, "clip")
-        np.exp(E, E)
-        np.add.reduce(E, axis=0, out=row)
-        np.log(row, logarithm)
-        np.divide(scale, row, row)  # the gradient comes out scaled at no cost
-        np.multiply(E, row, E)
-        flat[chosen] -= scale
-        np.subtract(logarithm, ends, ends)
-        np.copyto(dZ.reshape(-1, classes), E.T)
+        flat, (starts, places) = E.reshape(-1), self._pool.starts((n, 1))
+        do(np.multiply, target, np.int64(n), places.reshape(loss.shape[:-1]))
+        do(np.add, starts, places, places)
+        do(np.copyto, E, Z.T)
+        do(np.maximum.reduce, E, 0, None, row)
+        do(np.subtract, E, row, E)
+        do(flat.take, places, None, ends, "clip")
+        do(np.exp, E, E)
+        do(np.add.reduce, E, 0, None, row)
+        do(np.log, row, logarithm)
+        do(np.divide, scale, row, row)  # the gradient comes out scaled at no cost
+        do(np.multiply, E, row, E)
+        do(_lower, flat, places, scale)
+        do(np.subtract, logarithm, ends, ends)
+        do(np.copyto, dZ.reshape(-1, classes), E.T)
 
+    @one_call
     def _soft_cross_entropy(
         self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
     ) -> Array:
@@ -119,19 +129,24 @@ class NumpyRows(Backend):
 
     def _weighted(self, weight: Array | None, loss: Array, dZ: Array) -> Array:
         if weight is not None:
-            np.multiply(loss, weight, loss)
-            np.multiply(dZ, weight, dZ)
+            self.recorder.do(np.multiply, loss, weight, loss)
+            self.recorder.do(np.multiply, dZ, weight, dZ)
         return dZ
 
     def _shifted(self, Z: Array, column: Array, out: Array) -> None:
         """out = Z - max Z in each row."""
-        if Z.shape == out.shape:
-            np.maximum.reduce(Z, axis=-1, out=column, keepdims=True)
-        else:  # inputs that all models share
-            column[...] = Z.max(-1, keepdims=True)
-        np.subtract(Z, column, out)
+        do = self.recorder.do
+        if Z.shape != out.shape:  # inputs that all models share
+            do(np.copyto, out, Z)
+            Z = out
+        do(np.maximum.reduce, Z, ROWS, None, column, True)
+        do(np.subtract, Z, column, out)
 
     def _places(self, classes: Array, shape: Shape) -> Array:
         """Where each row's class stands in the flattened matrix."""
         starts, places = self._pool.starts(shape)
         return np.add(starts, classes, places)
+
+
+def _lower(flat: Array, places: Array, amount: float) -> None:
+    flat[places] -= amount

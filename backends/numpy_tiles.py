@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,18 @@ class TiledFormulas(threading.local):
         self.tiles = self  # that run single tiles of a larger formula
         self._kernels: dict[tuple[Any, ...], Callable[..., None]] = {}
         self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
+        self.edition = object()  # another one once a kernel has taken another's place
 
-    def run(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
-        self.kernel(formula, inputs, outputs)(*inputs, *outputs)
+    def run(
+        self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], do: Callable[..., None]
+    ) -> None:
+        """Through `do`, which calls a function."""
+        kernel = self.kernel(formula, inputs, outputs)
+        if isinstance(kernel, Tiles):
+            for part, arrays in kernel.calls((*inputs, *outputs)):
+                do(part, *arrays)
+        else:
+            do(kernel, *inputs, *outputs)
 
     def kernel(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
         """What runs the formula on arrays like these."""
@@ -58,31 +67,16 @@ class TiledFormulas(threading.local):
         flat = all(_flattens(a, shape) for a in (*inputs, *outputs))
         if flat:
             shape = (math.prod(shape),)
-        count = len(inputs)
-        aliases = [(i, count + j) for i, a in enumerate(inputs) for j, o in enumerate(outputs) if a is o]
-        twins = {i for i, _ in aliases}
-
-        def parts_of(arrays: tuple[Any, ...], indices: Indices) -> list[Any]:
-            parts = [a if i is None else a[i] for a, i in zip(arrays, indices)]
-            for i, j in aliases:  # an output that is also an input stays recognisable: one view for both
-                parts[i] = parts[j]
-            return parts
-
-        def flattened(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arrays) if flat else arrays
-
-        arrays, tiles = flattened((*inputs, *outputs)), []
+        tiles = Tiles(inputs, outputs, flat)
+        arrays = tiles.flattened((*inputs, *outputs))
         for tile in _split(shape, self.tile):
-            indices = tuple(None if i in twins else _index(a, shape, tile) for i, a in enumerate((*inputs, *outputs)))
-            parts = tuple(parts_of(arrays, indices))
-            tiles.append((self.tiles.kernel(formula, parts[:count], parts[count:]), indices))
-
-        def run(*arrays: Any) -> None:
-            arrays = flattened(arrays)
-            for kernel, indices in tiles:
-                kernel(*parts_of(arrays, indices))
-
-        return run
+            indices = tuple(
+                None if i in tiles.twins else _index(a, shape, tile) for i, a in enumerate((*inputs, *outputs))
+            )
+            parts = tiles.parts(arrays, indices)
+            kernel = self.tiles.kernel(formula, parts[: len(inputs)], parts[len(inputs) :])
+            tiles.kernels.append((kernel, indices))
+        return tiles
 
     def _compile(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
         program = formula.trace(tuple(argument_key(a) for a in inputs))
@@ -95,6 +89,36 @@ class TiledFormulas(threading.local):
         if (dtype, slot) not in self._scratch:
             self._scratch[dtype, slot] = np.empty(self.tile, dtype)
         return self._scratch[dtype, slot][:size].reshape(shape)
+
+
+class Tiles:
+    """A kernel made of one for each tile."""
+
+    def __init__(self, inputs: tuple[Any, ...], outputs: tuple[Array, ...], flat: bool) -> None:
+        self.flat = flat  # whether all arrays are cut as vectors
+        count = len(inputs)
+        aliases = [(i, count + j) for i, a in enumerate(inputs) for j, o in enumerate(outputs) if a is o]
+        self.twins = dict(aliases)  # inputs that are also outputs
+        self.kernels: list[tuple[Callable[..., None], Indices]] = []
+
+    def __call__(self, *arrays: Any) -> None:
+        for kernel, parts in self.calls(arrays):
+            kernel(*parts)
+
+    def calls(self, arrays: tuple[Any, ...]) -> Iterator[tuple[Callable[..., None], tuple[Any, ...]]]:
+        """The kernel of each tile with what it takes of these arrays."""
+        arrays = self.flattened(arrays)
+        for kernel, indices in self.kernels:
+            yield kernel, self.parts(arrays, indices)
+
+    def flattened(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arrays) if self.flat else arrays
+
+    def parts(self, arrays: tuple[Any, ...], indices: Indices) -> tuple[Any, ...]:
+        parts = [a if i is None else a[i] for a, i in zip(arrays, indices)]
+        for i, j in self.twins.items():  # an output that is also an input stays recognisable: one view for both
+            parts[i] = parts[j]
+        return tuple(parts)
 
 
 def _key(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], tile: int) -> tuple[Any, ...]:

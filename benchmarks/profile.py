@@ -2,69 +2,76 @@
 
     python -m benchmarks.profile
 
-Every operation of the backend is timed without those that it calls, over many steps; what the clock itself costs is
-measured and taken off. What is left of a step timed with no clock inside it is Python: layers, loss and trainer calling
-operations, and looking up what to run. On a GPU a step is one graph, which no clock on the host sees into.
+On the CPU a step is a record of calls. Each is timed under the name of the operation that it is a part of, over many
+steps; what the clock itself costs is measured and taken off. What is left of a step timed with no clock inside it is
+Python going from call to call. On a GPU a step is one graph, which no clock on the host sees into.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
 from benchmarks.cases import GRID
 from benchmarks.command import alone
-from benchmarks.harness import LEFT_OUT, MissingPeerError, Row, Setting, alternate, say, stretch
+from benchmarks.harness import LEFT_OUT, MissingPeerError, Row, Setting, say, steps_for, stretch
 from benchmarks.peers import competing, ours
 from gpunn.backends.base import Backend
+from gpunn.backends.recording import Call
+from gpunn.training.threads import threads_for
 
 STEP, PRODUCTS, PYTHON = "whole step", "matrix products", "Python"
+NAMES = {"matmul": PRODUCTS}  # of the table, where they are not those of the operations
 TIME, SHARE = "time", "share"
 NOT_TIMED = ("quiet", "program", "synchronize", "owns", "require")  # no work of a step's own
 LEAST = 0.005  # of a step: what takes less is told together
 
 
-class Clock:
-    """Seconds that each operation took by itself, those it called not counted, and how many calls there were."""
+Labelled = list[tuple[str, Call]]  # calls, each with the operation or formula that it is a part of
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.calls: dict[str, int] = defaultdict(int)
-        self._inside = [0.0]  # for each operation under way: seconds of those it called
 
-    def around(self, name: str, method: Any) -> Any:
-        now, inside, seconds, calls = time.perf_counter, self._inside, self.seconds, self.calls
+def labelled(ops: Backend, step: Callable[[], None]) -> Labelled:
+    """The record of a step."""
+    kind, calls, labels = type(ops), [], []  # type: ignore[var-annotated]
 
+    def watched(name: str, method: Any) -> Any:
         @wraps(method)
         def call(*arguments: Any, **options: Any) -> Any:
-            called = str(arguments[1]).partition("(")[0] if name == "elementwise" else name  # the formula's name
-            inside.append(0.0)
-            start = now()
-            try:
-                return method(*arguments, **options)
-            finally:
-                taken = now() - start
-                seconds[called] += taken - inside.pop()
-                calls[called] += 1
-                inside[-1] += taken
+            result = method(*arguments, **options)
+            label = str(arguments[1]).partition("(")[0] if name == "elementwise" else name  # the formula's name
+            labels.extend([label] * (len(calls) - len(labels)))  # those that an operation inside has not labelled
+            return result
 
         return call
 
-
-@contextmanager
-def clocked(ops: Backend) -> Iterator[Clock]:
-    """Within it, the operations of this backend are timed."""
-    clock, kind = Clock(), type(ops)
     names = [n for n in dir(Backend) if not n.startswith("_") and callable(getattr(kind, n)) and n not in NOT_TIMED]
     with ExitStack() as stack:
         for name in names:
-            stack.enter_context(patch.object(kind, name, clock.around(name, getattr(kind, name))))
-        yield clock
+            stack.enter_context(patch.object(kind, name, watched(name, getattr(kind, name))))
+        with ops.recorder.into(calls):  # type: ignore[attr-defined]
+            step()
+    assert len(labels) == len(calls)
+    return list(zip(labels, calls))
+
+
+def timed_calls(record: Labelled, steps: int) -> dict[str, float]:
+    """Seconds of so many steps by label."""
+    seconds, now = [0.0] * len(record), time.perf_counter
+    calls = [(i, function, arguments) for i, (_, (function, arguments)) in enumerate(record)]
+    for _ in range(steps):
+        for i, function, arguments in calls:
+            start = now()
+            function(*arguments)
+            seconds[i] += now() - start
+    found: dict[str, float] = defaultdict(float)
+    for (label, _), taken in zip(record, seconds):
+        found[NAMES.get(label, label)] += taken
+    return found
 
 
 def run(setting: Setting) -> list[Row]:
@@ -91,16 +98,19 @@ def loops() -> Any:
 def measure(case: str, steps: Any, setting: Setting) -> list[Row]:
     """Time and share of a step for each part of it, in turns with and without the clocks."""
     ops = steps.network.ops
-    figures, _ = alternate({STEP: steps}, setting.turns, setting.seconds)
-    whole = [1e6 * figure for figure in figures[STEP]]
-    count = max(1, min(steps.epoch, round(setting.seconds / figures[STEP][-1])))
+    count = min(steps_for(steps, setting.seconds, time.perf_counter)[0], steps.epoch - 1)
+    whole: list[float] = []
     parts: dict[str, list[float]] = {}
     for turn in range(setting.turns):
-        with clocked(ops) as clock:
-            stretch(steps, count, time.perf_counter)
-        empty = cost_of_a_clock()
-        for name, seconds in named(clock, empty).items():
-            parts.setdefault(name, [0.0] * turn).append(1e6 * seconds / count)
+        whole.append(1e6 * stretch(steps, count, time.perf_counter) / count)
+        steps.begin()
+        with ops.quiet(), threads_for(steps.network, steps.case.batch):
+            record = labelled(ops, steps.step)
+            taken = timed_calls(record, count)
+        empty, calls = cost_of_a_clock(), Counter(NAMES.get(label, label) for label, _ in record)
+        for name, seconds in taken.items():
+            own = max(0.0, seconds - empty * calls[name] * count)
+            parts.setdefault(name, [0.0] * turn).append(1e6 * own / count)
     middle = Row("profile", "", "", "µs", whole).median
     rows = [Row("profile", f"{case}: {STEP}", TIME, "µs", whole)]
     told, little = {}, 0.0
@@ -119,19 +129,9 @@ def measure(case: str, steps: Any, setting: Setting) -> list[Row]:
     return rows
 
 
-def named(clock: Clock, empty: float) -> dict[str, float]:
-    """Seconds by the names of the table, less what the clock cost."""
-    names = {"matmul": PRODUCTS}
-    return {names.get(n, n): max(0.0, s - empty * clock.calls[n]) for n, s in clock.seconds.items()}
-
-
 def cost_of_a_clock(calls: int = 1000) -> float:
     """Seconds that a call which does nothing is said to take."""
-    clock = Clock()
-    nothing = clock.around("nothing", lambda: None)
-    for _ in range(calls):
-        nothing()
-    return clock.seconds["nothing"] / calls
+    return timed_calls([("nothing", (lambda: None, ()))], calls)["nothing"] / calls
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class GpunnError(Exception):
     """`where: expected ..., got ...; fix`, each part also an attribute."""
@@ -62,3 +64,9 @@ def readable(size: float) -> str:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
         size /= 1024
     raise AssertionError("unreachable")
+
+
+def to_host_call(value: Any) -> str:
+    """How users of its library bring an array to the host."""
+    calls = {"torch": "x.cpu()", "jax": "jax.device_get(x)", "cudf": "x.to_numpy()", "numba": "x.copy_to_host()"}
+    return calls.get(type(value).__module__.split(".")[0].removesuffix("lib"), "x.get()")

@@ -52,6 +52,18 @@ def _code(value: Any) -> str:
     return repr(value)
 
 
+def is_own(*values: Any) -> bool:
+    """Whether these and all in them are of gpunn's own classes."""
+    return all(
+        is_own(*value)
+        if isinstance(value, (tuple, list))
+        else type(value).__module__.startswith("gpunn.") and is_own(*(getattr(value, f.name) for f in fields(value)))
+        if is_dataclass(value)
+        else True
+        for value in values
+    )
+
+
 def to_json(value: Any) -> Any:
     """A value as nested dicts and lists of plain ones."""
     if isinstance(value, Value) and is_dataclass(value):

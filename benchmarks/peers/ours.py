@@ -73,6 +73,11 @@ class Steps:
                 update(i)
         self.network.ops.synchronize()
 
+    def step(self) -> None:
+        """The first update of an epoch as the trainer asks for it, neither captured nor recorded."""
+        program = self.trainer._program(*self.trainer._kind(0)[:2])
+        getattr(program, "step", program)()
+
     def losses(self, steps: int) -> list[float]:
         """Of each of the first steps."""
         found: list[float] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,11 @@ class BatchTrainer(Trainer):
         if self.alpha:
             self._penalise()
         super()._apply()
+
+    @cached_property
+    def own(self) -> bool:
+        """Sparse inputs are made dense by their own library."""
+        return super().own and (isinstance(self.data.X, np.ndarray) or self.ops.owns(self.data.X))
 
     def _program(self, sizes: tuple[int, ...], last: bool) -> Callable[[], None]:
         """Each size of batch has a penalty of its own."""

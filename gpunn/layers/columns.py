@@ -44,6 +44,6 @@ class Columns(Layer):
     def backward(self, t: Frame, dA: Array) -> Array | None:
         if not t.wants_dX:
             return None
-        t.dX[...] = 0
+        t.ops.fill(t.dX, 0)
         t.ops.copy(dA, out=t.dX[..., self.start : self.stop])
         return t.dX

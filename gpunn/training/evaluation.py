@@ -15,6 +15,7 @@ from gpunn.passes import Pass
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.meters import Meters
 from gpunn.types import Array
+from gpunn.value import is_own
 
 
 class Scorer:
@@ -75,11 +76,11 @@ class Evaluator:
             scorer.add(A, run.value(A, loader.y, loader.weight), loader.y)
             network.ops.elementwise(formulas.add, (self.cursor, n), (self.cursor,))
 
-        return network.ops.program(program)
+        return network.ops.program(program, own=is_own(network.network, self.loss, *self.metrics.values()))
 
     def run(self) -> None:
         self.meters.begin()
-        self.cursor[...] = 0
+        self.network.ops.fill(self.cursor, 0)
         for n in self.chunks:
             self.programs[n]()
 

@@ -53,9 +53,9 @@ class Meters:
         self.fetched: Array | None = None
 
     def begin(self) -> None:
-        self.table[...] = 0.0
+        self.ops.fill(self.table, 0.0)
         if "bad step" in self.rows:
-            self.rows["bad step"][...] = -1.0
+            self.ops.fill(self.rows["bad step"], -1.0)
 
     def add(self, name: str, value: Array, factor: float) -> None:
         row = self.rows[name]

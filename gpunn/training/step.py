@@ -28,6 +28,7 @@ from gpunn.training.evaluation import Scorer
 from gpunn.training.meters import Meters
 from gpunn.training.probe import FlowProbe
 from gpunn.types import ROWS, Array
+from gpunn.value import is_own
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,13 @@ class Trainer:
             self._apply()
             self._advance(sizes[-1])
 
-        return self.ops.program(program)
+        return self.ops.program(program, own=self.own)
+
+    @cached_property
+    def own(self) -> bool:
+        """Whether a step consists of nothing but gpunn's own code."""
+        constraints = (frame.regularization for frame in self.constraints.frames)
+        return is_own(self.network.network, self.loss, self.optimizer, *self.metrics.values(), *constraints)
 
     def _gradients(self, sizes: tuple[int, ...], probes: list[FlowProbe], draws: int = 1) -> None:
         """The gradient over one batch, or over several as if they were one; the last one's place is not left yet."""
@@ -301,11 +308,11 @@ class FullBatchTrainer(Trainer):
         self.penalty = self.ops.zeros((), self.network.dtype)
 
         def program() -> None:
-            self.cursor[...] = 0
+            self.ops.fill(self.cursor, 0)
             self.meters.begin()
-            self.penalty[...] = 0
+            self.ops.fill(self.penalty, 0)
             self._gradients(self.updates[0], self.probes, draws=0)
             self.constraints.before(self.frame)
             self.constraints.penalty(self.penalty)
 
-        return self.ops.program(program)
+        return self.ops.program(program, own=self.own)

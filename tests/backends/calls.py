@@ -182,6 +182,7 @@ def product_calls(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[
     yield Call("scale_shift", {"X": X, "G": G, "B": B, "activation": Square(), "out": Out(shape), "Z": Out(shape)})
     yield Call("scale_shift", {"X": X, "G": G, "B": None, "activation": None, "out": Out(shape), "Z": None})
     yield Call("copy", {"source": G, "out": Out(shape)})
+    yield Call("fill", {"out": Out(shape), "value": 2.5})
     yield Call("elementwise", {"formula": formulas.scale_shift, "inputs": (X, G, B), "outputs": (Out(shape),)})
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,44 +36,31 @@ class FakeTime:
         return self.now
 
 
-def test_an_operation_is_timed_without_those_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock_of_the_test = FakeTime()
-    monkeypatch.setattr(profile, "time", clock_of_the_test)
+def test_calls_are_timed_under_the_names_of_their_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr(profile, "time", clock)
 
     def spend(seconds: float) -> None:
-        clock_of_the_test.now += seconds
+        clock.now += seconds
 
-    clock = profile.Clock()
-    inner = clock.around("inner", lambda: spend(2.0))
-    formula = clock.around("elementwise", lambda ops, name: spend(5.0))
-
-    def both() -> None:
-        spend(1.0)
-        inner()
-        inner()
-        formula(None, "relu(X)")
-
-    clock.around("outer", both)()
-    assert clock.seconds == {"inner": 4.0, "outer": 1.0, "relu": 5.0}
-    assert clock.calls == {"inner": 2, "outer": 1, "relu": 1}
-    assert profile.named(clock, 0.5) == {"inner": 3.0, "outer": 0.5, "relu": 4.5}
+    record = [("sum", (spend, (1.0,))), ("matmul", (spend, (2.0,))), ("sum", (spend, (4.0,)))]
+    assert profile.timed_calls(record, 3) == {"sum": 15.0, profile.PRODUCTS: 6.0}
 
 
-def test_the_clock_is_taken_off_again() -> None:
+def test_every_call_of_a_step_has_a_name() -> None:
     steps = ours.Steps(SMALL, "cpu")
+    steps.run(1)
     kind = type(steps.network.ops)
     before = {name: getattr(kind, name) for name in dir(kind)}
-    with profile.clocked(steps.network.ops) as clock:
-        steps.run(1)
+    record = profile.labelled(steps.network.ops, steps.step)
     assert {name: getattr(kind, name) for name in dir(kind)} == before
-    counted = dict(clock.calls)
-    assert counted["matmul"] == len(SMALL.products) and counted["adam"] == 1
-    steps.run(1)
-    assert clock.calls == counted
+    counted = Counter(label for label, _ in record)
+    assert counted["matmul"] == len(SMALL.products) and counted["adam"] == counted["relu_biased"] / 2 == 1
+    assert {"batch", "softmax_cross_entropy", "after_update"} < set(counted)
 
 
 def test_parts_make_up_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile, "alternate", lambda *_: ({profile.STEP: [1.0] * 3}, {}))  # a step of a second
+    monkeypatch.setattr(profile, "stretch", lambda steps, count, clock: float(count))  # a step of a second
     rows = {
         (row.case.rpartition(": ")[2], row.competitor): row
         for row in profile.measure("net", ours.Steps(SMALL, "cpu"), QUICK)
