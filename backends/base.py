@@ -127,10 +127,11 @@ class Backend(Normalizing, RandomNumbers):
         """Whether there is no NaN or infinity; waits for the device."""
         return bool(self.xp.isfinite(array).all())
 
-    def program(self, step: Callable[[], None], own: bool = True) -> Callable[[], None]:
+    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Callable[[], None]:
         """The same step, in whatever form runs again and again at the least cost.
 
         `own` says that all its arrays are written by these operations: code that is not gpunn's may do otherwise.
+        `models` is the K of a population.
         """
         return step
 
@@ -141,8 +142,8 @@ class Backend(Normalizing, RandomNumbers):
         """Within it, arithmetic that leaves the finite numbers gives no warning: training watches the loss itself."""
         return np.errstate(all="ignore")
 
-    def sharing_products(self, threads: int) -> AbstractContextManager[None]:
-        """Within it, products of many models are done by so many threads of the host, if that is who does them."""
+    def sharing_models(self, models: int, threads: int) -> AbstractContextManager[None]:
+        """Within it, programs of a population's steps are run by so many threads of the host, if that is who does."""
         return nullcontext()
 
     # Elementwise formulas and products

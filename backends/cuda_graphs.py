@@ -26,7 +26,7 @@ class CudaGraphs(Launcher):
         self._capture_stream: Any = None
         self._told: set[str] = set()
 
-    def program(self, step: Callable[[], None], own: bool = True) -> Callable[[], None]:
+    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Callable[[], None]:
         """The step itself at the first run, which compiles kernels, chooses the products' algorithms and takes scratch;
         captured before the second, and replayed from then on.
 

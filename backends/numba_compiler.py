@@ -54,4 +54,4 @@ def _dispatcher(source: str) -> Any:
     names: dict[str, Any] = {"__name__": __name__, **NAMES}  # Numba imports it again for stored code
     exec(compile(source, str(path or "<loop>"), "exec"), names)  # a text that `loop_source` has made
     # As in NumPy, x / 0 is an infinity; besides, a loop that may raise is not vectorised.
-    return numba.njit(error_model="numpy", cache=path is not None)(names["loop"])
+    return numba.njit(error_model="numpy", nogil=True, cache=path is not None)(names["loop"])

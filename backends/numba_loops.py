@@ -81,7 +81,7 @@ class LoopFormulas(TiledFormulas):
                 left, worked, self.worked = calls, worked + LOOK, self.worked + LOOK
                 if worked >= patience and (COMPILER in sys.modules or self.worked >= LOADING):
                     self._kernels[key] = self._compiled(loop, plain, arrays)
-                    self.edition = object()
+                    LoopFormulas.edition += 1
             plain(*arrays)
 
         return counted

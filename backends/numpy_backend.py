@@ -17,8 +17,8 @@ from gpunn.backends.elementwise import Formula
 from gpunn.backends.numpy_rows import NumpyRows
 from gpunn.backends.numpy_tiles import TiledFormulas
 from gpunn.backends.philox import philox_stream
-from gpunn.backends.recording import RecordedStep, Recorder, one_call
-from gpunn.backends.team import LEAST, Team
+from gpunn.backends.recording import RecordedStep, Recorder, recorded, recorded_whole
+from gpunn.backends.shares import Shares
 from gpunn.types import COLUMNS, ROWS, Array, Shape
 
 BLOCK = 128  # rows that a float32 column sum runs over before it starts afresh
@@ -37,52 +37,50 @@ class NumpyBackend(NumpyRows):
         self._pool = _Pool()
         self.recorder = Recorder()
 
+    @recorded
     def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
         self._formulas.run(formula, inputs, outputs, self.recorder.do)
 
+    @recorded
     def copy(self, source: Array, out: Array) -> None:
         real = source.real if source.dtype.kind == "c" and out.dtype.kind != "c" else source
         self.recorder.do(np.copyto, out, real, "unsafe")
 
+    @recorded
     def fill(self, out: Array, value: float) -> None:
         self.recorder.do(out.fill, value)
 
     @property
-    def kernels(self) -> object:
-        """What the calling thread's kernels are known by; another one once they have changed."""
-        return self._formulas.edition
+    def recorded_with(self) -> tuple[object, ...]:
+        """What a record depends on: the thread and its scratch, the kernels of formulas, and who shares the models."""
+        return self.recorder.thread, self._formulas.edition, self.recorder.shares
 
-    def program(self, step: Callable[[], None], own: bool = True) -> Callable[[], None]:
-        return RecordedStep(self, step) if own and os.environ.get("GPUNN_CAPTURE", "1") != "0" else step
+    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Callable[[], None]:
+        if not own or os.environ.get("GPUNN_CAPTURE", "1") == "0":
+            return step
+        return RecordedStep(self, step, models)
 
     @contextmanager
-    def sharing_products(self, threads: int) -> Iterator[None]:
-        before = self._pool.team
-        self._pool.team = team = Team(threads - 1)
+    def sharing_models(self, models: int, threads: int) -> Iterator[None]:
+        before = self.recorder.shares
+        self.recorder.shares = shares = Shares(models, threads)
         try:
             yield
         finally:
-            self._pool.team = before
-            team.close()
+            self.recorder.shares = before
+            shares.close()
 
+    @recorded
     def matmul(self, A: Array, B: Array, out: Array) -> Array:
-        if out.ndim == 3 and out.size * A.shape[-1] >= LEAST:
-            self.recorder.do(self._many_products, A, B, out)
-        elif A.ndim == 2 and B.ndim == 2 and out.flags.c_contiguous:
+        if A.ndim == 2 and B.ndim == 2 and out.flags.c_contiguous:
             self.recorder.do(np.dot, A, B, out)  # the same BLAS call as matmul's, with less around it
         else:
             self.recorder.do(np.matmul, A, B, out)
         return out
 
-    def _many_products(self, A: Array, B: Array, out: Array) -> None:
-        team = self._pool.team
-        if team is None:
-            np.matmul(A, B, out)
-        else:
-            team.matmul(A, B, out)
-
     # Reductions
 
+    @recorded
     def sum(self, X: Array, axis: int, out: Array) -> Array:
         if axis == COLUMNS and X.flags.c_contiguous and X.dtype == out.dtype and X.size:
             self._column_sums(X, out)
@@ -103,6 +101,7 @@ class NumpyBackend(NumpyRows):
             do(np.matmul, ones(rest, X.dtype), X[..., whole * BLOCK :, :], sums[..., whole:, :])
         do(np.matmul, ones(sums.shape[-2], X.dtype), sums, out)
 
+    @recorded
     def sum_product(self, X: Array, Y: Array, axis: int, out: Array) -> Array:
         if axis != COLUMNS:
             self.recorder.do(_row_products, X, Y, out[..., 0])
@@ -124,6 +123,7 @@ class NumpyBackend(NumpyRows):
             do(_column_products, X[..., odd, :], Y[..., odd, :], sums[..., whole, :])
         do(_sum, sums, COLUMNS, out)
 
+    @recorded
     def total(self, X: Array, scale: float, out: Array) -> Array:
         self.recorder.do(np.add.reduce, X, (-2, -1), None, out)
         self.recorder.do(np.multiply, out, scale, out)
@@ -131,8 +131,10 @@ class NumpyBackend(NumpyRows):
 
     # Rows and scores: more in numpy_rows.py
 
-    correct, row_error = one_call(Backend.correct), one_call(Backend.row_error)
+    correct = recorded_whole(Backend.correct)
+    row_error = recorded_whole(Backend.row_error)
 
+    @recorded
     def _row_means(self, dZ: Array, Xhat: Array, G: Array | None, first: Array, second: Array) -> None:
         g, do, n = dZ, self.recorder.do, Xhat.shape[-1]
         if G is not None:
@@ -143,15 +145,16 @@ class NumpyBackend(NumpyRows):
 
     # Gather and scatter
 
+    @recorded
     def batch(self, source: Array, order: Array, cursor: Array, out: Array, scale: float = 1.0) -> Array:
         if source.dtype == out.dtype and scale == 1.0 and order.ndim + source.ndim == out.ndim + 1:
             self.recorder.do(_take_batch, source, order, cursor, out.shape[order.ndim - 1], out)
             return out
         return self._batch(source, order, cursor, out, scale)
 
-    _batch = one_call(Backend.batch)
+    _batch = recorded_whole(Backend.batch)
 
-    @one_call
+    @recorded_whole
     def gather(self, source: Array, indices: Array, out: Array, scale: float = 1.0) -> Array:
         if indices.ndim + source.ndim - 1 < out.ndim:  # all models take the same rows
             rows = self.gather(source, indices, self._pool.array("shared", out.shape[1:], out.dtype), scale)
@@ -165,14 +168,14 @@ class NumpyBackend(NumpyRows):
             np.copyto(out, rows, "unsafe")
         return out if scale == 1.0 else np.multiply(out, scale, out)
 
-    @one_call
+    @recorded_whole
     def lookup(self, table: Array, indices: Array, out: Array) -> Array:
         if table.ndim == 2:
             table.take(indices, 0, out, "clip")
             return out
         return super().lookup(table, indices, out)
 
-    @one_call
+    @recorded_whole
     def lookup_gradient(self, d: Array, indices: Array, out: Array) -> Array:
         """`np.add.at` is quick on flat arrays only, so every table is scattered to element by element."""
         width = out.shape[-1]
@@ -187,22 +190,22 @@ class NumpyBackend(NumpyRows):
 
     # Random numbers
 
-    permutation = one_call(Backend.permutation)
+    permutation = recorded_whole(Backend.permutation)
 
-    @one_call
+    @recorded_whole
     def random_words(self, key: Array, step: Array, out: Array) -> Array:
         for part, stream in self._chunks(key, step, out):
             part[...] = stream.random_raw(part.size)
         return out
 
-    @one_call
+    @recorded_whole
     def random_bits(self, key: Array, step: Array, out: Array) -> Array:
         words = self._pool.array("words", (*key.shape[:-1], -(-_size(key, out) // 4)), np.uint64)
         self.random_words(key, step, out=words)
         np.copyto(out.reshape(*key.shape[:-1], -1), words.view(np.uint16)[..., : _size(key, out)])
         return out
 
-    @one_call
+    @recorded_whole
     def random_uniform(self, key: Array, step: Array, out: Array) -> Array:
         each, bits = (2, 24) if out.dtype == np.float32 else (1, 53)  # numbers from a word; bits of a number
         for part, stream in self._chunks(key, step, out):
@@ -213,7 +216,7 @@ class NumpyBackend(NumpyRows):
             np.multiply(part, out.dtype.type(2.0**-bits), out=part)
         return out
 
-    @one_call
+    @recorded_whole
     def random_normal(self, key: Array, step: Array, out: Array) -> Array:
         for part, stream in self._chunks(key, step, out):
             words = stream.random_raw(part.size + part.size % 2).reshape(-1, 2)
@@ -261,13 +264,9 @@ def _size(key: Array, out: Array) -> int:
 
 
 class _Pool(threading.local):
-    """Scratch by name and dtype: grown when needed, otherwise the same memory at every call; one for each thread.
-
-    Beside it, the threads that help this one.
-    """
+    """Scratch by name and dtype: grown when needed, otherwise the same memory at every call; one for each thread."""
 
     def __init__(self) -> None:
-        self.team: Team | None = None
         self._flat: dict[tuple[str, Any], Array] = {}
         self._ones: dict[Any, Array] = {}
         self._starts: dict[Shape, tuple[Array, Array]] = {}

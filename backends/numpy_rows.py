@@ -8,7 +8,7 @@ import numpy as np
 
 from gpunn.backends import formulas
 from gpunn.backends.base import Backend
-from gpunn.backends.recording import Recorder, one_call
+from gpunn.backends.recording import Recorder, recorded, recorded_whole
 from gpunn.types import ROWS, Array, Shape
 
 FEW, MANY = 24, 1024  # classes and numbers for which turning a matrix of them takes less time than it saves
@@ -20,7 +20,7 @@ class NumpyRows(Backend):
     _pool: Any
     recorder: Recorder
 
-    @one_call
+    @recorded_whole
     def softmax(self, Z: Array, out: Array) -> Array:
         column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
         self._shifted(Z, column, out)
@@ -28,13 +28,14 @@ class NumpyRows(Backend):
         np.add.reduce(out, axis=-1, out=column, keepdims=True)
         return np.divide(out, column, out)
 
+    @recorded
     def softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
         column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
         self.sum_product(dA, A, -1, out=column)
         self.elementwise(formulas.softmax_gradient, (dA, A, column), (out,))
         return out
 
-    @one_call
+    @recorded_whole
     def log_softmax(self, Z: Array, out: Array) -> Array:
         column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
         work = self._pool.array("rows", out.shape, out.dtype)
@@ -44,13 +45,14 @@ class NumpyRows(Backend):
         np.log(column, column)
         return np.subtract(out, column, out)
 
-    @one_call
+    @recorded_whole
     def log_softmax_gradient(self, dA: Array, A: Array, out: Array) -> Array:
         column = self._pool.array("column", (*out.shape[:-1], 1), out.dtype)
         np.add.reduce(dA, axis=-1, out=column, keepdims=True)
         self.elementwise(formulas.log_softmax_gradient, (dA, A, column), (out,))
         return out
 
+    @recorded
     def softmax_cross_entropy(
         self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
     ) -> Array:
@@ -76,7 +78,7 @@ class NumpyRows(Backend):
         do(np.subtract, logarithm, loss, loss)
         return self._weighted(weight, loss, dZ)
 
-    _strided_cross_entropy = one_call(Backend.softmax_cross_entropy)
+    _strided_cross_entropy = recorded_whole(Backend.softmax_cross_entropy)
 
     def _cross_entropy_of_few(self, Z: Array, target: Array, scale: float, loss: Array, dZ: Array) -> None:
         """The same on columns turned into rows: NumPy takes several times longer for many short rows than for a few
@@ -101,7 +103,7 @@ class NumpyRows(Backend):
         do(np.subtract, logarithm, ends, ends)
         do(np.copyto, dZ.reshape(-1, classes), E.T)
 
-    @one_call
+    @recorded_whole
     def _soft_cross_entropy(
         self, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
     ) -> Array:

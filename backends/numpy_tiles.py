@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,18 +15,19 @@ from gpunn.types import Array, Shape
 
 MOST_KERNELS = 2048  # more shapes than a training has; many sizes one after another would fill the memory
 Indices = tuple[tuple[slice, ...] | None, ...]  # of each array the part that a tile needs; None for all of it
-TILE = 32 * 1024  # elements; three float32 operands of this size leave room in a 1 MiB level-2 cache
+TILE = 64 * 1024  # elements; of smaller ones, threads that share a population hold each other up at every call
 
 
 class TiledFormulas(threading.local):
     """Compiled formulas by name, shapes, dtypes and aliasing, with their scratch; one set for each thread."""
+
+    edition: ClassVar[int] = 0  # another one once a kernel has taken another's place, in whichever thread
 
     def __init__(self, tile: int = TILE) -> None:
         self.tile = tile
         self.tiles = self  # that run single tiles of a larger formula
         self._kernels: dict[tuple[Any, ...], Callable[..., None]] = {}
         self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
-        self.edition = object()  # another one once a kernel has taken another's place
 
     def run(
         self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], do: Callable[..., None]

@@ -10,7 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, TypeVar
+from inspect import signature
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from gpunn.backends.shares import SharedRecord, Shares
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a function and its arguments
@@ -20,7 +24,10 @@ class Recorder(threading.local):
     """Through which a backend does its work; one for each thread."""
 
     def __init__(self) -> None:
+        self.thread = object()
         self.calls: list[Call] | None = None  # of the step that is being recorded
+        self.shares: Shares | None = None  # among whom the models of a population's steps are shared
+        self.shared: SharedRecord | None = None  # the step that is being recorded for them
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call the function, now and at every replay of what is being recorded."""
@@ -37,14 +44,35 @@ class Recorder(threading.local):
         finally:
             self.calls = before
 
+    @contextmanager
+    def sharing(self, record: SharedRecord | None) -> Iterator[None]:
+        """Within it, operations are recorded for each share of the models."""
+        before, self.shared = self.shared, record
+        try:
+            yield
+        finally:
+            self.shared = before
 
-def one_call(operation: Method) -> Method:
-    """An operation that is recorded as a whole: it looks at numbers on its way, or does not do all through `do`."""
+
+def recorded(operation: Method) -> Method:
+    """An operation that works through `do` and through other operations."""
+    return _recorded(operation, whole=False)
+
+
+def recorded_whole(operation: Method) -> Method:
+    """An operation that is one call of the record: it looks at numbers on its way, or is too rare to be taken apart."""
+    return _recorded(operation, whole=True)
+
+
+def _recorded(operation: Method, whole: bool) -> Method:
+    names = tuple(signature(operation).parameters)[1:]
 
     @wraps(operation)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
         recorder = self.recorder
-        if recorder.calls is None:
+        if recorder.shared is not None:
+            return recorder.shared.add(self, call, {**dict(zip(names, arguments)), **options})
+        if recorder.calls is None or not whole:
             return operation(self, *arguments, **options)
         with recorder.into(None):
             result = operation(self, *arguments, **options)
@@ -57,14 +85,14 @@ def one_call(operation: Method) -> Method:
 class RecordedStep:
     """A step on its way to being a record, which is good for the thread and the kernels it was made with."""
 
-    def __init__(self, ops: Any, step: Callable[[], None]) -> None:
-        self.ops, self.step = ops, step
+    def __init__(self, ops: Any, step: Callable[[], None], models: int | None = None) -> None:
+        self.ops, self.step, self.models = ops, step, models
         self.calls: list[Call] = []
         self.made_with: object = None
         self.warm = False  # the first run finds out how much scratch there must be
 
     def __call__(self) -> None:
-        if self.made_with is not self.ops.kernels:
+        if self.made_with != self.ops.recorded_with:
             self._record()
             return
         for function, arguments in self.calls:
@@ -75,8 +103,16 @@ class RecordedStep:
             self.step()
             self.warm = True
             return
+        made_with, recorder = self.ops.recorded_with, self.ops.recorder
         calls: list[Call] = []
-        made_with = self.ops.kernels
-        with self.ops.recorder.into(calls):
-            self.step()
+        if recorder.shares is not None and recorder.shares.models == self.models:
+            from gpunn.backends.shares import SharedRecord
+
+            record = SharedRecord(recorder.shares)
+            with recorder.sharing(record):
+                self.step()
+            calls.append((record.replay, ()))
+        else:
+            with recorder.into(calls):
+                self.step()
         self.calls, self.made_with = calls, made_with

@@ -76,7 +76,8 @@ class Evaluator:
             scorer.add(A, run.value(A, loader.y, loader.weight), loader.y)
             network.ops.elementwise(formulas.add, (self.cursor, n), (self.cursor,))
 
-        return network.ops.program(program, own=is_own(network.network, self.loss, *self.metrics.values()))
+        own = is_own(network.network, self.loss, *self.metrics.values())
+        return network.ops.program(program, own=own, models=network.models)
 
     def run(self) -> None:
         self.meters.begin()

@@ -163,7 +163,7 @@ class Trainer:
             self._apply()
             self._advance(sizes[-1])
 
-        return self.ops.program(program, own=self.own)
+        return self.ops.program(program, own=self.own, models=self.network.models)
 
     @cached_property
     def own(self) -> bool:
@@ -315,4 +315,4 @@ class FullBatchTrainer(Trainer):
             self.constraints.before(self.frame)
             self.constraints.penalty(self.penalty)
 
-        return self.ops.program(program, own=self.own)
+        return self.ops.program(program, own=self.own, models=self.network.models)

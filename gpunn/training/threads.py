@@ -1,4 +1,4 @@
-"""How many threads multiply while a network is trained on the CPU, and whose they are: BLAS's or gpunn's own."""
+"""How many threads work while a network is trained on the CPU, and whose they are: BLAS's or gpunn's own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from gpunn.engine import Engine
+from gpunn.value import is_own
 
-MODELS = 4  # for each thread, with which at most a fifth of the time is lost in the end
+MODELS = 4  # for each thread, so that no share is much larger than another
 SMALL = 1e8  # operations of a step, about a millisecond of one core
 
 
 def threads_for(network: Engine, rows: int) -> AbstractContextManager[None]:
     """One thread for steps of so many rows if they are small, else as many as BLAS has.
 
-    A population of many models has them share its models: products of a single one may be too small for BLAS to divide.
+    A population of many models has threads of gpunn's own, each of which does all of a step for a share of the models.
 
     On idle cores a second thread would save a fraction of a second in all; where something else runs, threads that wait
     for each other at every product make such a training many times slower. A step multiplies each row three times with
@@ -50,12 +51,17 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def by_model(network: Engine) -> Iterator[None]:
     """Threads of gpunn's own in place of those of BLAS, if there are so many models that none has long to wait."""
-    threads = max((library["num_threads"] for library in _libraries().info()), default=1)
-    if threads < 2 or (network.models or 1) < MODELS * threads:
+    threads = blas_threads()
+    if threads < 2 or network.models is None or network.models < MODELS * threads or not is_own(network.network):
         yield
         return
-    with one_thread(), network.ops.sharing_products(threads):
+    with one_thread(), network.ops.sharing_models(network.models, threads):
         yield
+
+
+def blas_threads() -> int:
+    """As many as a product may take now."""
+    return max((library["num_threads"] for library in _libraries().info()), default=1)
 
 
 @functools.cache

@@ -51,7 +51,7 @@ def test_every_operation_has_a_call() -> None:
     elsewhere = {
         "empty", "zeros", "owns", "require", "adopt", "from_host", "to_host", "synchronize", "all_finite",
         "program", "quiet", "require_deterministic", "of_precision", "free_memory", "staging", "upload", "mark",
-        "sharing_products",
+        "sharing_models",
         "random_words", "random_bits", "random_uniform", "random_normal", "permutation",
     }  # fmt: skip
     public = {name for name, _ in inspect.getmembers(Backend, inspect.isfunction) if not name.startswith("_")}

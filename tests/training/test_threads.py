@@ -75,13 +75,13 @@ def test_many_models_are_shared_among_gpunns_own_threads(
     models: int | None, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "SMALL", 0.0)
-    asked, original = [], NumpyBackend.sharing_products
+    asked, original = [], NumpyBackend.sharing_models
     monkeypatch.setattr(
-        NumpyBackend, "sharing_products", lambda ops, count: (asked.append(count), original(ops, count))[1]
+        NumpyBackend, "sharing_models", lambda ops, *counts: (asked.append(counts), original(ops, *counts))[1]
     )
     fit(watch := Watch(), models=models)
     assert watch.seen == [{1 if shared else 2}] * 2 and counts() == {2}
-    assert asked == [2] * shared
+    assert asked == [(models, 2)] * shared
 
 
 def test_the_threads_come_back_after_an_error() -> None:

@@ -1,0 +1,199 @@
+"""Steps of a population shared among threads: every model gets what it got alone, and whatever goes wrong is seen."""
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+from gpunn.backends import formulas
+from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.shares import AXES, SharedRecord, Shares
+from gpunn.training import threads
+from tests.backends.calls import FAMILIES, Placed, calls
+from tests.backends.test_recording import turned
+from tests.training.test_static_program import OPTIMIZERS, X, Y, everything, network
+
+
+@pytest.mark.parametrize("shape", [(3, 33, 10), (4, 700, 5), (2, 40, 900)], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_replay_is_the_operation_on_all_models(family: str, shape: tuple[int, ...]) -> None:
+    for call in calls(family, shape):
+        backend, alone = NumpyBackend(), NumpyBackend()
+        placed, expected = Placed(backend, call, "float64"), Placed(alone, call, "float64")
+        with backend.sharing_models(shape[0], 2):
+            record = SharedRecord(backend.recorder.shares)
+            with backend.recorder.sharing(record):
+                placed.run()
+            assert all(each for each in record.sections[0][0]), "each share has calls"
+            for (_, array), (_, other) in zip(placed.inputs, expected.inputs):
+                turned(array)
+                turned(other)
+            for out in placed.outputs:
+                out[...] = 77
+            record.replay()
+        expected.run()
+        for got, wanted in zip(placed.results(), expected.results()):
+            np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12, err_msg=call.name)
+
+
+def test_every_operation_has_its_axes() -> None:
+    """But those that do not occur in a step."""
+    recorded = {name for name in dir(NumpyBackend) if hasattr(getattr(NumpyBackend, name), "__wrapped__")}
+    inside = {"_soft_cross_entropy", "_strided_cross_entropy", "_batch"}  # of others that have
+    assert recorded - inside - {"permutation", "sharing_models"} == set(AXES)
+
+
+def both(step: Callable[[NumpyBackend], None], models: int, steps: int, count: int = 2) -> NumpyBackend:
+    backend = NumpyBackend()
+    with backend.sharing_models(models, count):
+        program = backend.program(lambda: step(backend), models=models)
+        for _ in range(steps):
+            program()
+    return backend
+
+
+def test_what_moves_on_waits_for_all() -> None:
+    """Each model adds the place, which then moves; twice a step."""
+    place, sums = np.zeros(1), np.zeros((6, 1))
+
+    def step(ops: NumpyBackend) -> None:
+        for _ in range(2):
+            ops.elementwise(formulas.add, (sums, place), (sums,))
+            ops.elementwise(formulas.add, (place, 1.0), (place,))
+
+    both(step, 6, 10, 3)
+    assert place[0] == 20
+    np.testing.assert_array_equal(sums, sum(range(20)))
+
+
+def test_what_all_share_is_written_by_each() -> None:
+    rates, tick, rate, out = np.arange(20.0).reshape(20, 1), np.zeros(1, np.int64), np.zeros((1, 1)), np.zeros((4, 3))
+
+    def step(ops: NumpyBackend) -> None:
+        ops.gather(rates, tick, out=rate)
+        ops.elementwise(formulas.add, (out, rate), (out,))
+        ops.elementwise(formulas.add, (tick, 1), (tick,))
+
+    both(step, 4, 10)
+    np.testing.assert_array_equal(out, sum(range(10)))
+
+
+def test_helpers_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits until the other has begun."""
+    begun, seen = threading.Barrier(2, timeout=20), []
+    shares = Shares(8, 2)
+
+    def work() -> None:
+        begun.wait()
+        seen.append(threading.current_thread().name)
+
+    shares.run([work, work])
+    shares.close()
+    assert len(set(seen)) == 2
+
+
+def test_who_comes_late_is_not_waited_for() -> None:
+    shares, held, seen = Shares(8, 2), threading.Event(), []
+    shares.helpers[0].submit(held.wait, 20)
+    shares.run([lambda: seen.append(1), lambda: seen.append(2)])
+    assert seen == [1, 2] and not held.is_set()
+    held.set()
+    shares.close()
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_errors_of_any_thread_are_the_callers(who: int) -> None:
+    shares, done = Shares(8, 2), []
+
+    def fail() -> None:
+        raise FloatingPointError("from a share")
+
+    works = [lambda: done.append(0), lambda: done.append(0)]
+    works[who] = fail
+    with pytest.raises(FloatingPointError, match="from a share"):
+        shares.run(works)
+    assert done == [0]  # the other one's work is done all the same
+    shares.close()
+
+
+def test_helpers_are_as_quiet_as_the_caller() -> None:
+    huge = np.full((8, 4), 1e38, np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backend = NumpyBackend()
+        with backend.quiet(), backend.sharing_models(8, 2):
+            program = backend.program(lambda: backend.elementwise(formulas.multiply, (huge, huge), (huge,)), models=8)
+            for _ in range(4):
+                program()
+    assert np.isinf(huge).all()
+
+
+def test_a_program_of_another_population_is_not_shared() -> None:
+    backend, count, asked = NumpyBackend(), np.zeros((8, 1)), []
+
+    def step() -> None:
+        asked.append(threading.current_thread().name)
+        backend.elementwise(formulas.add, (count, 1.0), (count,))
+
+    with backend.sharing_models(9, 2):
+        program = backend.program(step, models=8)
+        for _ in range(4):
+            program()
+        assert program.calls[0][0].__name__ != "replay"  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(count, 4)
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of shared records, whatever the size of steps and the number of threads that BLAS has here."""
+    seen: list[str] = []
+    original = SharedRecord.replay
+    monkeypatch.setattr(SharedRecord, "replay", lambda record: (seen.append("replay"), original(record))[1])
+    monkeypatch.setattr(threads, "SMALL", 0.0)
+    monkeypatch.setattr(threads, "blas_threads", lambda: 2)
+    return seen
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_a_shared_training_is_the_same(optimizer: Any, replays: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, losses = [], []
+    for shared in (False, True):
+        monkeypatch.setattr(threads, "MODELS", 1 if shared else 99)
+        net = network("cpu", 5)
+        history = net.fit(X, Y, **everything(optimizer))
+        vectors.append(net.vector.copy())
+        losses.append(history["validation_loss"])
+        assert bool(replays) == shared
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_so_is_one_of_columns_and_categories(replays: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.random.default_rng(0).integers(0, 4, (45, 3))
+    layers = [
+        gn.Embedding(4, 5),
+        gn.Flatten(),
+        gn.LayerNorm(),
+        gn.Branch([gn.Dense(4, "softmax"), gn.RMSNorm()]),
+        gn.Dense(3),
+    ]
+    vectors = []
+    for count in (99, 1):
+        monkeypatch.setattr(threads, "MODELS", count)
+        net = gn.Network(layers, 3, device="cpu", models=4)
+        net.fit(
+            codes,
+            Y,
+            loss=gn.CrossEntropy(smoothing=0.1),
+            optimizer=gn.Adam(1e-2),
+            epochs=4,
+            batch_size=10,
+            progress=False,
+        )
+        vectors.append(net.vector.copy())
+        assert bool(replays) == (count == 1)
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-4, atol=1e-6)
