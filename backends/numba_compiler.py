@@ -48,6 +48,42 @@ def compile_loop(source: str, arrays: tuple[Array, ...]) -> Callable[..., bool]:
     return compiled
 
 
+@numba.njit(error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _shift_rows(Z: Array, classes: Array, S: Array, chosen: Array) -> None:
+    """S = Z - max Z in each row, and what S holds for the row's class."""
+    rows, columns = Z.shape
+    for i in range(rows):
+        largest = Z[i, 0]
+        for j in range(1, columns):
+            if Z[i, j] > largest or Z[i, j] != Z[i, j]:  # a NaN comes through, as in NumPy
+                largest = Z[i, j]
+        for j in range(columns):
+            S[i, j] = Z[i, j] - largest
+        chosen[i] = S[i, min(classes[i], columns - 1)]
+
+
+@numba.njit(error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _divide_rows(E: Array, classes: Array, scale: Any, sums: Array) -> None:
+    """scale (E / Σ E - 1 at the row's class) in each row of E; its sum goes to `sums`."""
+    rows, columns = E.shape
+    for i in range(rows):
+        total = E[i, 0]
+        for j in range(1, columns):
+            total += E[i, j]
+        sums[i] = total
+        factor = scale / total
+        for j in range(columns):
+            E[i, j] *= factor
+        E[i, min(classes[i], columns - 1)] -= scale
+
+
+def compile_rows(Z: Array, classes: Array, scale: Any, numbers: Array) -> tuple[Callable[..., None], ...]:
+    """What softmax and cross-entropy do beside exp and log, for such arrays; `numbers` are one for each row."""
+    _shift_rows.compile(tuple(map(numba.typeof, (Z, classes, Z, numbers))))
+    _divide_rows.compile(tuple(map(numba.typeof, (Z, classes, scale, numbers))))
+    return _shift_rows, _divide_rows
+
+
 @functools.lru_cache(MOST_LOOPS)
 def _dispatcher(source: str) -> Any:
     path = loop_store.store(source)

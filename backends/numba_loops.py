@@ -86,6 +86,21 @@ class LoopFormulas(TiledFormulas):
 
         return counted
 
+    def row_loops(self, *arrays: Any) -> tuple[Callable[..., None], ...] | None:
+        if self.broken or (self.patient and COMPILER not in sys.modules):
+            return None
+        try:
+            from gpunn.backends.numba_compiler import compile_rows
+
+            return compile_rows(*arrays)
+        except Exception as error:
+            self._give_up(error)
+            return None
+
+    def _give_up(self, error: Exception) -> None:
+        LoopFormulas.broken = True
+        log.info("formulas stay with NumPy, because Numba fails: %s", error)
+
     def _compiled(self, loop: Loop, plain: Callable[..., None], arrays: tuple[Any, ...]) -> Callable[..., None]:
         """The loop in place of `plain`, which still serves arrays of the same shapes that lie otherwise in memory."""
         if self.broken:
@@ -95,8 +110,7 @@ class LoopFormulas(TiledFormulas):
 
             compiled = compile_loop(loop.source, tuple(arrays[i] for i in loop.taken))
         except Exception as error:
-            LoopFormulas.broken = True
-            log.info("formulas stay with NumPy, because Numba fails: %s", error)
+            self._give_up(error)
             return plain
         names: dict[str, Any] = {"loop": compiled, "plain": plain}
         everything, taken = (", ".join(f"x{i}" for i in which) for which in (range(len(arrays)), loop.taken))

@@ -8,16 +8,18 @@ import numpy as np
 
 from gpunn.backends import formulas
 from gpunn.backends.base import Backend
+from gpunn.backends.numpy_tiles import TiledFormulas
 from gpunn.backends.recording import Recorder, recorded, recorded_whole
 from gpunn.types import ROWS, Array, Shape
 
-FEW, MANY = 24, 1024  # classes and numbers for which turning a matrix of them takes less time than it saves
+FEW, MANY = 24, 256  # classes and numbers for which turning a matrix of them takes less time than it saves
 
 
 class NumpyRows(Backend):
     """Base of `NumpyBackend`, which has the memory."""
 
     _pool: Any
+    _formulas: TiledFormulas
     recorder: Recorder
 
     @recorded_whole
@@ -84,9 +86,19 @@ class NumpyRows(Backend):
         """The same on columns turned into rows: NumPy takes several times longer for many short rows than for a few
         long ones, in all that goes along or across them."""
         do, (n, classes) = self.recorder.do, Z.shape
-        E = self._pool.array("rows", (classes, n), Z.dtype)
         row, logarithm = self._pool.array("columns", (2, n), Z.dtype)
         ends = loss.reshape(-1)
+        S, labels, factor = dZ.reshape(Z.shape), target.reshape(-1), Z.dtype.type(scale)
+        loops = self._formulas.row_loops(S, labels, factor, row) if target.flags.c_contiguous else None
+        if loops is not None:
+            shift_rows, divide_rows = loops
+            do(shift_rows, Z, labels, S, ends)
+            do(np.exp, S, S)
+            do(divide_rows, S, labels, factor, row)
+            do(np.log, row, logarithm)
+            do(np.subtract, logarithm, ends, ends)
+            return
+        E = self._pool.array("rows", (classes, n), Z.dtype)
         flat, (starts, places) = E.reshape(-1), self._pool.starts((n, 1))
         do(np.multiply, target, np.int64(n), places.reshape(loss.shape[:-1]))
         do(np.add, starts, places, places)

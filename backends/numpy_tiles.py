@@ -50,6 +50,10 @@ class TiledFormulas(threading.local):
             kernel = self._kernels[key] = self._build(key, formula, inputs, outputs)
         return kernel
 
+    def row_loops(self, *arrays: Any) -> tuple[Callable[..., None], ...] | None:
+        """Loops along rows for softmax and cross-entropy, if some are compiled; see `numba_compiler.compile_rows`."""
+        return None
+
     def _build(
         self, key: tuple[Any, ...], formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]
     ) -> Callable[..., None]:

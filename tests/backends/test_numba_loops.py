@@ -73,6 +73,37 @@ def everything(xp: Any, a: Any, b: Any, mask: Any) -> Any:
     return chosen, (a >= b) & xp.equal(chosen, chosen) | xp.not_equal(b, 0.25), xp.sign(a) - (b < 2.0)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("labels", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("shape", [(32, 10), (300, 1), (130, 2), (3, 40, 24)], ids=str)
+def test_cross_entropy_of_few_classes_has_the_same_bits(
+    jit: NumpyBackend, shape: tuple[int, ...], labels: Any, dtype: Any
+) -> None:
+    target, weight = RNG.integers(0, shape[-1], shape[:-1]).astype(labels), RNG.random((*shape[:-1], 1)).astype(dtype)
+    for Z in (RNG.standard_normal(shape).astype(dtype), values(shape, dtype)):
+        results = []
+        for ops in (NumpyBackend(), jit):
+            loss, dZ = np.empty((*shape[:-1], 1), dtype), np.empty(shape, dtype)
+            calls: list[Any] = []
+            with np.errstate(all="ignore"), ops.recorder.into(calls):
+                ops.softmax_cross_entropy(Z, target, 0.0, weight, 1 / 7, loss=loss, dZ=dZ)
+            results.append((loss, dZ, len(calls)))
+        for got, wanted in zip(results[1][:2], results[0][:2]):
+            np.testing.assert_array_equal(got, wanted)
+        assert results[1][2] < results[0][2]
+
+
+def test_rows_wait_for_a_loop_and_do_without_a_numba_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    S, row = np.ones((40, 10), np.float32), np.ones(40, np.float32)
+    given = S, np.zeros(40, np.int64), np.float32(1), row
+    monkeypatch.delitem(sys.modules, numba_loops.COMPILER, raising=False)
+    assert LoopFormulas().row_loops(*given) is None
+    monkeypatch.setattr(LoopFormulas, "broken", False)
+    monkeypatch.setitem(sys.modules, numba_loops.COMPILER, None)  # importing it fails
+    assert LoopFormulas(patient=False).row_loops(*given) is None
+    assert LoopFormulas.broken
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("b", [FULL, SCALAR])
 @pytest.mark.parametrize("a", [FULL, ROW, COLUMN, (5, 1), (6,)])
