@@ -59,7 +59,7 @@ def _shift_rows(Z: Array, classes: Array, S: Array, chosen: Array) -> None:
                 largest = Z[i, j]
         for j in range(columns):
             S[i, j] = Z[i, j] - largest
-        chosen[i] = S[i, min(classes[i], columns - 1)]
+        chosen[i] = S[i, max(0, min(classes[i], columns - 1))]  # no other memory, whatever the class
 
 
 @numba.njit(error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -74,7 +74,7 @@ def _divide_rows(E: Array, classes: Array, scale: Any, sums: Array) -> None:
         factor = scale / total
         for j in range(columns):
             E[i, j] *= factor
-        E[i, min(classes[i], columns - 1)] -= scale
+        E[i, max(0, min(classes[i], columns - 1))] -= scale
 
 
 def compile_rows(Z: Array, classes: Array, scale: Any, numbers: Array) -> tuple[Callable[..., None], ...]:

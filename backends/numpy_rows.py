@@ -89,7 +89,8 @@ class NumpyRows(Backend):
         row, logarithm = self._pool.array("columns", (2, n), Z.dtype)
         ends = loss.reshape(-1)
         S, labels, factor = dZ.reshape(Z.shape), target.reshape(-1), Z.dtype.type(scale)
-        loops = self._formulas.row_loops(S, labels, factor, row) if target.flags.c_contiguous else None
+        each = target.size == n and target.flags.c_contiguous  # not labels that all models share
+        loops = self._formulas.row_loops(S, labels, factor, row) if each else None
         if loops is not None:
             shift_rows, divide_rows = loops
             do(shift_rows, Z, labels, S, ends)

@@ -93,6 +93,17 @@ def test_cross_entropy_of_few_classes_has_the_same_bits(
         assert results[1][2] < results[0][2]
 
 
+def test_models_may_share_the_classes(jit: NumpyBackend) -> None:
+    Z, target = RNG.standard_normal((5, 60, 10)).astype(np.float32), RNG.integers(0, 10, 60)
+    results = []
+    for ops in (NumpyBackend(), jit):
+        loss, dZ = np.empty((5, 60, 1), np.float32), np.empty_like(Z)
+        ops.softmax_cross_entropy(Z, target, 0.0, None, 1.0, loss=loss, dZ=dZ)
+        results.append((loss, dZ))
+    for got, wanted in zip(*results):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_rows_wait_for_a_loop_and_do_without_a_numba_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     S, row = np.ones((40, 10), np.float32), np.ones(40, np.float32)
     given = S, np.zeros(40, np.int64), np.float32(1), row
