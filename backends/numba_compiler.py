@@ -48,7 +48,16 @@ def compile_loop(source: str, arrays: tuple[Array, ...]) -> Callable[..., bool]:
     return compiled
 
 
-@numba.njit(error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _compiled(function: Callable[..., None]) -> Any:
+    """By Numba when it is first called, or from where Numba stores code, if it may write anywhere."""
+    options = {"error_model": "numpy", "nogil": True}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        return numba.njit(**options)(function)
+
+
+@_compiled
 def _shift_rows(Z: Array, classes: Array, S: Array, chosen: Array) -> None:
     """S = Z - max Z in each row, and what S holds for the row's class."""
     rows, columns = Z.shape
@@ -62,7 +71,7 @@ def _shift_rows(Z: Array, classes: Array, S: Array, chosen: Array) -> None:
         chosen[i] = S[i, max(0, min(classes[i], columns - 1))]  # no other memory, whatever the class
 
 
-@numba.njit(error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@_compiled
 def _divide_rows(E: Array, classes: Array, scale: Any, sums: Array) -> None:
     """scale (E / Σ E - 1 at the row's class) in each row of E; its sum goes to `sums`."""
     rows, columns = E.shape

@@ -93,6 +93,16 @@ def test_cross_entropy_of_few_classes_has_the_same_bits(
         assert results[1][2] < results[0][2]
 
 
+def test_rows_are_compiled_where_no_code_can_be_stored() -> None:
+    """Numba knows no place for that of a function which stands in no file."""
+    numba_compiler = pytest.importorskip("gpunn.backends.numba_compiler")
+    names: dict[str, Any] = {}
+    exec("def raised(x):\n    x[0] += 1", names)
+    numbers = np.zeros(1)
+    numba_compiler._compiled(names["raised"])(numbers)
+    assert numbers[0] == 1
+
+
 def test_models_may_share_the_classes(jit: NumpyBackend) -> None:
     Z, target = RNG.standard_normal((5, 60, 10)).astype(np.float32), RNG.integers(0, 10, 60)
     results = []
