@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,13 @@ class NumpyBackend(NumpyRows):
 
     # Random numbers
 
-    permutation = recorded_whole(Backend.permutation)
+    @recorded_whole
+    def permutation(self, key: Array, step: Array, out: Array) -> Array:
+        shares, permute = self.recorder.shares, super().permutation
+        if shares is None or key.shape[:-1] != (shares.models,):
+            return permute(key, step, out)
+        shares.run([partial(permute, key[part], step, out[part]) for part in shares.parts])
+        return out
 
     @recorded_whole
     def random_words(self, key: Array, step: Array, out: Array) -> Array:

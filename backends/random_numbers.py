@@ -68,7 +68,8 @@ class RandomNumbers:
         low = np.uint64((1 << max(n - 1, 1).bit_length()) - 1)
         words = out.view(np.uint64)
         self.random_words(key, step, out=words)
-        words[...] = (words & ~low) | self.xp.arange(n, dtype=np.uint64)
+        words &= ~low
+        words |= self.xp.arange(n, dtype=np.uint64)
         words.sort(axis=-1)
         words &= low
         return out

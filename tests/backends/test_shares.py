@@ -132,6 +132,16 @@ def test_helpers_are_as_quiet_as_the_caller() -> None:
     assert np.isinf(huge).all()
 
 
+@pytest.mark.parametrize("models", [8, 3])
+def test_orders_of_an_epoch_are_the_same(models: int) -> None:
+    backend, key, step = NumpyBackend(), np.arange(2 * models, dtype=np.uint64).reshape(-1, 2), np.ones(1, np.uint64)
+    alone, shared = np.zeros((models, 70), np.int64), np.zeros((models, 70), np.int64)
+    backend.permutation(key, step, out=alone)
+    with backend.sharing_models(8, 2):
+        backend.permutation(key, step, out=shared)
+    np.testing.assert_array_equal(shared, alone)
+
+
 def test_a_program_of_another_population_is_not_shared() -> None:
     backend, count, asked = NumpyBackend(), np.zeros((8, 1)), []
 
