@@ -12,11 +12,13 @@ pytest.importorskip("sklearn", minversion="1.9", reason="scikit-learn is not ins
 
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
 from sklearn.preprocessing import scale
 
 import gpunn as gn
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.estimators import MLPClassifier, MLPRegressor
+from gpunn.estimators.regressor import determination
 from gpunn.layers.activation import Nonlinearity
 from gpunn.regularization import HalfL2
 
@@ -180,6 +182,19 @@ def test_validation_data() -> None:
     assert stopped.t_ == 300 * stopped.n_iter_ and stopped.n_iter_ < 60
     assert stopped.score(*held_out) == stopped.best_validation_score_ == max(stopped.validation_scores_)
     assert stopped.history_.best_epoch == 1 + int(np.argmax(stopped.validation_scores_))
+
+
+@pytest.mark.parametrize("weight", [None, np.linspace(0.0, 2.0, 20)], ids=["alike", "weighted"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_score_of_numbers_is_scikit_learns(outputs: int, weight: Any) -> None:
+    rng = np.random.default_rng(0)
+    y, predicted = rng.normal(size=(2, 20, outputs))
+    constant = np.ones((20, outputs))
+    y = y[:, 0] if outputs == 1 else y
+    for truth, told in ((y, predicted), (constant, predicted), (constant, constant), (predicted, predicted)):
+        assert determination(truth, told, weight) == pytest.approx(
+            r2_score(truth, told, sample_weight=weight), rel=1e-12
+        )
 
 
 def test_validation_data_of_numbers() -> None:
