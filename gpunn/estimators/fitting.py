@@ -26,6 +26,7 @@ from gpunn.training.loop import Plan
 from gpunn.training.setup import check_rates
 from gpunn.training.step import Trainer
 from gpunn.training.stopping import improvement
+from gpunn.training.threads import threads_for
 from gpunn.types import Array
 
 
@@ -130,18 +131,18 @@ def fit_by_scipy(e: Any, task: Task, data: Examples) -> tuple[float, int]:
         return loss, ops.to_host(network.gradient_vector).astype(np.float64)
 
     options = {"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol}
-    with ops.quiet():
+    with ops.quiet(), threads_for(network, data.size):
         end = optimize.minimize(
             function, ops.to_host(network.vector).astype(np.float64), method="L-BFGS-B", jac=True, options=options
         )
-    ops.copy(ops.from_host(end.x, network.dtype), out=network.vector)
+        ops.copy(ops.from_host(end.x, network.dtype), out=network.vector)
+        trainer.value()
     if e.verbose:
         print(f"lbfgs: loss {end.fun:.8f} after {end.nit} steps and {end.nfev} evaluations; {end.message}")
     if end.status != 0:
         warnings.warn(
             f"lbfgs did not converge: {end.message}; raise max_iter or scale the data", ConvergenceWarning, stacklevel=4
         )
-    trainer.value()
     return float(trainer.read(1)["loss"][0]) / task.outputs, min(int(end.nit), e.max_iter)
 
 

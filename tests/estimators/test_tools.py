@@ -22,9 +22,11 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import gpunn as gn
 from gpunn.estimators import MLPClassifier, MLPRegressor
+from gpunn.estimators.training import FullTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 X, Y = load_wine(return_X_y=True)
@@ -144,3 +146,23 @@ def test_gpunn_alone_imports_no_scikit_learn() -> None:
     program = "import sys, gpunn; print([m for m in ('sklearn', 'scipy', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_lbfgs_takes_one_thread_for_a_small_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[int]] = []
+    value = FullTrainer.value
+
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    def watched(trainer: FullTrainer) -> float:
+        seen.append(threads())
+        return value(trainer)
+
+    monkeypatch.setattr(FullTrainer, "value", watched)
+    with threadpool_limits(2, user_api="blas"):
+        if threads() != {2}:
+            pytest.skip("threadpoolctl knows no BLAS library here that takes two threads")
+        MLPClassifier((4,), solver="lbfgs", max_iter=3, device="cpu").fit(X, Y)
+        assert threads() == {2}
+    assert len(seen) > 3 and all(count == {1} for count in seen)
