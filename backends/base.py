@@ -17,6 +17,7 @@ import numpy as np
 from gpunn.backends import formulas
 from gpunn.backends.elementwise import Formula, Plain
 from gpunn.backends.normalizing import Nonlinearity, Normalizing
+from gpunn.backends.program import Program
 from gpunn.backends.random_numbers import RandomNumbers
 from gpunn.errors import ArrayTypeError, DeviceMemoryError, to_host_call
 from gpunn.types import COLUMNS, Array, Shape
@@ -127,13 +128,12 @@ class Backend(Normalizing, RandomNumbers):
         """Whether there is no NaN or infinity; waits for the device."""
         return bool(self.xp.isfinite(array).all())
 
-    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Callable[[], None]:
-        """The same step, in whatever form runs again and again at the least cost.
+    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Program:
+        """The step as a program, to be run once or several times on end.
 
-        `own` says that all its arrays are written by these operations: code that is not gpunn's may do otherwise.
-        `models` is the K of a population.
+        `own`: all its arrays are written by these operations, and not by code of others. `models`: K of a population.
         """
-        return step
+        return Program(step)
 
     def require_deterministic(self) -> None:
         """Raise unless the same program on the same machine gives the same bits every time; here it always does."""

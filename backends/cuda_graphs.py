@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from gpunn.backends.cuda_launch import Launcher
 from gpunn.backends.detection import raise_if_lost
+from gpunn.backends.program import Program
 from gpunn.errors import DeviceLostError
 
 log = logging.getLogger("gpunn")
@@ -26,17 +27,17 @@ class CudaGraphs(Launcher):
         self._capture_stream: Any = None
         self._told: set[str] = set()
 
-    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Callable[[], None]:
+    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Program:
         """The step itself at the first run, which compiles kernels, chooses the products' algorithms and takes scratch;
         captured before the second, and replayed from then on.
 
         A step that cannot be captured runs eagerly, and the log says why, once. So do all with GPUNN_CAPTURE=0.
         """
         if os.environ.get("GPUNN_CAPTURE", "1") == "0":
-            return step
+            return Program(step)
         if self.uncaptured:
             self._tell(self.uncaptured)
-            return step
+            return Program(step)
         return CapturedStep(self, step)
 
     def _capture(self, step: Callable[[], None]) -> Any:
@@ -66,16 +67,13 @@ class CudaGraphs(Launcher):
             log.warning("training steps on %s run kernel by kernel, not as one graph: %s", self.device, reason)
 
 
-class CapturedStep:
+class CapturedStep(Program):
     """A step on its way to being a graph. The graph knows addresses only, so `step` keeps its arrays alive here, and
     `ops` the kernels, scratch and workspace."""
 
     def __init__(self, ops: CudaGraphs, step: Callable[[], None]) -> None:
-        self.ops, self.step = ops, step
-        self.run: Callable[[], None] = self._first
-
-    def __call__(self) -> None:
-        self.run()
+        super().__init__(step)
+        self.ops, self.run = ops, self._first
 
     def _first(self) -> None:
         self.step()

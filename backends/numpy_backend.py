@@ -18,6 +18,7 @@ from gpunn.backends.elementwise import Formula
 from gpunn.backends.numpy_rows import NumpyRows
 from gpunn.backends.numpy_tiles import TiledFormulas
 from gpunn.backends.philox import philox_stream
+from gpunn.backends.program import Program
 from gpunn.backends.recording import RecordedStep, Recorder, recorded, recorded_whole
 from gpunn.backends.shares import Shares
 from gpunn.types import COLUMNS, ROWS, Array, Shape
@@ -56,9 +57,9 @@ class NumpyBackend(NumpyRows):
         """What a record depends on: the thread and its scratch, the kernels of formulas, and who shares the models."""
         return self.recorder.thread, self._formulas.edition, self.recorder.shares
 
-    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Callable[[], None]:
+    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Program:
         if not own or os.environ.get("GPUNN_CAPTURE", "1") == "0":
-            return step
+            return Program(step)
         return RecordedStep(self, step, models)
 
     @contextmanager

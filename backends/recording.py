@@ -13,11 +13,25 @@ from functools import wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gpunn.backends.program import Program
+
 if TYPE_CHECKING:
     from gpunn.backends.shares import SharedRecord, Shares
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a function and its arguments
+
+
+class Record:
+    """The calls of a step, one after another."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def replay(self, times: int) -> None:
+        for _ in range(times):
+            for function, arguments in self.calls:
+                function(*arguments)
 
 
 class Recorder(threading.local):
@@ -46,7 +60,7 @@ class Recorder(threading.local):
 
     @contextmanager
     def sharing(self, record: SharedRecord | None) -> Iterator[None]:
-        """Within it, operations are recorded for each share of the models."""
+        """Within it, operations are written down for all shares of the models, and not done yet."""
         before, self.shared = self.shared, record
         try:
             yield
@@ -71,7 +85,7 @@ def _recorded(operation: Method, whole: bool) -> Method:
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
         recorder = self.recorder
         if recorder.shared is not None:
-            return recorder.shared.add(self, call, {**dict(zip(names, arguments)), **options})
+            return recorder.shared.add(call, {**dict(zip(names, arguments)), **options})
         if recorder.calls is None or not whole:
             return operation(self, *arguments, **options)
         with recorder.into(None):
@@ -82,37 +96,41 @@ def _recorded(operation: Method, whole: bool) -> Method:
     return call  # type: ignore[return-value]
 
 
-class RecordedStep:
+class RecordedStep(Program):
     """A step on its way to being a record, which is good for the thread and the kernels it was made with."""
 
     def __init__(self, ops: Any, step: Callable[[], None], models: int | None = None) -> None:
-        self.ops, self.step, self.models = ops, step, models
-        self.calls: list[Call] = []
+        super().__init__(step)
+        self.ops, self.models = ops, models
+        self.record: Record | SharedRecord = Record()
         self.made_with: object = None
         self.warm = False  # the first run finds out how much scratch there must be
 
-    def __call__(self) -> None:
-        if self.made_with != self.ops.recorded_with:
+    def __call__(self, times: int = 1) -> None:
+        for done in range(times):
+            if self.made_with == self.ops.recorded_with:
+                self.record.replay(times - done)
+                return
             self._record()
-            return
-        for function, arguments in self.calls:
-            function(*arguments)
 
     def _record(self) -> None:
+        """Run the step once; the second time, write it down."""
         if not self.warm:
             self.step()
             self.warm = True
             return
         made_with, recorder = self.ops.recorded_with, self.ops.recorder
-        calls: list[Call] = []
         if recorder.shares is not None and recorder.shares.models == self.models:
             from gpunn.backends.shares import SharedRecord
 
-            record = SharedRecord(recorder.shares)
-            with recorder.sharing(record):
+            shared = SharedRecord(recorder.shares)
+            with recorder.sharing(shared):
                 self.step()
-            calls.append((record.replay, ()))
+            shared.lower(self.ops)
+            self.record = shared
         else:
-            with recorder.into(calls):
+            record = Record()
+            with recorder.into(record.calls):
                 self.step()
-        self.calls, self.made_with = calls, made_with
+            self.record = record
+        self.made_with = made_with

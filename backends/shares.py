@@ -1,20 +1,25 @@
-"""Steps of a population among threads: models never look at each other, so each thread does all of a step for a share
-of them, and only meets the others at its end."""
+"""Steps of a population among threads: models never look at each other, so each thread does several steps for a share
+of them before it meets the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
-from gpunn.backends.recording import Call
+from gpunn.backends.recording import Record
+from gpunn.types import Array
 
 Work = Callable[[], None]
 Arguments = dict[str, Any]  # of an operation, by name
+Bounds = tuple[int, int]  # of an array's memory
 
 
 def _alike(a: Arguments) -> int:
@@ -65,6 +70,7 @@ AXES: dict[str, dict[str, int | Callable[[Arguments], int]]] = {
     "random_uniform": {"key": 1, "out": _drawn},
     "random_normal": {"key": 1, "out": _drawn},
 }  # fmt: skip
+WRITTEN = {"outputs", "out", "first", "second", "loss", "dZ"}  # arguments; a given dZ is taken for one, to no harm
 
 
 class Shares:
@@ -98,76 +104,127 @@ def _finish(call: Future[None], work: Work) -> None:
         call.result()
 
 
+@dataclass
+class Operation:
+    """One of a step's, with its arguments by name."""
+
+    function: Callable[..., Any]
+    arguments: Arguments
+    models: int
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        axes = AXES[self.function.__name__]
+        return {name: rank(self.arguments) if callable(rank) else rank for name, rank in axes.items()}
+
+    def by_model(self, name: str, array: Array) -> bool:
+        """Whether this argument has a part for each model."""
+        return name in self.ranks and array.ndim == self.ranks[name] + 1 and len(array) == self.models
+
+    def arrays(self) -> Iterator[tuple[str, Array]]:
+        for name, value in self.arguments.items():
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, np.ndarray):
+                    yield name, item
+
+    def do(self, ops: Any, part: slice, copies: Sequence[Copy]) -> None:
+        """For some of the models, with copies in place of what they are copies of."""
+        known: dict[int, Array] = {}  # an array that comes twice stays one
+
+        def own(name: str, value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(own(name, item) for item in value)
+            if not isinstance(value, np.ndarray):
+                return value
+            if id(value) not in known:
+                array = next((copy.view(value) for copy in copies if copy.bounds == byte_bounds(value)), value)
+                known[id(value)] = array[part] if self.by_model(name, value) else array
+            return known[id(value)]
+
+        self.function(ops, **{name: own(name, value) for name, value in self.arguments.items()})
+
+
+class Copy:
+    """A share's own copy of some memory."""
+
+    def __init__(self, original: Array) -> None:
+        self.original, self.bounds = original, byte_bounds(original)
+        self.memory = np.empty(self.bounds[1] - self.bounds[0], np.uint8)
+        self.mine = self.view(original)
+
+    def view(self, array: Array) -> Array:
+        """The copy, as this array sees the original."""
+        start = array.ctypes.data - self.bounds[0]
+        return np.ndarray(array.shape, array.dtype, self.memory, start, array.strides)
+
+    def renew(self) -> None:
+        np.copyto(self.mine, self.original)
+
+
 class SharedRecord:
-    """A step's calls in sections: those of each share's thread, then those which wait for all of them."""
+    """A step as each share's thread does it.
+
+    What no model has for itself, such as the place in the epoch, moves on with every step, and a thread may be steps
+    ahead of another. So the first share moves it, and each of the others moves a copy, which is renewed when they meet.
+    """
 
     def __init__(self, shares: Shares) -> None:
         self.shares = shares
-        self.sections: list[tuple[list[list[Call]], list[Call]]] = []
-        self._begin()
+        self.operations: list[Operation] = []
+        self.records: list[Record] = []
+        self.copies: list[Copy] = []
 
-    def _begin(self) -> None:
-        self.sections.append(([[] for _ in self.shares.parts], []))
-
-    def replay(self) -> None:
-        for each, together in self.sections:
-            self.shares.run([_Calls(calls) for calls in each])
-            _Calls(together)()
-
-    def add(self, ops: Any, operation: Callable[..., Any], arguments: Arguments) -> Any:
-        """Do an operation, and write down what is done.
-
-        What has nothing of a single model, such as the rate, every share writes, with the same result; but what moves
-        on from its own last value, such as the place in the epoch, is done once, after all shares.
-        """
-        axes = AXES[operation.__name__]
-        ranks = {name: rank(arguments) if callable(rank) else rank for name, rank in axes.items()}
-        cuts = [_cut(arguments, ranks, part, self.shares.models) for part in self.shares.parts]
-        if cuts[0] is arguments and _moves(arguments):
-            self._record(ops, operation, arguments, self.sections[-1][1])
-        else:
-            if self.sections[-1][1]:
-                self._begin()
-            for i, (cut, calls) in enumerate(zip(cuts, self.sections[-1][0])):
-                if i == 0:
-                    self._record(ops, operation, cut, calls)
-                else:
-                    context = copy_context()
-                    helper = self.shares.helpers[i - 1]
-                    helper.submit(context.run, self._record, ops, operation, cut, calls).result()
+    def add(self, function: Callable[..., Any], arguments: Arguments) -> Any:
+        self.operations.append(Operation(function, arguments, self.shares.models))
         return arguments.get("out", arguments.get("dZ"))
 
-    def _record(self, ops: Any, operation: Callable[..., Any], arguments: Arguments, calls: list[Call]) -> None:
-        """In the thread whose scratch the calls will use."""
-        recorder = ops.recorder
-        with recorder.sharing(None), recorder.into(calls):
-            operation(ops, **arguments)
+    def lower(self, ops: Any) -> None:
+        """Do the step, each share in the thread whose scratch it will use, and record the calls."""
+        common = self._common()
+        parts = self.shares.parts if common is not None else [slice(None)]
+        copies = [[Copy(array) for array in common or ()] for _ in parts[1:]]
+        self.copies = [copy for own in copies for copy in own]
+        self._meet()
+        for part, own, helper in zip(parts, [(), *copies], [None, *self.shares.helpers]):
+            record = Record()
+            work = partial(self._record, ops, record, part, own)
+            work() if helper is None else helper.submit(copy_context().run, work).result()
+            self.records.append(record)
+
+    def _record(self, ops: Any, record: Record, part: slice, copies: Sequence[Copy]) -> None:
+        with ops.recorder.sharing(None), ops.recorder.into(record.calls):
+            for operation in self.operations:
+                operation.do(ops, part, copies)
+
+    def _common(self) -> list[Array] | None:
+        """What is written and is no model's; None where that cannot be told from what is, so that nothing is shared."""
+        common: dict[Bounds, Array] = {}
+        seen: set[Bounds] = set()
+        models: set[Bounds] = set()  # written for each model by its share
+        others: set[Bounds] = set()
+        for operation in self.operations:
+            for name, array in operation.arrays():
+                place = byte_bounds(array)
+                seen.add(place)
+                if not operation.by_model(name, array):
+                    others.add(place)
+                    if name in WRITTEN:
+                        common[place] = array
+                elif name in WRITTEN:
+                    models.add(place)
+        crossing = any(_overlap(a, b) for a in others for b in models)
+        if crossing or any(a != b and _overlap(a, b) for a in common for b in seen):
+            return None
+        return list(common.values())
+
+    def replay(self, times: int) -> None:
+        self._meet()
+        self.shares.run([partial(record.replay, times) for record in self.records])
+
+    def _meet(self) -> None:
+        for copy in self.copies:
+            copy.renew()
 
 
-class _Calls:
-    def __init__(self, calls: list[Call]) -> None:
-        self.calls = calls
-
-    def __call__(self) -> None:
-        for function, arguments in self.calls:
-            function(*arguments)
-
-
-def _cut(arguments: Arguments, ranks: dict[str, int], part: slice, models: int) -> Arguments:
-    """The arguments of an operation for some of the models; an array that comes twice stays one."""
-    known: dict[int, Any] = {}
-
-    def cut(value: Any, rank: int) -> Any:
-        if isinstance(value, tuple):
-            return tuple(cut(item, rank) for item in value)
-        if isinstance(value, np.ndarray) and value.ndim == rank + 1 and len(value) == models:
-            return known.setdefault(id(value), value[part])
-        return value
-
-    found = {name: cut(value, ranks[name]) if name in ranks else value for name, value in arguments.items()}
-    return found if known else arguments
-
-
-def _moves(arguments: Arguments) -> bool:
-    """Whether an output is an input too."""
-    return any(out is given for out in arguments.get("outputs", ()) for given in arguments["inputs"])
+def _overlap(a: Bounds, b: Bounds) -> bool:
+    return a[0] < b[1] and b[0] < a[1]

@@ -18,6 +18,7 @@ from gpunn.regularization import Constraints, HalfL2, half_l2_gradient
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.best import Best
 from gpunn.training.loop import Plan, Record, Run
+from gpunn.training.probe import FlowProbe
 from gpunn.training.step import FullBatchTrainer, Recipe, Trainer
 from gpunn.types import ROWS, Array
 
@@ -114,15 +115,9 @@ class BatchTrainer(Trainer):
         """Sparse inputs are made dense by their own library."""
         return super().own and (isinstance(self.data.X, np.ndarray) or self.ops.owns(self.data.X))
 
-    def _program(self, sizes: tuple[int, ...], last: bool) -> Callable[[], None]:
-        """Each size of batch has a penalty of its own."""
-        program = super()._program(sizes, last)
-
-        def sized() -> None:
-            self.size = sizes[0]
-            program()
-
-        return sized
+    def _gradients(self, sizes: tuple[int, ...], probes: list[FlowProbe], draws: int = 1) -> None:
+        self.size = sizes[0]  # each has a penalty of its own
+        super()._gradients(sizes, probes, draws)
 
     def _penalise(self) -> None:
         strength = self.strengths[self.size]

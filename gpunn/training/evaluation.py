@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from gpunn.backends import formulas
+from gpunn.backends.program import Program
 from gpunn.engine import Engine
 from gpunn.losses import Loss
 from gpunn.metrics import Metric
@@ -63,7 +65,7 @@ class Evaluator:
         self.chunks = sizes
         self.programs = {n: self._program(n) for n in set(sizes)}
 
-    def _program(self, n: int) -> Callable[[], None]:
+    def _program(self, n: int) -> Program:
         """Measure the n examples at the cursor, which moves on."""
         network = self.network
         run = network.compile(n, self.loss, training=False, backward=False)
@@ -82,8 +84,8 @@ class Evaluator:
     def run(self) -> None:
         self.meters.begin()
         self.network.ops.fill(self.cursor, 0)
-        for n in self.chunks:
-            self.programs[n]()
+        for n, alike in groupby(self.chunks):
+            self.programs[n](len(list(alike)))
 
     def read(self) -> dict[str, Any]:
         """Loss and metrics, arrays of one number for each model."""

@@ -27,6 +27,7 @@ from gpunn.types import Array
 log = logging.getLogger("gpunn")
 Record = dict[str, Array]
 NOT_FINITE = "non-finite loss"
+STRETCH = 0.01  # seconds of updates on end: threads of a population seldom wait for each other, and signals never long
 
 
 @dataclass
@@ -83,6 +84,7 @@ class Run:
         )
         self.signals = Signals()
         self._saved = False
+        self._most = 1  # updates on end
         self._stepwise = [callback for callback in plan.callbacks if callback.wants_steps]
 
     def stop(self, reason: str) -> None:
@@ -126,8 +128,7 @@ class Run:
         rates = self._rates(at.done - first, count)
         trainer.begin(at.epoch, rates, first)
         while at.update < count and not self.signals.raised and not all(at.stopped):
-            trainer.update(at.update)
-            at.update, at.done = at.update + 1, at.done + 1
+            self._update(count)
             for callback in self._stepwise:
                 callback.on_step(self)
             if self._stepwise:  # which may have written to the parameters
@@ -151,6 +152,18 @@ class Run:
             self.best.take(self.going & np.array([bool(reason) for reason in at.stopped]))
         if plan.save and at.epoch % plan.every == 0 and not self.over:
             plan.save(self)
+
+    def _update(self, count: int) -> None:
+        """Run the next updates before the epoch's `count`, but one where somebody looks at each."""
+        at, plan = self.at, self.plan
+        most = 1 if self._stepwise else min(self._most, count - at.update)
+        if plan.save and plan.every_steps:
+            most = min(most, plan.every_steps - at.done % plan.every_steps)
+        started = time.perf_counter()
+        done = self.trainer.update(at.update, most)
+        if done == self._most and time.perf_counter() - started < STRETCH:
+            self._most *= 2
+        at.update, at.done = at.update + done, at.done + done
 
     @property
     def best_epochs(self) -> list[int | None]:

@@ -6,7 +6,7 @@ memory, so that a captured program finds its own. Nothing in a step waits for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from gpunn.backends import formulas
 from gpunn.backends.elementwise import elementwise
+from gpunn.backends.program import Program
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.losses import Loss
@@ -100,7 +101,7 @@ class Trainer:
             self.parts[n] = run, Scorer(network, run, loss, metrics, self.meters)
         self.probes: list[FlowProbe] = []
         self.measured = -1  # the update in which they measure
-        self.programs: dict[tuple[Any, ...], Callable[[], None]] = {}
+        self.programs: dict[tuple[Any, ...], Program] = {}
         self._prepare_source()
 
     def _prepare_source(self) -> None:
@@ -146,18 +147,24 @@ class Trainer:
         if first_update == 0:
             self.meters.begin()
 
-    def update(self, i: int) -> None:
-        """Run the i-th update of the epoch; in the last one of the probes' batch size they measure."""
-        kind = self._kind(i)
+    def update(self, i: int, most: int = 1) -> int:
+        """Run the i-th update of the epoch, and those after it that are alike, but `most` in all; how many it were.
+
+        In the last one of the probes' batch size they measure.
+        """
+        kind, count = self._kind(i), 1
+        while count < min(most, len(self.updates) - i) and self._kind(i + count) == kind:
+            count += 1
         if kind not in self.programs:
             self.programs[kind] = self._program(*kind[:2])
-        self.programs[kind]()
+        self.programs[kind](count)
+        return count
 
     def _kind(self, i: int) -> tuple[Any, ...]:
         """What tells one update's program from another's: its batches, whether it is the last, where it reads from."""
         return self.updates[i], bool(self.probes) and i == self.measured
 
-    def _program(self, sizes: tuple[int, ...], last: bool) -> Callable[[], None]:
+    def _program(self, sizes: tuple[int, ...], last: bool) -> Program:
         def program() -> None:
             self._gradients(sizes, self.probes if last else [])
             self._apply()
@@ -288,13 +295,14 @@ class FullBatchTrainer(Trainer):
     def _cut(self) -> list[tuple[int, ...]]:
         return [tuple(n for sizes in super()._cut() for n in sizes)]
 
-    def update(self, i: int) -> None:
+    def update(self, i: int, most: int = 1) -> int:
         self.ops.gather(self.table, self.tick, out=self.frame.rate.reshape(1, -1))
         outcome = self.optimizer.minimize_step(self.frame, self._evaluate)
         self.finished = f"LBFGS: {outcome.reason}" if outcome.reason else ""
         if self.squares is not None:
             self.meters.rows["gradient_norm"][...] = outcome.gradient_norm**2
         self._advance(0, draws=0)
+        return 1
 
     def _evaluate(self) -> float:
         """Loss and gradient, penalties included, at the network's present values."""
@@ -303,7 +311,7 @@ class FullBatchTrainer(Trainer):
         return float(self.meters.read()["loss"][0] / rows + float(self.ops.to_host(self.penalty)))
 
     @cached_property
-    def function(self) -> Callable[[], None]:
+    def function(self) -> Program:
         """The program of an evaluation."""
         self.penalty = self.ops.zeros((), self.network.dtype)
 

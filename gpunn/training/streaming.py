@@ -186,11 +186,11 @@ class StreamTrainer(Trainer):
     def _begin_source(self, epoch: int) -> None:
         """Each chunk has an order of its own, made when it arrives."""
 
-    def update(self, i: int) -> None:
+    def update(self, i: int, most: int = 1) -> int:
         place, inside = self.local[i]
         if place != self.current:
             self._arrive(place, inside)
-        super().update(i)
+        return super().update(i, [other for other, _ in self.local[i : i + most]].count(place))
 
     def _arrive(self, place: int, inside: int) -> None:
         """The chunk at this place of the epoch comes to its slot; the next one is read meanwhile."""

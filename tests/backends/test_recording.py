@@ -169,7 +169,7 @@ def test_a_compiled_loop_takes_its_place_in_records(monkeypatch: pytest.MonkeyPa
     names = []
     for _ in range(5):
         program()
-        names.append(program.calls[0][0].__name__ if program.calls else "")
+        names.append(program.record.calls[0][0].__name__ if program.record.calls else "")
     assert names[-1] == "formula" != names[1]  # the compiled one's
     np.testing.assert_array_equal(out, 3.0)
 

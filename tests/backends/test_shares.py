@@ -11,6 +11,7 @@ import pytest
 import gpunn as gn
 from gpunn.backends import formulas
 from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.recording import Record
 from gpunn.backends.shares import AXES, SharedRecord, Shares
 from gpunn.training import threads
 from tests.backends.calls import FAMILIES, Placed, calls
@@ -28,13 +29,14 @@ def test_a_replay_is_the_operation_on_all_models(family: str, shape: tuple[int, 
             record = SharedRecord(backend.recorder.shares)
             with backend.recorder.sharing(record):
                 placed.run()
-            assert all(each for each in record.sections[0][0]), "each share has calls"
+            record.lower(backend)
+            assert [bool(each.calls) for each in record.records] == [True, True]
             for (_, array), (_, other) in zip(placed.inputs, expected.inputs):
                 turned(array)
                 turned(other)
             for out in placed.outputs:
                 out[...] = 77
-            record.replay()
+            record.replay(1)
         expected.run()
         for got, wanted in zip(placed.results(), expected.results()):
             np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12, err_msg=call.name)
@@ -47,16 +49,19 @@ def test_every_operation_has_its_axes() -> None:
     assert recorded - inside - {"permutation", "sharing_models"} == set(AXES)
 
 
-def both(step: Callable[[NumpyBackend], None], models: int, steps: int, count: int = 2) -> NumpyBackend:
+def both(step: Callable[[NumpyBackend], None], models: int, steps: int, count: int = 2) -> SharedRecord:
+    """Run steps one by one, then as many on end."""
     backend = NumpyBackend()
     with backend.sharing_models(models, count):
         program = backend.program(lambda: step(backend), models=models)
         for _ in range(steps):
             program()
-    return backend
+        program(steps)
+        record: SharedRecord = program.record  # type: ignore[attr-defined]
+        return record
 
 
-def test_what_moves_on_waits_for_all() -> None:
+def test_each_share_moves_on_for_itself() -> None:
     """Each model adds the place, which then moves; twice a step."""
     place, sums = np.zeros(1), np.zeros((6, 1))
 
@@ -65,21 +70,74 @@ def test_what_moves_on_waits_for_all() -> None:
             ops.elementwise(formulas.add, (sums, place), (sums,))
             ops.elementwise(formulas.add, (place, 1.0), (place,))
 
-    both(step, 6, 10, 3)
-    assert place[0] == 20
-    np.testing.assert_array_equal(sums, sum(range(20)))
+    assert len(both(step, 6, 10, 3).records) == 3
+    assert place[0] == 40
+    np.testing.assert_array_equal(sums, sum(range(40)))
 
 
-def test_what_all_share_is_written_by_each() -> None:
-    rates, tick, rate, out = np.arange(20.0).reshape(20, 1), np.zeros(1, np.int64), np.zeros((1, 1)), np.zeros((4, 3))
+def test_a_share_that_is_steps_ahead_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shares, "run", lambda shares, works: [work() for work in works])  # one after the other
+    place, sums = np.zeros(1), np.zeros((6, 1))
+    backend = NumpyBackend()
+
+    def step() -> None:
+        backend.elementwise(formulas.add, (place, 1.0), (place,))
+        backend.elementwise(formulas.add, (sums, place), (sums,))
+
+    with backend.sharing_models(6, 3):
+        program = backend.program(step, models=6)
+        program(2)
+        place[...] = 100  # as the next epoch begins elsewhere
+        program(5)
+    np.testing.assert_array_equal(sums, 1 + 2 + 101 + 102 + 103 + 104 + 105)
+    assert place[0] == 105
+
+
+def test_each_looks_up_what_is_the_same_for_all() -> None:
+    """A row of rates, one for each model, under the number of the update."""
+    rates, tick = np.arange(80.0).reshape(20, 4), np.zeros(1, np.int64)
+    rate, out = np.zeros((4, 1)), np.zeros((4, 3))
 
     def step(ops: NumpyBackend) -> None:
-        ops.gather(rates, tick, out=rate)
+        ops.gather(rates, tick, out=rate.reshape(1, -1))
         ops.elementwise(formulas.add, (out, rate), (out,))
         ops.elementwise(formulas.add, (tick, 1), (tick,))
 
-    both(step, 4, 10)
-    np.testing.assert_array_equal(out, sum(range(10)))
+    copies = both(step, 4, 10).copies
+    assert [copy.original.size for copy in copies] == [4, 1]
+    np.testing.assert_array_equal(out, rates.sum(axis=0)[:, None] + np.zeros(3))
+
+
+def total_of_all(ops: NumpyBackend, values: Any, total: Any) -> None:
+    ops.total(values.reshape(-1, 1), 1.0, out=total[:1].reshape(()))
+
+
+def one_of_all(ops: NumpyBackend, values: Any, total: Any) -> None:
+    ops.elementwise(formulas.add, (values[2:3], 0.0), (total[:1, None],))
+
+
+def part_of_common(ops: NumpyBackend, values: Any, total: Any) -> None:
+    ops.elementwise(formulas.add, (total, 1.0), (total,))
+    ops.elementwise(formulas.add, (total[:1], 1.0), (total[:1],))
+
+
+def common_of_models(ops: NumpyBackend, values: Any, total: Any) -> None:
+    ops.matmul(values[None, :, 0], values, out=total[:1, None])
+
+
+@pytest.mark.parametrize(
+    ("step", "wanted"), [(total_of_all, 24), (one_of_all, 6), (part_of_common, 12), (common_of_models, 144)]
+)
+def test_models_that_look_at_each_other_are_not_shared(step: Callable[..., None], wanted: float) -> None:
+    values, total = np.zeros((4, 1)), np.zeros(2)
+
+    def all_of_it(ops: NumpyBackend) -> None:
+        ops.elementwise(formulas.add, (values, 1.0), (values,))
+        step(ops, values, total)
+
+    assert len(both(all_of_it, 4, 3).records) == 1
+    np.testing.assert_array_equal(values, 6)
+    assert total[0] == wanted
 
 
 def test_helpers_help(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +211,7 @@ def test_a_program_of_another_population_is_not_shared() -> None:
         program = backend.program(step, models=8)
         for _ in range(4):
             program()
-        assert program.calls[0][0].__name__ != "replay"  # type: ignore[attr-defined]
+        assert isinstance(program.record, Record)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(count, 4)
 
 
@@ -162,7 +220,9 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of shared records, whatever the size of steps and the number of threads that BLAS has here."""
     seen: list[str] = []
     original = SharedRecord.replay
-    monkeypatch.setattr(SharedRecord, "replay", lambda record: (seen.append("replay"), original(record))[1])
+    monkeypatch.setattr(
+        SharedRecord, "replay", lambda record, times: (seen.append("replay"), original(record, times))[1]
+    )
     monkeypatch.setattr(threads, "SMALL", 0.0)
     monkeypatch.setattr(threads, "blas_threads", lambda: 2)
     return seen

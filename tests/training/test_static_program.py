@@ -37,10 +37,11 @@ def counted_updates(strict: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
     updates: list[dict[str, int]] = []
     plain = Trainer.update
 
-    def counted(self: Trainer, i: int) -> None:
+    def counted(self: Trainer, i: int, most: int) -> int:
         strict.xp.counters.reset()
-        plain(self, i)
+        done = plain(self, i)
         updates.append(strict.xp.counters.snapshot())
+        return done
 
     monkeypatch.setattr(Trainer, "update", counted)
     return updates
