@@ -70,14 +70,19 @@ def installed(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Of this checkout, marked where its files differ from it; in an image, the one it was built from; else None."""
+    """Of this checkout, marked where its files differ from it; in an image, the one it was built from; else None.
+
+    Results differ as soon as one question's are stored, which changes nothing about what the next one measures.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain") else "")
+        return git("rev-parse", "HEAD") + (
+            " with changes" if git("status", "--porcelain", "--", ".", ":!benchmarks/results") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("GPUNN_REVISION")
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.passes
 
-float32, ReLU layers, softmax cross-entropy, no update, on the CPU. Beside the times stand how far the losses of both
+float32, ReLU layers, softmax cross-entropy, no update, on the CPU: as a training does it, recorded, and as a program
+that calls `forward` and `backward` does it, operation by operation. Beside the times stand how far the losses of both
 programs are apart, and what tracemalloc sees held after 1,000 further passes.
 """
 
@@ -29,15 +30,21 @@ def data(widths: tuple[int, ...], rows: int) -> tuple[Any, Any]:
     return rng.normal(size=(rows, widths[0])).astype(np.float32), rng.integers(0, widths[-1], rows)
 
 
-def ours(widths: tuple[int, ...], rows: int) -> Step:
+def ours(widths: tuple[int, ...], rows: int, recorded: bool) -> Step:
     layers = [*(gn.Dense(width, "relu") for width in widths[1:-1]), gn.Dense(widths[-1])]
     network = gn.Network(layers, widths[0], device="cpu")
     X, y = data(widths, rows)
     run = network.compile(rows, gn.CrossEntropy())
+    value = run.value(run.forward(X), y)  # where it will always be
+
+    def passes() -> None:
+        run.value(run.forward(X), y)
+        run.backward()
+
+    program = network.ops.program(passes) if recorded else passes
 
     def step() -> Any:
-        value = run.value(run.forward(X), y)
-        run.backward()
+        program()
         return float(value)
 
     return step
@@ -130,9 +137,10 @@ def run(setting: Setting) -> list[Row]:
         case = f"{'-'.join(map(str, widths))} b{batch}"
         say(f"passes: {case}")
         steps = {
-            "gpunn": ours(widths, batch),
+            "gpunn": ours(widths, batch, recorded=True),
             "sketch": sketch(widths, batch),
             "products alone": products(widths, batch),
+            "gpunn, call by call": ours(widths, batch, recorded=False),
         }
         apart = abs(steps["gpunn"]() - steps["sketch"]())
         own, *others = timed("passes", case, {name: Calls(step) for name, step in steps.items()}, setting)

@@ -3,35 +3,27 @@
     python -m benchmarks.products
 
 Large square products, then the very products of a step: their rate, the whole step's, and the share of its time that
-they would take at the rate measured alone, in the same run.
+they would take at the rate measured alone, in the same run. On the CPU PyTorch does them too: it brings a BLAS of its
+own, and NumPy's is not as fast on every processor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.cases import GRID, LARGE_ON_CUDA, SMALL_ON_CUDA, Case
 from benchmarks.command import alone
-from benchmarks.harness import (
-    NOT_INSTALLED,
-    Calls,
-    MissingPeerError,
-    Row,
-    Setting,
-    Subject,
-    alternate,
-    failure,
-    say,
-)
-from benchmarks.peers import ours
+from benchmarks.harness import NOT_INSTALLED, Calls, MissingPeerError, Row, Setting, Subject, compared, say
+from benchmarks.peers import competing, ours
 from gpunn.backends import get_backend
 from gpunn.backends.base import Backend
 
 Product = Callable[[Any, Any, Any], Any]
-ALONE, STEP = "products alone", "step"
+ALONE, STEP, TORCH = "products alone", "step", "torch's products"
 
 
 def sizes(kind: str, quick: bool) -> tuple[int, ...]:
@@ -65,32 +57,25 @@ def run(setting: Setting) -> list[Row]:
 
 def square(ops: Backend, dtype: str, size: int, setting: Setting) -> Row:
     """The rate of one product of two square matrices."""
+
+    def product() -> Subject:
+        return Calls(all_products(ops, dtype, [(size, size, size)]), ops.synchronize)
+
     case = f"{size} x {size} x {size} {dtype}"
-    try:
-        function = all_products(ops, dtype, [(size, size, size)])
-        figures, errors = alternate({ALONE: Calls(function, ops.synchronize)}, setting.turns, setting.seconds)
-    except MissingPeerError as error:
-        return Row("products", case, ALONE, unit(ops), note=str(error))
-    except Exception as error:
-        return Row("products", case, ALONE, unit(ops), note=failure(error))
-    return Row("products", case, ALONE, unit(ops), rates(ops, 2 * size**3, figures[ALONE]), errors.get(ALONE, ""))
+    return rates(ops, 2 * size**3, compared("products", case, {ALONE: product}, setting))[0]
 
 
 def share(ops: Backend, case: Case, setting: Setting, best: float) -> list[Row]:
-    """The rates of a step's products alone and of the step, in turns."""
-    try:
-        function = all_products(ops, case.dtype, case.products)
-        subjects: dict[str, Subject] = {ALONE: Calls(function, ops.synchronize), STEP: ours.Steps(case, ops)}
-        figures, errors = alternate(subjects, setting.turns, setting.seconds)
-    except Exception as error:
-        note = failure(error)
-        return [Row("products", str(case), name, unit(ops), note=note) for name in (ALONE, STEP)]
-    rows = [
-        Row("products", str(case), name, unit(ops), rates(ops, case.flops, figures[name]), errors.get(name, ""))
-        for name in subjects
-    ]
-    alone_row, step_row = rows
-    if alone_row.runs and step_row.runs and not errors:
+    """The rates of a step's products alone, of the step, and of PyTorch's products, in turns."""
+    makers: dict[str, Callable[[], Subject]] = {
+        ALONE: lambda: Calls(all_products(ops, case.dtype, case.products), ops.synchronize),
+        STEP: lambda: ours.Steps(case, ops),
+    }
+    if ours.kind_of(ops) == "cpu":
+        makers[TORCH] = lambda: Calls(competing("torch", "torch_peer").products(case.products))
+    rows = rates(ops, case.flops, compared("products", str(case), makers, setting))
+    alone_row, step_row = rows[:2]
+    if alone_row.runs and step_row.runs:
         step_row.details["of the step's time at the products' rate"] = f"{step_row.median / alone_row.median:.0%}"
         if best:
             step_row.details["at the best square rate"] = f"{step_row.median / best:.0%}"
@@ -101,9 +86,10 @@ def unit(ops: Backend) -> str:
     return "TFLOP/s" if ours.kind_of(ops) == "cuda" else "GFLOP/s"
 
 
-def rates(ops: Backend, flops: int, seconds: list[float]) -> list[float]:
-    scale = 1e12 if unit(ops) == "TFLOP/s" else 1e9
-    return [flops / figure / scale for figure in seconds]
+def rates(ops: Backend, flops: int, rows: list[Row]) -> list[Row]:
+    """What took so many microseconds for so many operations, at its rate."""
+    scale = 1e6 if unit(ops) == "TFLOP/s" else 1e3
+    return [replace(row, unit=unit(ops), runs=[flops / run / scale for run in row.runs]) for row in rows]
 
 
 def all_products(ops: Backend, dtype: str, shapes: list[tuple[int, int, int]]) -> Callable[[], None]:

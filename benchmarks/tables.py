@@ -4,8 +4,8 @@
 
 What stands between `<!-- benchmark: step cuda -->` and `<!-- end -->` is replaced by the table of that question on that
 device; `<!-- benchmark: step cuda short -->` takes what has nothing added, with Adam, and
-`<!-- benchmark: step cpu threads=1 -->` what was measured on one thread. Where several have it, the newest counts;
-where none has, the text stays.
+`<!-- benchmark: step cpu from=step-avx2 -->` what `step-avx2.json` has. Where several files have it and none is named,
+the newest counts; where none has, the text stays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.report import by_question, grid, notes, read_json
 
 MARKER = re.compile(
     r"(?P<start><!-- benchmark: (?P<question>\w+) (?P<device>cpu|cuda)"
-    r"(?: threads=(?P<threads>\d+))?(?P<short> short)? -->\n)"
+    r"(?: from=(?P<file>[\w-]+))?(?P<short> short)? -->\n)"
     r".*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
@@ -32,13 +32,13 @@ Results = dict[tuple[str, str, str | None], tuple[dict[str, Any], list[Row]]]
 
 
 def results(paths: Sequence[Path]) -> Results:
-    """The newest rows of each question on each device, with so many threads and with any number, and their machine."""
-    read = sorted((read_json(path) for path in paths), key=lambda result: str(result[0]["date"]))
+    """The rows of each question on each device and their machine, of each file by its name and of the newest."""
+    read = sorted(((*read_json(path), path.stem) for path in paths), key=lambda result: str(result[0]["date"]))
     return {
-        (question, machine["device"], threads): (machine, own)
-        for machine, rows in read
+        (question, machine["device"], file): (machine, own)
+        for machine, rows, stem in read
         for question, own in by_question(rows).items()
-        for threads in (str(machine["threads"]), None)
+        for file in (stem, None)
     }
 
 
@@ -59,7 +59,7 @@ def filled(text: str, found: Results) -> str:
     """A Markdown text with the tables of all its markers that there are results for."""
 
     def replace(match: re.Match[str]) -> str:
-        key = (match["question"], match["device"], match["threads"])
+        key = (match["question"], match["device"], match["file"])
         if key not in found:
             return match[0]
         return match["start"] + markdown(*found[key], short=bool(match["short"])) + match["end"]

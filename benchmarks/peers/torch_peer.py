@@ -19,6 +19,19 @@ def require(kind: str) -> None:
         raise MissingPeerError(f"{NOT_INSTALLED}: torch {torch.__version__} sees no GPU")
 
 
+def products(shapes: list[tuple[int, int, int]]) -> Callable[[], None]:
+    """Products of these (m, k, n) one after the other, on the CPU."""
+    given = {shape for m, k, n in shapes for shape in ((m, k), (k, n))}
+    matrices = {shape: torch.randn(shape) for shape in sorted(given)}
+    results = {(m, n): torch.empty(m, n) for m, _, n in shapes}
+
+    def function() -> None:
+        for m, k, n in shapes:
+            torch.mm(matrices[m, k], matrices[k, n], out=results[m, n])
+
+    return function
+
+
 def network(case: Case, weights: list[dict[str, Any]]) -> nn.Sequential:
     """The net of a case that starts with these weights."""
     layers: list[nn.Module] = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,14 +85,19 @@ def test_everything_runs_and_is_stored(tmp_path: Path, capfd: pytest.CaptureFixt
     timed = {key for key, row in found.items() if row["median"] is not None}
     assert timed >= {
         ("step", "gpunn"), ("products", "products alone"), ("products", "step"), ("digits", "gpunn"),
-        ("passes", "gpunn"), ("passes", "sketch"), ("passes", "products alone"),
+        ("passes", "gpunn"), ("passes", "sketch"), ("passes", "products alone"), ("passes", "gpunn, call by call"),
         ("mapped", "resident at most"), ("mapped", "epoch, checking included"), ("profile", "share"),
         ("accuracy", "gpunn"), ("epoch", "gpunn"), ("batching", "NumPy indexing"), ("update", "gpunn"),
         ("populations", "gpunn"), ("scaling", "gpunn"), ("memory", "in training"),
     }  # fmt: skip
     assert found["install", "gpunn"]["note"].startswith("left out")  # the size; the import is a line before
     assert list(dict.fromkeys(question for question, _ in found)) == list(command.QUESTIONS)
-    for other in (("step", "torch eager"), ("digits", "torch loop"), ("estimators", "scikit-learn")):
+    for other in (
+        ("step", "torch eager"),
+        ("products", products.TORCH),
+        ("digits", "torch loop"),
+        ("estimators", "scikit-learn"),
+    ):
         assert other in timed or found[other]["note"].startswith("not installed")
     assert found["passes", "gpunn"]["details"]["held after 100 further passes:"] == "0 blocks, 0 bytes"
     assert float(found["passes", "gpunn"]["details"]["losses apart by"]) < 1e-6
@@ -212,6 +218,25 @@ def test_a_goal_that_is_never_reached_is_a_failure(monkeypatch: pytest.MonkeyPat
     assert theirs.note == "failed: never reached"
 
 
+def test_stored_results_are_no_change_of_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], cwd=tmp_path, check=True)
+
+    files = [tmp_path / "benchmarks" / name for name in ("step.py", "results/step.json")]
+    files[1].parent.mkdir(parents=True)
+    for file in files:
+        file.write_text("1", encoding="utf-8")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    clean = machine.commit()
+    files[1].write_text("2", encoding="utf-8")
+    assert machine.commit() == clean and len(clean or "") == 40
+    files[0].write_text("2", encoding="utf-8")
+    assert machine.commit() == f"{clean} with changes"
+
+
 def test_products_on_the_stand_in_for_cuda(strict: Any) -> None:
     rows = products.run(Setting(device=strict, quick=True))
     assert {row.unit for row in rows} == {"TFLOP/s"}
@@ -227,5 +252,9 @@ def test_products_on_the_stand_in_for_cuda(strict: Any) -> None:
 def test_a_rate_is_operations_over_seconds() -> None:
     cpu: Any = SimpleNamespace(device="cpu")
     cuda: Any = SimpleNamespace(device="cuda:0")
-    assert products.rates(cpu, 2 * 10**9, [0.5]) == [4.0]
-    assert products.rates(cuda, 2 * 10**12, [0.5]) == [4.0]
+    rows = [Row("products", "", "a", "µs", [0.5e6]), Row("products", "", "b", "µs", note="not installed")]
+    assert [(row.runs, row.unit) for row in products.rates(cpu, 2 * 10**9, rows)] == [
+        ([4.0], "GFLOP/s"),
+        ([], "GFLOP/s"),
+    ]
+    assert products.rates(cuda, 2 * 10**12, rows)[0].runs == [4.0]

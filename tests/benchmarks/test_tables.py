@@ -111,15 +111,15 @@ def test_the_newest_file_counts(tmp_path: Path) -> None:
     new = stored(tmp_path, "new.json", date="2030-01-02T00:00:00+00:00")
     old = stored(tmp_path, "old.json", date="2030-01-01T00:00:00+00:00")
     found = tables.results([new, old])
-    assert set(found) == {(question, "cuda", threads) for question in ("step", "digits") for threads in ("None", None)}
+    assert set(found) == {(question, "cuda", file) for question in ("step", "digits") for file in ("new", "old", None)}
     assert found["step", "cuda", None][0]["date"] == "2030-01-02T00:00:00+00:00"
 
 
-def test_a_table_may_ask_for_a_number_of_threads(tmp_path: Path) -> None:
+def test_a_table_may_name_its_file(tmp_path: Path) -> None:
     one = stored(tmp_path, "one.json", device="cpu", threads=1, date="2030-01-01T00:00:00+00:00")
     two = stored(tmp_path, "two.json", device="cpu", threads=2, date="2030-01-02T00:00:00+00:00")
     marker = "<!-- benchmark: digits cpu{} -->\nnothing\n<!-- end -->\n"
-    text = "".join(marker.format(threads) for threads in (" threads=1", " threads=2 short", "", " threads=8"))
+    text = "".join(marker.format(file) for file in (" from=one", " from=two short", "", " from=three"))
     told = tables.filled(text, tables.results([two, one])).split("<!-- end -->")
     assert [("1 threads; commit" in part, "2 threads; commit" in part) for part in told[:4]] == [
         (True, False), (False, True), (False, True), (False, False),
@@ -156,13 +156,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_the_readmes_have_their_markers() -> None:
     """And whatever stands between them was written by hand or by the command, never half."""
     readme, own = (file.read_text(encoding="utf-8") for file in tables.FILES)
-    assert [(m["question"], m["device"], m["threads"]) for m in tables.MARKER.finditer(readme)] == [
-        ("step", "cuda", None), ("step", "cpu", None), ("estimators", "cpu", "1"), ("estimators", "cpu", "2"),
+    assert [(m["question"], m["device"], m["file"]) for m in tables.MARKER.finditer(readme)] == [
+        ("step", "cuda", None), ("step", "cpu", None), ("step", "cpu", "step-avx2"),
+        ("estimators", "cpu", "estimators-1"), ("estimators", "cpu", "estimators-2"),
     ]  # fmt: skip
     assert [(m["question"], m["device"]) for m in tables.MARKER.finditer(own)] == [
-        ("step", "cuda"), ("products", "cuda"), ("digits", "cuda"), ("step", "cpu"),
-        ("estimators", "cpu"), ("estimators", "cpu"),
+        ("step", "cuda"), ("products", "cuda"), ("digits", "cuda"),
+        ("step", "cpu"), ("step", "cpu"), ("products", "cpu"), ("estimators", "cpu"), ("estimators", "cpu"),
         *((question, "cpu") for question in LATER),
     ]  # fmt: skip
     assert set(LATER) < set(QUESTIONS)
-    assert readme.count("<!-- end -->") == 4 and own.count("<!-- end -->") == 6 + len(LATER)
+    assert readme.count("<!-- end -->") == 5 and own.count("<!-- end -->") == 8 + len(LATER)
