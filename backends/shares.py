@@ -3,8 +3,9 @@ of them before it meets the others."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -73,6 +74,17 @@ AXES: dict[str, dict[str, int | Callable[[Arguments], int]]] = {
 WRITTEN = {"outputs", "out", "first", "second", "loss", "dZ"}  # arguments; a given dZ is taken for one, to no harm
 
 
+_idle: list[ThreadPoolExecutor] = []  # of one thread each, with its kernels and scratch, for the next training
+os.register_at_fork(after_in_child=_idle.clear)  # the threads stay with the parent
+
+
+def _helper() -> ThreadPoolExecutor:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return ThreadPoolExecutor(1, "gpunn")
+
+
 class Shares:
     """The models of each thread: of that which asks, and of others that help it. BLAS should have one meanwhile."""
 
@@ -80,11 +92,11 @@ class Shares:
         self.models = models
         ends = [models * i // threads for i in range(threads + 1)]
         self.parts = [slice(*part) for part in pairwise(ends)]
-        self.helpers = [ThreadPoolExecutor(1, "gpunn") for _ in self.parts[1:]]  # each with scratch of its own
+        self.helpers = [_helper() for _ in self.parts[1:]]
 
     def close(self) -> None:
-        for helper in self.helpers:
-            helper.shutdown()
+        wait([helper.submit(int) for helper in self.helpers])  # after an error one may still be at work
+        _idle.extend(self.helpers)
 
     def run(self, works: Sequence[Work]) -> None:
         """One for each thread. What a helper has not begun when the caller is done with its own, the caller does."""

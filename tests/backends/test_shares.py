@@ -1,6 +1,9 @@
 """Steps of a population shared among threads: every model gets what it got alone, and whatever goes wrong is seen."""
 
+import subprocess
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -176,6 +179,42 @@ def test_errors_of_any_thread_are_the_callers(who: int) -> None:
         shares.run(works)
     assert done == [0]  # the other one's work is done all the same
     shares.close()
+
+
+def test_helpers_serve_one_training_after_another() -> None:
+    """And two at once never the same."""
+    first = Shares(8, 3)
+    second = Shares(8, 2)
+    assert len({*first.helpers, *second.helpers}) == 3
+    seen: list[int] = []
+    first.helpers[1].submit(lambda: (time.sleep(0.05), seen.append(1)))
+    first.close()
+    assert seen == [1], "at work no longer"
+    third = Shares(8, 3)
+    assert set(third.helpers) == set(first.helpers)
+    second.close()
+    third.close()
+
+
+def test_a_child_process_has_helpers_of_its_own() -> None:
+    """Threads do not come along when a process forks, so one that was kept would never begin."""
+    program = """
+import os, sys
+from gpunn.backends import formulas
+from tests.backends.test_shares import both
+import numpy as np
+def train():
+    values = np.zeros((8, 1))
+    both(lambda ops: ops.elementwise(formulas.add, (values, 1.0), (values,)), 8, 5)
+    return int(values.sum())
+assert train() == 80
+child = os.fork()
+if child == 0:
+    os._exit(train())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) - 80)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_helpers_are_as_quiet_as_the_caller() -> None:
