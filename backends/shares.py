@@ -73,9 +73,9 @@ AXES: dict[str, dict[str, int | Callable[[Arguments], int]]] = {
 }  # fmt: skip
 WRITTEN = {"outputs", "out", "first", "second", "loss", "dZ"}  # arguments; a given dZ is taken for one, to no harm
 
-
 _idle: list[ThreadPoolExecutor] = []  # of one thread each, with its kernels and scratch, for the next training
-os.register_at_fork(after_in_child=_idle.clear)  # the threads stay with the parent
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_idle.clear)  # the threads stay with the parent
 
 
 def _helper() -> ThreadPoolExecutor:
