@@ -96,8 +96,9 @@ def epoch(size: Size, device: Any) -> Any:
         nonlocal number
         with network.ops.quiet(), threads_for(network, BATCH):
             trainer.begin(number, rates)
-            for i in range(count):
-                trainer.update(i)
+            done = 0
+            while done < count:
+                done += trainer.update(done, count - done)
             trainer.read(count)
         number += 1
 

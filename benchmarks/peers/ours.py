@@ -75,8 +75,7 @@ class Steps:
 
     def step(self) -> None:
         """The first update of an epoch as the trainer asks for it, neither captured nor recorded."""
-        program = self.trainer._program(*self.trainer._kind(0)[:2])
-        getattr(program, "step", program)()
+        self.trainer._program(*self.trainer._kind(0)[:2]).step()
 
     def losses(self, steps: int) -> list[float]:
         """Of each of the first steps."""
