@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from gpunn.backends.cuda_launch import Launcher
+from gpunn.backends.cuda_turns import Turns
 from gpunn.backends.detection import raise_if_lost
 from gpunn.backends.program import Program
 from gpunn.errors import DeviceLostError
@@ -20,6 +21,7 @@ class CudaGraphs(Launcher):
     """The part of the CUDA backend that captures; see `Backend.program`."""
 
     xp: Any
+    turns: Turns
     uncaptured: str = ""  # why steps are not captured; empty where they are
 
     def __init__(self) -> None:
@@ -46,7 +48,15 @@ class CudaGraphs(Launcher):
 
         Memory is refused: what a step frees again would be handed to others while the graph still writes to it.
         """
-        self.activate()
+        with self.turns:
+            self.activate()
+            self.turns.capturing = True
+            try:
+                return self._captured(step)
+            finally:
+                self.turns.capturing = False
+
+    def _captured(self, step: Callable[[], None]) -> Any:
         cuda = self.xp.cuda
         if self._capture_stream is None:
             self._capture_stream = cuda.Stream(non_blocking=True)
@@ -92,9 +102,10 @@ class CapturedStep(Program):
         self.run()
 
     def _replay(self) -> None:
-        self.ops.activate()
         try:
-            self.graph.launch()
+            with self.ops.turns:
+                self.ops.activate()
+                self.graph.launch()
         except RuntimeError as error:
             raise_if_lost(error, self.ops.device)
             raise

@@ -18,6 +18,7 @@ from gpunn.backends.cuda_indexing import CudaIndexing, CudaRandom
 from gpunn.backends.cuda_interchange import CudaInterchange
 from gpunn.backends.cuda_products import CudaProducts
 from gpunn.backends.cuda_reductions import CudaReductions
+from gpunn.backends.cuda_turns import Turns
 from gpunn.backends.detection import diagnose_import, raise_if_lost, require_device
 from gpunn.backends.elementwise import Formula
 from gpunn.backends.gemm import WORKSPACE_BYTES, load_cublaslt
@@ -40,8 +41,8 @@ class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaIn
     No operation of a training step waits, transfers, or allocates once it has run with the same shapes, and all can be
     captured in a CUDA graph, which `program` does. Exceptions: `permutation` and `all_finite`, products without
     cuBLASLt (CuPy refuses to capture cuBLAS), and operands that have no kernel (see `plain_where_irregular`). Each
-    operation makes its backend's device the current one and leaves it so. Arithmetic on float32 takes subnormal numbers
-    for 0, as CuPy compiles everything.
+    operation makes its backend's device the current one and leaves it so. Threads may use one backend at the same time.
+    Arithmetic on float32 takes subnormal numbers for 0, as CuPy compiles everything.
     """
 
     name = "cuda"
@@ -57,6 +58,7 @@ class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaIn
         self.device = f"cuda:{index}"
         self.index = index
         self.tf32 = tf32
+        self.turns = Turns(cupy, self.activate)
         self._twin: CupyBackend | None = None
         super().__init__(load_cublaslt() if cublaslt is None else cublaslt)
         if self._cublaslt is None:
@@ -188,12 +190,14 @@ class CupyBackend(CudaProducts, CudaReductions, CudaIndexing, CudaRandom, CudaIn
 
 
 FROM_HOST = ("empty", "zeros", "from_host", "owns", "require", "upload")  # what may be handed NumPy arrays
+WAITING = ("to_host", "synchronize", "upload")  # for the device: other threads give it work meanwhile
 
 
 def _on_the_device(operation: Any) -> Any:
     """Refuse NumPy arrays before anything is computed: a kernel would take one element for a number or an address.
-    And say so where CUDA's error means that the device is lost."""
+    Wait for the operation's turn among threads. And say so where CUDA's error means that the device is lost."""
     checks = operation.__name__ not in FROM_HOST
+    in_turn = operation.__name__ not in WAITING
 
     @functools.wraps(operation)
     def call(self: CupyBackend, *arguments: Any, **options: Any) -> Any:
@@ -203,7 +207,10 @@ def _on_the_device(operation: Any) -> Any:
                     if isinstance(part, np.ndarray):
                         self.require(operation.__name__, part)
         try:
-            return operation(self, *arguments, **options)
+            if not in_turn:
+                return operation(self, *arguments, **options)
+            with self.turns:
+                return operation(self, *arguments, **options)
         except RuntimeError as error:
             raise_if_lost(error, self.device)
             raise

@@ -39,7 +39,16 @@ def write(path: Path, rows: int) -> np.ndarray:
 
 def resident_peak() -> float:
     """MiB, as the kernel counts it since the last reset."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return _counted("VmHWM")
+
+
+def resident() -> float:
+    """MiB now."""
+    return _counted("VmRSS")
+
+
+def _counted(name: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) / 1024
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+import threading
 from collections.abc import Mapping, Sequence
 from copy import copy
 from types import MappingProxyType
@@ -28,10 +28,10 @@ from gpunn.precision import precision
 from gpunn.randomness import check_seeds
 from gpunn.summary import summary_table
 from gpunn.types import Array, Shape
+from gpunn.uses import Uses
 from gpunn.value import Value, to_json
 
 CHUNK_BYTES = 64 * 1024 * 1024  # what the activations of one chunk of a prediction may take
-KEPT_PASSES = 4
 
 
 class Engine:
@@ -62,7 +62,9 @@ class Engine:
         self.loss: Loss | None = None
         self.preprocessing: Value | None = None  # how tables become its inputs; saved with it
         self._inputs: Shape | None = None
-        self._passes: OrderedDict[tuple[Any, ...], Pass] = OrderedDict()
+        self._building = threading.Lock()  # the first inputs may come from several threads at once
+        self._differentiating = threading.Lock()  # all gradients are made in one vector
+        self.uses = Uses()
         self._check_per_model()
         if inputs is not None:
             given = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
@@ -96,7 +98,7 @@ class Engine:
     def build(self, inputs: Shape) -> None:
         """Plan for inputs of this shape and draw the initial parameters."""
         planned = plan_layer(self.network, inputs)
-        tables(planned)
+        self.tables = tables(planned)
         check_tables(planned, self.scale, None if self.reads_indices else self.precision)
         try:
             self.store = ParameterStore(
@@ -106,9 +108,11 @@ class Engine:
             raise DeviceMemoryError(
                 "Network parameters", expected=error.expected, got=error.got, fix="use smaller layers, or fewer models"
             ) from None
-        self.planned, self._inputs = planned, inputs
+        self.planned = planned
         self.step = self.ops.zeros((1,), np.uint64)
         self.loss_scale = LossScale(self.ops, self.store) if self.precision.scales_loss else None
+        self._row_bytes = bytes_needed(planned, 1, False, self.dtype.itemsize, self.models or 1)
+        self._inputs = inputs  # last: now other threads may use all of this
 
     @property
     def is_built(self) -> bool:
@@ -129,14 +133,20 @@ class Engine:
     def checked_inputs(self, X: Any) -> Array:
         """X checked against the network, which takes its input shape from the first X if it has none."""
         array = as_array("X", X, self.ops)
-        shape = tuple(array.shape[1:]) or (1,) if self._inputs is None else self._inputs
+        if self._inputs is None:
+            with self._building:
+                if self._inputs is None:
+                    self._build_for(array)
+        check_inputs(array, self.inputs, self.tables, self.ops, self.models, self.precision.range)
+        return array
+
+    def _build_for(self, array: Array) -> None:
+        """Plan for inputs like these, which are the same for all models."""
+        shape = tuple(array.shape[1:]) or (1,)
         if 0 in shape:
             raise ShapeError("X", expected="at least one column", got=f"{array.shape}", fix="pass data")
-        planned = plan_layer(self.network, shape) if self._inputs is None else self.planned
-        check_inputs(array, planned, self.ops, self.models if self._inputs else None, self.precision.range)
-        if self._inputs is None:
-            self.build(shape)
-        return array
+        check_inputs(array, shape, tables(plan_layer(self.network, shape)), self.ops, None, self.precision.range)
+        self.build(shape)
 
     def on_device(self, X: Array) -> Array:
         """Checked inputs as the first layer takes them."""
@@ -151,26 +161,21 @@ class Engine:
     def compile(
         self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
     ) -> Pass:
-        """The pass for batches of this many rows, its buffers allocated and its copies of weights up to date; the last
-        few are kept."""
+        """The pass for batches of this many rows, its buffers allocated and its copies of weights up to date. The last
+        few are kept; whose it is meanwhile, see `Uses`."""
         self.built()
         self.store.refresh()
+        scale = None if self.loss_scale is None else self.loss_scale.scale
+        setting = Setting(self.ops, self.store, rows, self.step, training, training or backward, track, scale)
         key = (rows, loss, training, backward, track)
-        if key not in self._passes:
-            scale = None if self.loss_scale is None else self.loss_scale.scale
-            setting = Setting(self.ops, self.store, rows, self.step, training, training or backward, track, scale)
-            self._passes[key] = self._made(self.planned.shape, loss, setting)
-            if len(self._passes) > KEPT_PASSES:
-                self._passes.popitem(last=False)
-        self._passes.move_to_end(key)
-        return self._passes[key]
+        return self.uses.take(key, lambda: self._made(self.planned.shape, loss, setting))
 
     def _made(self, shape: Shape, loss: Loss | None, setting: Setting) -> Pass:
         """A new pass; the kept ones are given up for it where there is no room beside them."""
         try:
             return Pass(self.network, shape, loss, setting)
         except DeviceMemoryError:
-            if not self._passes:
+            if not len(self.uses):
                 raise
         self.forget_passes()
         return Pass(self.network, shape, loss, setting)
@@ -179,16 +184,16 @@ class Engine:
         self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
     ) -> bool:
         """Whether the pass that `compile` would give is there already."""
-        return (rows, loss, training, backward, track) in self._passes
+        return self.uses.has((rows, loss, training, backward, track))
 
     def forget_passes(self) -> None:
-        """Give their memory back; they are made again where they are needed."""
-        self._passes.clear()
+        """Give back the memory of those that nobody uses; they are made again where they are needed."""
+        self.uses.forget()
 
     def rehearsed(self) -> tuple[Self, Rehearsal]:
         """This network where arrays take no memory, and what counts the bytes that they would take."""
         stage, rehearsal = object.__new__(type(self)), Rehearsal(self.ops)
-        vars(stage).update(vars(self), ops=rehearsal, _passes=OrderedDict(), store=copy(self.store))
+        vars(stage).update(vars(self), ops=rehearsal, uses=Uses(), store=copy(self.store))
         stage.store.ops = rehearsal
         return stage, rehearsal
 
@@ -241,6 +246,7 @@ class Engine:
     def load_parameters(self, values: Mapping[str, Any]) -> None:
         """Write all parameters and state from arrays by name; refuses unless every name and shape is right."""
         self.built()
+        self.uses.require_writing("load_parameters")
         self.store.load(values)
 
     # Computing
@@ -249,8 +255,7 @@ class Engine:
         """Rows that are computed at once where no gradient is needed."""
         if batch_size is not None:
             return whole("batch_size", batch_size)
-        row = bytes_needed(self.planned, 1, False, self.dtype.itemsize, self.models or 1)
-        return max(1, CHUNK_BYTES // max(row, 1))
+        return max(1, CHUNK_BYTES // max(self._row_bytes, 1))
 
     # Descriptions
 

@@ -49,6 +49,10 @@ class DeviceLostError(DeviceError):
     """The device stopped answering, and all that lay on it is gone."""
 
 
+class ConcurrencyError(GpunnError, RuntimeError):
+    """Two uses of one network at the same time of which one would spoil the other."""
+
+
 class MissingExtraError(GpunnError, ImportError):
     """Something that needs a library which gpunn installs only on request."""
 

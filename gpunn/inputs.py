@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from gpunn.errors import ArrayTypeError, DataError, ShapeError
 from gpunn.frame import Planned
 from gpunn.layers.embedding import Embedding
 from gpunn.losses import Loss
-from gpunn.passes import tables
 from gpunn.types import Array, Shape
 
 HOST = (1, 3)  # DLPack's numbers for the host's memory, plain and pinned
@@ -89,10 +88,11 @@ def _from_host(where: str, value: Any) -> np.ndarray[Any, Any]:
     return array if native else array.astype(array.dtype.newbyteorder("="))
 
 
-def check_inputs(array: Array, planned: Planned, ops: Backend, models: int | None, dtype: Any = np.float64) -> None:
+def check_inputs(
+    array: Array, shape: Shape, tables: Sequence[tuple[Planned, range]], ops: Backend, models: int | None, dtype: Any
+) -> None:
     """X must be (n, *shape), or (K, n, *shape) with inputs of each model's own, finite, and in the range of `dtype`;
     where it is looked up in tables, it must hold their row numbers."""
-    shape = planned.shape
     ranks = (len(shape) + 1,) if models is None else (len(shape) + 1, len(shape) + 2)
     own = array.ndim == len(shape) + 2 and models is not None
     if array.ndim not in ranks or array.shape[array.ndim - len(shape) :] != shape or (own and array.shape[0] != models):
@@ -102,7 +102,7 @@ def check_inputs(array: Array, planned: Planned, ops: Backend, models: int | Non
     if array.shape[array.ndim - len(shape) - 1] == 0:
         raise DataError("X", expected="at least one example", got=f"shape {array.shape}", fix="pass a batch")
     _check_numbers("X", array, ops, dtype)
-    for node, places in tables(planned):
+    for node, places in tables:
         if isinstance(node.layer, Embedding):
             _check_indices(node.path, node.layer, array, places, shape, ops)
 

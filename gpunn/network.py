@@ -27,6 +27,7 @@ from gpunn.training.history import History
 from gpunn.training.resume import network_parts
 from gpunn.training.setup import Options, fit
 from gpunn.types import Array
+from gpunn.uses import reads, trains
 from gpunn.value import Value, from_json
 
 
@@ -39,11 +40,13 @@ class Network(Engine):
     """
 
     @gives_back
+    @reads
     def predict(self, X: Any, *, batch_size: int | None = None) -> Array:
         """The last layer's output for X, of shape (n, ...) or (K, n, ...). NumPy in, NumPy out; CuPy in, CuPy out."""
         return self._outputs(X, batch_size, link=None)
 
     @gives_back
+    @reads
     def predict_probability(self, X: Any, *, loss: Loss | None = None, batch_size: int | None = None) -> Array:
         """Outputs through the link of the trained loss, or of the given one: softmax, sigmoid, or none."""
         loss = loss or self.loss
@@ -97,6 +100,7 @@ class Network(Engine):
         return out
 
     @gives_back
+    @reads
     def evaluate(
         self,
         X: Any,
@@ -130,6 +134,7 @@ class Network(Engine):
         return {name: float(value[0]) if self.models is None else value for name, value in results.items()}
 
     @gives_back
+    @trains
     def fit(
         self,
         X: Any,
@@ -184,27 +189,32 @@ class Network(Engine):
             ),
         )  # fmt: skip
 
+    @reads
     def save(self, path: Any) -> None:
         """Write architecture, parameters and state to one file, which `gn.load` reads on any device."""
         arrays, meta = network_parts(self)
         archive.write(path, arrays, {"network": meta})
 
     @gives_back
+    @reads
     def gradients(self, X: Any, y: Any, loss: Loss, *, training: bool = True) -> tuple[Any, dict[str, Array]]:
         """The loss of one batch and its gradient, an array for each name in `parameters`.
 
         Layers behave as in training (dropout drops, BatchNorm uses the batch) unless training=False, but running
-        statistics stay as they are. The gradients are copies; `gradient_vector` holds them until the next pass.
+        statistics stay as they are. The gradients are copies; `gradient_vector` holds them until the next pass. Threads
+        that ask at the same time wait for one another.
         """
         choice("gradients training", training, (True, False))
-        run, value, stays = self._run(X, y, loss, training, copies=True)
-        run.backward()
-        if self.loss_scale is not None:
-            self.loss_scale.settle(lambda: self._run(X, y, loss, training)[0].backward())
-        copies = {name: self._copy(view, stays) for name, view in self.store.gradient_views.items()}
+        with self._differentiating:
+            run, value, stays = self._run(X, y, loss, training, copies=True)
+            run.backward()
+            if self.loss_scale is not None:
+                self.loss_scale.settle(lambda: self._run(X, y, loss, training)[0].backward())
+            copies = {name: self._copy(view, stays) for name, view in self.store.gradient_views.items()}
         return value, copies
 
     @gives_back
+    @reads
     def loss_of(self, X: Any, y: Any, loss: Loss, *, training: bool = False) -> Any:
         """The loss of one batch, a number or one for each model."""
         return self._run(X, y, loss, training)[1]
@@ -238,6 +248,7 @@ class Network(Engine):
         self.ops.copy(view, out=out)
         return out
 
+    @reads
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold what a saved file holds, and the device's name."""
         if not self.is_built:
@@ -246,6 +257,7 @@ class Network(Engine):
         values = {name.removeprefix("network/"): array for name, array in arrays.items()}
         return _rebuilt, (self.to_json(), self.ops.device, values, (self.loss, meta["step"]), self.preprocessing)
 
+    @reads
     def member(self, k: int) -> Network:
         """Model k of a population as a network of its own, with a copy of its parameters and state."""
         planned = self.built()

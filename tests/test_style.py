@@ -21,7 +21,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("gpunn.parameters", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
     ("gpunn.precision", "gpunn.loss_scale"),
     ("gpunn.layers", "gpunn.losses", "gpunn.metrics", "gpunn.regularization", "gpunn.optimizers", "gpunn.schedules"),
-    ("gpunn.passes", "gpunn.inputs", "gpunn.memory", "gpunn.summary", "gpunn.engine"),
+    ("gpunn.passes", "gpunn.uses", "gpunn.inputs", "gpunn.memory", "gpunn.summary", "gpunn.engine"),
     ("gpunn.training",),
     ("gpunn.network",),
     ("gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing"),

@@ -133,7 +133,8 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
             self._memory.forget_steps()
         if not (self._memory.rules.ended and self.early_stopping):
             self._memory.rules.ended = False
-            self._train(X, y, weight, random, partly)
+            with self.network_.uses.training("partial_fit" if partly else "fit"):
+                self._train(X, y, weight, random, partly)
         return self
 
     def _begin(self, X: Array, ops: Backend, random: Any) -> None:

@@ -52,6 +52,8 @@ def on_host(array: Any) -> Any:
 def _place(array: Any) -> tuple[Any, Any]:
     """With array API dispatch on, library and device of an array that is not NumPy's. None is the library of others;
     the device of those that scikit-learn would not read as they are is "unknown"."""
+    if isinstance(array, np.ndarray):
+        return None, None
     try:
         library, dispatches, device = get_namespace_and_device(array, remove_types=(str, list, tuple, int, float))
     except TypeError:
@@ -137,7 +139,8 @@ def like(X: Any, ops: Backend) -> Any:
 
 def check_like(estimator: Any, X: Any, method: str) -> None:
     """With array API dispatch on, what is predicted from must be of the library that fit was given."""
-    if estimator._like is not None and _place(X)[1] != "unknown":
+    alike = isinstance(X, np.ndarray) and isinstance(estimator._like, np.ndarray)
+    if estimator._like is not None and not alike and _place(X)[1] != "unknown":
         check_same_namespace(X, estimator, attribute="_like", method=method)
 
 

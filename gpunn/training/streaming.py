@@ -85,7 +85,7 @@ def stream(network: Engine, X: Any, y: Any, loss: Loss, weight: Any, budget: flo
         network.build(tuple(X.shape[1:]) or (1,))
     for start in range(0, max(len(X), 1), rows):
         part = as_array("X", X[start : start + rows], network.ops)
-        check_inputs(part, network.planned, network.ops, None, network.precision.range)
+        check_inputs(part, network.inputs, network.tables, network.ops, None, network.precision.range)
         forget(X)
     target = checked_targets(y, loss, (len(X),), network.outputs, network.ops, network.dtype)
     weights = None if weight is None else example_weights("fit", weight, len(X), network)

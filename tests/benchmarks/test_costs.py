@@ -4,15 +4,17 @@ import subprocess
 import sys
 import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, current_thread, main_thread
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import install, memory, profile, scaling
+from benchmarks import install, memory, profile, requests, scaling
 from benchmarks.cases import Case
-from benchmarks.harness import Row, Setting
+from benchmarks.harness import DisagreementError, Row, Setting
 from benchmarks.peers import ours
 
 SMALL = Case((6, 5, 4, 3), 4)
@@ -218,3 +220,28 @@ def test_an_import_leaves_its_bytecode(tmp_path: Path, monkeypatch: pytest.Monke
     row = Row("install", "import", "tiny", "s")
     install.timed_import(row, Path(sys.executable), "tiny", 1, tmp_path)
     assert len(row.runs) == 1 and list(tmp_path.rglob("tiny*.pyc"))
+
+
+def test_answers_of_threads_that_mix_are_refused() -> None:
+    """Of a model whose threads write to one array, and of one whose threads do not."""
+    shared, barrier = np.zeros(1), Barrier(8)
+
+    def mixing(X: Any) -> Any:
+        shared[0] = X[0, 0]
+        if current_thread() is not main_thread():
+            barrier.wait()
+        return shared.copy()
+
+    with ThreadPoolExecutor(8) as pool:
+        with pytest.raises(DisagreementError, match=r"^refused: \d+ of 80 answers are not those of one thread"):
+            requests.check(mixing, 1, 80, pool)
+        requests.check(lambda X: X.sum(), 1, 80, pool)
+
+
+def test_requests_are_asked_of_every_model() -> None:
+    rows = requests.run(Setting(quick=True))
+    assert {(row.case, row.competitor) for row in rows} == {
+        (f"{case}, {threads}", name)
+        for case in ("1 row", "100 rows") for threads in ("1 thread", "2 threads", "8 threads") for name in requests.MODELS
+    }  # fmt: skip
+    assert all(row.runs or row.note.startswith("not installed") for row in rows)

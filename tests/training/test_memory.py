@@ -342,7 +342,7 @@ def test_a_traceback_that_is_kept_holds_no_arrays(ops: Any, monkeypatch: pytest.
         assert kept.value.__traceback__ and machine.live_bytes <= before + 100  # meters know themselves
     finally:
         gc.enable()
-    assert not network._passes
+    assert not len(network.uses)
 
 
 def test_the_half_of_a_pass_is_not_kept(ops: Any) -> None:
@@ -360,7 +360,7 @@ def test_the_half_of_a_pass_is_not_kept(ops: Any) -> None:
         assert not network.keeps(64, gn.CrossEntropy())
         with pytest.raises(DeviceMemoryError, match="^memory of cuda:0: expected room for every array"):
             network.compile(200, gn.CrossEntropy())
-        assert not network._passes and machine.live_bytes == before
+        assert not len(network.uses) and machine.live_bytes == before
         network.compile(64, gn.CrossEntropy())
     finally:
         gc.enable()
