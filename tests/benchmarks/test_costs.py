@@ -240,8 +240,8 @@ def test_answers_of_threads_that_mix_are_refused() -> None:
 
 def test_requests_are_asked_of_every_model() -> None:
     rows = requests.run(Setting(quick=True))
-    assert {(row.case, row.competitor) for row in rows} == {
-        (f"{case}, {threads}", name)
-        for case in ("1 row", "100 rows") for threads in ("1 thread", "2 threads", "8 threads") for name in requests.MODELS
-    }  # fmt: skip
+    cases = {
+        f"{size}, {threads}" for size in ("1 row", "100 rows") for threads in ("1 thread", "2 threads", "8 threads")
+    }
+    assert {(row.case, row.competitor) for row in rows} == {(case, name) for case in cases for name in requests.MODELS}
     assert all(row.runs or row.note.startswith("not installed") for row in rows)
