@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from gpunn.backends.elementwise import Formula, Node, Program, argument_key
+from gpunn.backends.held import Held
 from gpunn.backends.scalar_formulas import scalar_function
 from gpunn.types import Array, Shape
 
 MOST_KERNELS = 2048  # more shapes than a training has; many sizes one after another would fill the memory
+Kernel = Callable[..., None]
+Scratch = dict[tuple[np.dtype[Any], int], Array]
 Indices = tuple[tuple[slice, ...] | None, ...]  # of each array the part that a tile needs; None for all of it
 TILE = 64 * 1024  # elements; of smaller ones, threads that share a population hold each other up at every call
 
@@ -21,13 +24,20 @@ TILE = 64 * 1024  # elements; of smaller ones, threads that share a population h
 class TiledFormulas(threading.local):
     """Compiled formulas by name, shapes, dtypes and aliasing, with their scratch; one set for each thread."""
 
+    __slots__ = ("_left",)  # the one thing that all threads share
     edition: ClassVar[int] = 0  # another one once a kernel has taken another's place, in whichever thread
 
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        self = super().__new__(cls, *arguments, **options)
+        self._left = []
+        return self
+
     def __init__(self, tile: int = TILE) -> None:
+        """Once for each thread, when it first comes here."""
         self.tile = tile
         self.tiles = self  # that run single tiles of a larger formula
-        self._kernels: dict[tuple[Any, ...], Callable[..., None]] = {}
-        self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
+        self._held: Held[tuple[dict[tuple[Any, ...], Kernel], Scratch]] = Held(self._left, lambda: ({}, {}))
+        self._kernels, self._scratch = self._held.value
 
     def run(
         self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], do: Callable[..., None]
