@@ -1,5 +1,6 @@
 """Questions about gpunn alone, and about what is installed: where time and memory go, and how they grow."""
 
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -245,3 +246,18 @@ def test_requests_are_asked_of_every_model() -> None:
     }
     assert {(row.case, row.competitor) for row in rows} == {(case, name) for case in cases for name in requests.MODELS}
     assert all(row.runs or row.note.startswith("not installed") for row in rows)
+
+
+def test_digests_tell_where_two_versions_part(tmp_path: Path) -> None:
+    def ask(*arguments: str) -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "benchmarks.bits", *arguments], capture_output=True, text=True, check=False
+        )
+
+    found = json.loads(ask().stdout)
+    assert len(set(found.values())) == len(found) > 40
+    found["embedding"] = "0"
+    (tmp_path / "before.json").write_text(json.dumps(found))
+    compared = ask(str(tmp_path / "before.json"))
+    assert compared.returncode == 1
+    assert compared.stdout.startswith("embedding: 0 before, ") and compared.stdout.endswith(" 1 differences\n")
