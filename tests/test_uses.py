@@ -225,6 +225,21 @@ def test_an_estimator_in_many_threads() -> None:
     assert_same(tuple(together), tuple(alone))
 
 
+def test_permutation_importance_by_threads() -> None:
+    """scikit-learn asks one estimator from several threads."""
+    estimators, joblib = pytest.importorskip("gpunn.estimators"), pytest.importorskip("joblib")
+    from sklearn.inspection import permutation_importance
+
+    model = estimators.MLPRegressor(hidden_layer_sizes=(16,), random_state=0, max_iter=50, tol=0.0)
+    with pytest.warns(Warning, match="not enough"):
+        model.fit(X, X[:, 0] * X[:, 1])
+    alone = permutation_importance(model, X, X[:, 0] * X[:, 1], n_repeats=6, random_state=0)
+    with joblib.parallel_config(backend="threading", n_jobs=4):
+        together = permutation_importance(model, X, X[:, 0] * X[:, 1], n_repeats=6, random_state=0, n_jobs=4)
+    np.testing.assert_array_equal(together.importances, alone.importances)
+    assert alone.importances_mean.argmax() < 2
+
+
 def test_an_estimator_refuses_to_predict_while_it_learns_on() -> None:
     estimators = pytest.importorskip("gpunn.estimators")
     came: list[Any] = []
