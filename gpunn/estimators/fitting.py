@@ -20,7 +20,7 @@ from gpunn.inputs import checked_targets, to_device
 from gpunn.losses import Loss
 from gpunn.optimizers import SGD
 from gpunn.training.batches import Examples
-from gpunn.training.callbacks import as_callbacks
+from gpunn.training.callbacks import as_callbacks, probes_of
 from gpunn.training.history import History
 from gpunn.training.loop import Plan
 from gpunn.training.setup import check_rates
@@ -85,7 +85,7 @@ def fit_by_batches(
         every=1,
         every_steps=None,
     )
-    trainer.probes = [probe for callback in plan.callbacks if (probe := callback.probe(trainer.last_pass)) is not None]
+    trainer.probes = probes_of(plan.callbacks, trainer.last_pass)
     best = memory.best_of(network) if e.early_stopping else None
     run = EstimatorRun(network, trainer, plan, memory.rules, outputs=task.outputs, best=best, restores=not once)
     run.at.done = memory.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -16,8 +17,10 @@ class Run(Protocol):
     """What a callback is shown of a training. Epochs count from 1; before the first one `epoch` is 0."""
 
     network: Any
-    epoch: int
     history: History
+
+    @property
+    def epoch(self) -> int: ...
 
     def stop(self, reason: str) -> None:
         """End the training after this epoch, or, from `on_step`, after this step."""
@@ -57,6 +60,18 @@ class Function(Callback):
         self.function(run.epoch, record)
 
 
+# The methods of a callback with the arguments each is called with, and what other libraries call them.
+EVENTS = {
+    "on_start": ("run",), "on_epoch": ("run", "record"), "on_step": ("run",), "on_end": ("run",), "probe": ("run_pass",)
+}  # fmt: skip
+HABITS = {
+    "on_train_begin": "on_start", "on_train_start": "on_start", "on_fit_start": "on_start",
+    "on_epoch_end": "on_epoch", "on_train_epoch_end": "on_epoch", "on_validation_epoch_end": "on_epoch",
+    "on_batch_end": "on_step", "on_train_batch_end": "on_step", "on_step_end": "on_step",
+    "on_train_end": "on_end", "on_fit_end": "on_end",
+}  # fmt: skip
+
+
 def as_callbacks(callbacks: Any) -> tuple[Callback, ...]:
     """None, one callback or function, or several, as a tuple of callbacks."""
     given = () if callbacks is None else tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
@@ -66,6 +81,61 @@ def as_callbacks(callbacks: Any) -> tuple[Callback, ...]:
                 "callbacks",
                 expected="callbacks, or functions f(epoch, record)",
                 got=repr(callback),
-                fix="pass an instance, such as GradientFlow()" if isinstance(callback, type) else "pass a list of them",
+                fix=_hint(callback),
             )
+        if isinstance(callback, Callback):
+            _check_methods(callback)
+        else:
+            _check_arguments("callbacks", callback, ("epoch", "record"))
     return tuple(callback if isinstance(callback, Callback) else Function(callback) for callback in given)
+
+
+def _hint(given: Any) -> str:
+    if isinstance(given, type):
+        return "pass an instance, such as GradientFlow()"
+    if any(hasattr(given, name) for name in (*EVENTS, *HABITS)):
+        return "derive its class from gn.Callback"
+    return "pass a list of them"
+
+
+def _check_methods(callback: Callback) -> None:
+    """Each can be called as it will be, and none has a name under which it never would be."""
+    kind = type(callback).__name__
+    for name, ours in HABITS.items():
+        if hasattr(callback, name) and getattr(type(callback), ours) is getattr(Callback, ours):
+            raise ConfigurationError(
+                f"callbacks {kind}", expected=f"a method {ours}", got=f"one called {name}", fix=f"call it {ours}"
+            )
+    for name, arguments in EVENTS.items():
+        _check_arguments(f"callbacks {kind}.{name}", getattr(callback, name), arguments)
+
+
+def _check_arguments(where: str, function: Any, arguments: tuple[str, ...]) -> None:
+    """A function that can be called with these, as far as Python can tell."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except ValueError:  # some functions in C do not say what they take
+        return
+    except TypeError as error:
+        raise ConfigurationError(
+            where,
+            expected=f"a function of ({', '.join(arguments)})",
+            got=str(error)[:200],
+            fix="give it these arguments",
+        ) from None
+
+
+def probes_of(callbacks: Iterable[Callback], run_pass: Pass) -> list[FlowProbe]:
+    """What the callbacks want to have measured in this pass."""
+    probes = []
+    for callback in callbacks:
+        probe = callback.probe(run_pass)
+        if not (probe is None or isinstance(probe, FlowProbe)):
+            raise ConfigurationError(
+                f"callbacks {type(callback).__name__}.probe",
+                expected="a FlowProbe, or None",
+                got=repr(probe)[:200],
+                fix="leave the method out where nothing is to be measured",
+            )
+        probes += [] if probe is None else [probe]
+    return probes

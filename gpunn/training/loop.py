@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from gpunn.training.evaluation import Evaluator
 from gpunn.training.history import History
 from gpunn.training.signals import EXIT_ON_TERMINATION, Signals
 from gpunn.training.step import Trainer
-from gpunn.training.stopping import Monitor, Stopping
+from gpunn.training.stopping import Monitor, Stopping, in_words, state_of, told_to_stop
 from gpunn.training.threads import threads_for
 from gpunn.types import Array
 
@@ -67,7 +67,6 @@ class Run:
     def __init__(self, network: Engine, trainer: Trainer, plan: Plan) -> None:
         self.network, self.trainer, self.plan = network, trainer, plan
         self.models = network.models or 1
-        self.epoch = 0
         self.history = History(population=network.models is not None)
         # What is judged by a validation set is judged as it is; one model that keeps its last weights holds them.
         self.best = Best(
@@ -78,7 +77,7 @@ class Run:
         self.at = Progress(
             best=[None] * self.models,
             stopped=[""] * self.models,
-            criteria=[criterion.start(self.models) for criterion in plan.stopping],
+            criteria=[state_of(criterion, self.models) for criterion in plan.stopping],
             plateau=plan.plateau.begin(self.models) if plan.plateau else None,
             factors=[1.0] * self.models,
         )
@@ -89,7 +88,13 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """End the training after this epoch, or, from `on_step`, after this step."""
-        self.at.stopped = [known or reason for known in self.at.stopped]
+        why = in_words("run.stop", reason)
+        self.at.stopped = [known or why for known in self.at.stopped]
+
+    @property
+    def epoch(self) -> int:
+        """How many have ended."""
+        return self.at.epoch
 
     @property
     def over(self) -> bool:
@@ -106,7 +111,7 @@ class Run:
                     self.plan.save(self)
             except DeviceLostError:  # nothing can be brought back
                 self.history.stopped = ["device lost"] * self.models
-                self._tell(Callback.on_end.__name__)
+                self._tell_end(self.plan.callbacks)
                 raise
             except BaseException:
                 self._end()
@@ -119,6 +124,14 @@ class Run:
     def _tell(self, event: str, *arguments: Any) -> None:
         for callback in self.plan.callbacks:
             getattr(callback, event)(self, *arguments)
+
+    def _tell_end(self, callbacks: Sequence[Callback]) -> None:
+        """Each, even where one of them raises: another may have a file to close."""
+        if callbacks:
+            try:
+                callbacks[0].on_end(self)
+            finally:
+                self._tell_end(callbacks[1:])
 
     def _run_epoch(self) -> None:
         at, trainer, plan = self.at, self.trainer, self.plan
@@ -145,7 +158,6 @@ class Run:
             self._saved = True
         record = self._read(started, first, rates[at.update - 1])
         at.epoch, at.update = at.epoch + 1, 0
-        self.epoch = at.epoch
         self._judge(record)
         self._tell(Callback.on_epoch.__name__, record)
         if not self.plan.keep_best:  # the others of a population go on; those that stop now keep what they hold now
@@ -214,8 +226,8 @@ class Run:
         if self.plan.plateau is not None and at.plateau is not None:
             at.factors = self.plan.plateau.observe(at.plateau, value)
         for criterion, state in zip(self.plan.stopping, at.criteria):
-            for k in np.flatnonzero(criterion.judge(state, record)):
-                at.stopped[k] = at.stopped[k] or criterion.reason
+            for k in np.flatnonzero(told_to_stop(criterion, state, record, self.models)):
+                at.stopped[k] = at.stopped[k] or in_words(f"{type(criterion).__name__} reason", criterion.reason)
 
     def _end(self) -> None:
         """The best weights come back, and history says why it ended, whatever happened."""
@@ -226,7 +238,7 @@ class Run:
             why = "interrupted" if signals.interrupted else "terminated" if signals.terminated else "failed"
         self.history.stopped = [reason or why for reason in at.stopped]
         self.best.restore(self.outdone())
-        self._tell(Callback.on_end.__name__)
+        self._tell_end(self.plan.callbacks)
 
     def outdone(self) -> Array:
         """Which models had better weights than they hold; without a best epoch, those that do not hold finite ones."""

@@ -99,7 +99,7 @@ def resume(path: Any, run: Run) -> None:
     for name, array in wanted.items():
         network.ops.copy(network.ops.from_host(arrays[f"run/{name}"]), out=array)
     network.ops.copy(network.ops.from_host(step), out=network.step)
-    run.at, run.epoch, run.history = at, at.epoch, history
+    run.at, run.history = at, history
 
 
 def _check_arrays(wanted: Mapping[str, Array], arrays: Mapping[str, Array]) -> None:

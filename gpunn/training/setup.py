@@ -21,7 +21,7 @@ from gpunn.optimizers import LBFGS, Optimizer
 from gpunn.regularization import Constraints
 from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.batches import CheckedExamples
-from gpunn.training.callbacks import Callback, as_callbacks
+from gpunn.training.callbacks import Callback, as_callbacks, probes_of
 from gpunn.training.evaluation import Evaluator
 from gpunn.training.history import History
 from gpunn.training.loop import Plan, Run
@@ -127,7 +127,7 @@ class Asked:
         total, epochs = _length(options, len(trainer.updates))
         check_rates(optimizer, total, network)
         callbacks = (*self.callbacks, Progress(options.progress, epochs=epochs))
-        trainer.probes = [probe for callback in callbacks if (probe := callback.probe(trainer.last_pass)) is not None]
+        trainer.probes = probes_of(callbacks, trainer.last_pass)
         plan = Plan(
             total=total,
             validation=validation,

@@ -86,8 +86,8 @@ class Stopping(Value, abstract=True):
     @property
     def reason(self) -> str:
         """Why a model that it stopped has stopped: itself, its first number named even where it is the default."""
-        first, *others = fields(self)  # type: ignore[arg-type]
-        shown = [first, *(f for f in others if getattr(self, f.name) != f.default)]
+        known = fields(self)  # type: ignore[arg-type]
+        shown = [*known[:1], *(f for f in known[1:] if getattr(self, f.name) != f.default)]
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
 
@@ -206,7 +206,49 @@ def as_criteria(stopping: Any) -> tuple[Stopping, ...]:
             raise ConfigurationError(
                 "stopping", expected="criteria such as EarlyStopping(patience=5)", got=repr(criterion), fix=hint
             )
+        for name in ("monitored", "judge"):
+            if getattr(type(criterion), name) is getattr(Stopping, name):
+                raise ConfigurationError(
+                    f"stopping {type(criterion).__name__}",
+                    expected=f"a {name} method",
+                    got="none of its own",
+                    fix="write one, as EarlyStopping has it",
+                )
     return given
+
+
+def state_of(criterion: Stopping, models: int) -> State:
+    """What a criterion starts with; refuses what no checkpoint could keep."""
+    state = criterion.start(models)
+    if not isinstance(state, dict):
+        raise ConfigurationError(
+            f"{type(criterion).__name__} start",
+            expected="a dict of numbers, text and lists",
+            got=f"a {type(state).__name__}",
+            fix="return {} where nothing is to be kept",
+        )
+    return state
+
+
+def told_to_stop(criterion: Stopping, state: State, record: Mapping[str, Array], models: int) -> Array:
+    """Which models a criterion stops, one truth value for each; of a single one also without an axis."""
+    told = np.asarray(criterion.judge(state, record))
+    fits = told.shape == (models,) or (models == 1 and told.shape == ())
+    if told.dtype != bool or not fits:
+        raise ConfigurationError(
+            f"{type(criterion).__name__} judge",
+            expected=f"an array of {models} truth value{'s' * (models != 1)}",
+            got=f"{told.dtype} of shape {told.shape}",
+            fix="return one for each model, as record[...] > limit gives them",
+        )
+    return told.reshape(models)
+
+
+def in_words(where: str, reason: Any) -> str:
+    """Why a training ends, which history and checkpoints keep as text."""
+    if not isinstance(reason, str) or not reason.strip():
+        raise ConfigurationError(where, expected="a reason in words", got=repr(reason)[:200], fix="say why it ends")
+    return str(reason)
 
 
 def _array(values: Sequence[float | None]) -> Array:
