@@ -117,7 +117,7 @@ class Run:
                 self._end()
                 raise
             self._end()
-        if self.signals.terminated:
+        if self.signals.exits:
             raise SystemExit(EXIT_ON_TERMINATION)
         return self.history
 
