@@ -67,16 +67,16 @@ class Evaluator:
 
     def _program(self, n: int) -> Program:
         """Measure the n examples at the cursor, which moves on."""
-        network = self.network
+        network, cursor = self.network, self.cursor  # not `self`, which would keep itself and the set alive
         run = network.compile(n, self.loss, training=False, backward=False)
-        loader = Loader(network, self.order, n, self.cursor)
+        loader = Loader(network, self.order, n, cursor)
         scorer = Scorer(network, run, self.loss, self.metrics, self.meters)
 
         def program() -> None:
             loader.load()
             A = run.forward(loader.X)
             scorer.add(A, run.value(A, loader.y, loader.weight), loader.y)
-            network.ops.elementwise(formulas.add, (self.cursor, n), (self.cursor,))
+            network.ops.elementwise(formulas.add, (cursor, n), (cursor,))
 
         own = is_own(network.network, self.loss, *self.metrics.values())
         return network.ops.program(program, own=own, models=network.models)

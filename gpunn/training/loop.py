@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +103,7 @@ class Run:
 
     def go(self) -> History:
         rows = max(max(sizes) for sizes in self.trainer.updates)
-        with self.signals, self.network.ops.quiet(), threads_for(self.network, rows):
+        with self.signals, closing(self.trainer), self.network.ops.quiet(), threads_for(self.network, rows):
             try:
                 self._tell(Callback.on_start.__name__)
                 while not self.over and not self.signals.raised:

@@ -160,6 +160,10 @@ class Trainer:
         self.programs[kind](count)
         return count
 
+    def close(self) -> None:
+        """Give up the programs, which refer to this trainer: what it holds goes with it, not at some later time."""
+        self.programs.clear()
+
     def _kind(self, i: int) -> tuple[Any, ...]:
         """What tells one update's program from another's: its batches, whether it is the last, where it reads from."""
         return self.updates[i], bool(self.probes) and i == self.measured
@@ -303,6 +307,10 @@ class FullBatchTrainer(Trainer):
             self.meters.rows["gradient_norm"][...] = outcome.gradient_norm**2
         self._advance(0, draws=0)
         return 1
+
+    def close(self) -> None:
+        super().close()
+        vars(self).pop("function", None)
 
     def _evaluate(self) -> float:
         """Loss and gradient, penalties included, at the network's present values."""

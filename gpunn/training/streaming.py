@@ -155,6 +155,12 @@ class StreamTrainer(Trainer):
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="gpunn-reader")
         self.pending: tuple[int, Future[None]] | None = None
 
+    def close(self) -> None:
+        """What is being read is still written to its slot; then the reader ends."""
+        super().close()
+        self.reader.shutdown(cancel_futures=True)
+        self.pending = None
+
     def _cut(self) -> list[tuple[int, ...]]:
         """The updates of the epoch, in the order of its chunks."""
         self.order_of_chunks = self._shuffled()
@@ -214,7 +220,10 @@ class StreamTrainer(Trainer):
         if self.pending is not None:
             known, future = self.pending
             self.pending = None
-            future.result()
+            try:
+                future.result()
+            finally:
+                del future  # it has the error, which has this call: each would keep the other, and the set
             if known == place:
                 return
         self.slots[place % 2].read(self.stream.chunks[self.order_of_chunks[place]], self.network.ops.mark())
