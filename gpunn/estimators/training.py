@@ -17,9 +17,10 @@ from gpunn.optimizers import Optimizer
 from gpunn.regularization import Constraints, HalfL2, half_l2_gradient
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.best import Best
+from gpunn.training.full_batch import FullBatchTrainer
 from gpunn.training.loop import Plan, Record, Run
 from gpunn.training.probe import FlowProbe
-from gpunn.training.step import FullBatchTrainer, Recipe, Trainer
+from gpunn.training.step import Recipe, Trainer
 from gpunn.types import ROWS, Array
 
 TINY = 1e-37

@@ -23,12 +23,13 @@ from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.batches import CheckedExamples
 from gpunn.training.callbacks import Callback, as_callbacks, probes_of
 from gpunn.training.evaluation import Evaluator
+from gpunn.training.full_batch import FullBatchTrainer
 from gpunn.training.history import History
 from gpunn.training.loop import Plan, Run
 from gpunn.training.progress import Progress
 from gpunn.training.resume import resume, saver
 from gpunn.training.sets import checked_sets
-from gpunn.training.step import FullBatchTrainer, Recipe, Trainer
+from gpunn.training.step import Recipe, Trainer
 from gpunn.training.stopping import EarlyStopping, GradientTolerance, Stopping, as_criteria, improvement, monitored
 from gpunn.training.streaming import CheckedStream, StreamTrainer
 
