@@ -173,7 +173,9 @@ class Network(Engine):
         `epochs` (20 unless given) or `steps` (updates) say how long. `validation` is (X, y), (X, y, weight) or the
         fraction to hold out; the best weights are those of the lowest loss on it, or else on the training set, or of
         what EarlyStopping watches (penalties do not count); keep="last" leaves the last ones. `folds` gives each model
-        of a population its own (training rows, held-out rows). `sampling` is "shuffle", "replacement" or "sequential".
+        of a population its own (training rows, held-out rows), as KFold(K).split(X) does; an epoch has as many rows for
+        each as the smallest part, others of a larger one every time. `sampling` is "shuffle", "replacement" or
+        "sequential".
         Weights multiply an example's loss and gradient; the mean still divides by the number of examples.
         `accumulate` batches make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path
         written after every `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.

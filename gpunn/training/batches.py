@@ -34,11 +34,12 @@ class CheckedExamples:
     weight: Checked | None
     subsets: Checked | None
     size: int
+    parts: tuple[int, ...] | None = None
 
     def to(self, ops: Backend, batch_size: int = 0) -> Examples:
         """On the device, whatever the batches."""
         weight, subsets = (None if part is None else part.to(ops) for part in (self.weight, self.subsets))
-        return Examples(self.X.to(ops), self.y.to(ops), weight, subsets, self.size)
+        return Examples(self.X.to(ops), self.y.to(ops), weight, subsets, self.size, self.parts)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Examples:
     X: Array  # (N, *shape)
     y: Array  # (N, ...)
     weight: Array | None  # (N, 1)
-    subsets: Array | None  # (K, m) row numbers
+    subsets: Array | None  # (K, m) row numbers; those of a shorter part are repeated
     size: int  # rows that one model sees in an epoch
+    parts: tuple[int, ...] | None = None  # how many rows each model may see, where they differ: the fewest are `size`
 
 
 def examples(
@@ -76,39 +78,46 @@ def examples(
                 fix="pass X of shape (n, ...) and let folds= choose the rows of each model",
             )
         subsets = np.arange(lead[0] * rows).reshape(lead)
-    chosen = None if subsets is None else _subsets(where, subsets, len(array), network)
+    chosen, parts = (None, None) if subsets is None else _subsets(where, subsets, len(array), network)
     weights = None if weight is None else example_weights(where, weight, len(array), network)
     kept = array.dtype if array.dtype.kind in "ub" or network.reads_indices else network.dtype
-    size = rows if chosen is None else chosen.shape[1]
-    return CheckedExamples(Checked(array, kept), target, weights, chosen, size)
+    size = rows if chosen is None else min(parts or chosen.shape[1:])
+    return CheckedExamples(Checked(array, kept), target, weights, chosen, size, parts)
 
 
 def _joined(array: Array) -> Array:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> Checked:
-    models = network.models or 1
-    sets = [np.asarray(s) for s in subsets] if network.models else [np.asarray(subsets)]
-    lengths = sorted({len(s) for s in sets})
-    if len(sets) != models or len(lengths) != 1 or any(s.ndim != 1 or s.dtype.kind not in "iu" for s in sets):
+def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> tuple[Checked, tuple[int, ...] | None]:
+    """A row of a table for each model, and how many of its numbers are the model's own, where these counts differ."""
+    given = subsets if network.models else [subsets]
+    sets = [_part(where, part, k, rows, network) for k, part in enumerate(given)]
+    lengths = tuple(len(part) for part in sets)
+    table = np.stack([np.resize(part, max(lengths)) for part in sets])
+    return Checked(table, table.dtype), None if len(set(lengths)) == 1 else lengths
+
+
+def _part(where: str, given: Any, k: int, rows: int, network: Engine) -> Array:
+    """The checked row numbers of one model."""
+    of_model = f" for model {k}" if network.models else ""
+    array = as_array(f"{where} indices{of_model}", given, network.ops)
+    part = network.ops.to_host(array) if network.ops.owns(array) else array
+    if part.ndim != 1 or (part.dtype.kind not in "iu" and part.size):
         raise ShapeError(
             f"{where} indices",
-            expected=f"{models} lists of row numbers, all of one length"
-            if network.models
-            else "one list of row numbers",
-            got=f"{len(sets)} of lengths {lengths}",
-            fix="leave out a row of the longer ones: a step trains all models on equal batches",
+            expected="a list of row numbers" + " for each model" * bool(of_model),
+            got=f"{part.dtype} of shape {part.shape}{of_model}",
+            fix="number the rows of X from 0; of a mask, pass np.flatnonzero(mask)",
         )
-    table = np.stack(sets).astype(np.int64)
-    if table.size == 0 or table.min() < 0 or table.max() >= rows:
+    if part.size == 0 or part.min() < 0 or part.max() >= rows:
         raise DataError(
             f"{where} indices",
             expected=f"row numbers from 0 to {rows - 1}",
-            got="none" if table.size == 0 else f"{table.min()} to {table.max()}",
+            got=("none" if part.size == 0 else f"{part.min()} to {part.max()}") + of_model,
             fix="number the rows of X from 0",
         )
-    return Checked(table, table.dtype)
+    return part.astype(np.int64)
 
 
 def example_weights(where: str, weight: Any, rows: int, network: Engine) -> Checked:
@@ -135,12 +144,14 @@ class Order:
         shared = network.models is None or (sampling == "sequential" and data.subsets is None)
         self.lead: Shape = () if shared else (len(network.seeds),)
         purpose = Purpose.SHUFFLE if sampling == "shuffle" else Purpose.SAMPLE
-        keys = np.stack([stream_key(seed, purpose) for seed in network.seeds])
-        self.key = ops.from_host(keys if self.lead else keys[0])
+        self.keys = np.stack([stream_key(seed, purpose) for seed in network.seeds])
+        self.key = ops.from_host(self.keys if self.lead else self.keys[0])
         self.epoch = ops.zeros((1,), np.uint64)
         self.rows = ops.from_host(np.broadcast_to(np.arange(self.size), (*self.lead, self.size)))
-        self.uniform = ops.empty((*self.lead, self.size), np.float64) if sampling == "replacement" else None
-        starts = np.arange(math.prod(self.lead))[:, None] * self.size
+        if sampling == "replacement":
+            self.uniform = ops.empty((*self.lead, self.size), np.float64)
+        width = self.size if data.subsets is None else data.subsets.shape[1]
+        starts = np.arange(math.prod(self.lead))[:, None] * width
         self.starts = ops.from_host(starts if self.lead else starts[0])
         self.chosen = None if data.subsets is None else ops.empty((*self.lead, self.size, 1), np.int64)
         self.places = None if data.subsets is None else ops.empty(self.rows.shape, np.int64)
@@ -153,15 +164,22 @@ class Order:
     def begin(self, epoch: int) -> None:
         """Make the order of an epoch, on the device."""
         self.epoch[...] = epoch
-        if self.sampling == "shuffle":
-            self.ops.permutation(self.key, self.epoch, out=self.rows)
-        elif self.uniform is not None:
-            self.ops.random_uniform(self.key, self.epoch, out=self.uniform)
-            self.ops.elementwise(formulas.multiply, (self.uniform, float(self.size)), (self.uniform,))
-            self.ops.copy(self.uniform, out=self.rows)  # the cast cuts the fraction off
+        self._draw(epoch)
         if self.chosen is not None and self.places is not None:
             self.ops.elementwise(formulas.add, (self.rows, self.starts), (self.places,))
             self.ops.gather(self.data.subsets.reshape(-1, 1), self.places, out=self.chosen)  # type: ignore[union-attr]
+
+    def _draw(self, epoch: int) -> None:
+        if self.sampling == "shuffle":
+            self.ops.permutation(self.key, self.epoch, out=self.rows)
+        elif self.sampling == "replacement":
+            self._draw_freely(float(self.size))
+
+    def _draw_freely(self, count: Any) -> None:
+        """Any of so many rows at each place, the same one perhaps at several."""
+        self.ops.random_uniform(self.key, self.epoch, out=self.uniform)
+        self.ops.elementwise(formulas.multiply, (self.uniform, count), (self.uniform,))
+        self.ops.copy(self.uniform, out=self.rows)  # the cast cuts the fraction off
 
 
 class Loader:
@@ -190,7 +208,7 @@ class Loader:
         self._load_inputs()
         ops, data, place = self.ops, self.data, (self.order, self.cursor)
         ops.batch(self._source, *place, out=self._y)
-        if self.weight is not None:
+        if data.weight is not None:
             ops.batch(data.weight, *place, out=self.weight)
 
     def _load_inputs(self) -> None:

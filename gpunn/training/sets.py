@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from gpunn.randomness import Purpose, stream_key
 from gpunn.training.batches import CheckedExamples, examples
 from gpunn.training.streaming import CheckedStream, budget_of, stream
 from gpunn.types import Array
+
+log = logging.getLogger("gpunn")
 
 
 def checked_sets(
@@ -38,7 +41,9 @@ def split(network: Engine, X: Any, y: Any, loss: Loss, options: Any) -> tuple[Ch
     if options.folds is not None:
         train, held_out = _folds(network, options)
         whole_set = examples(network, "fit", X, y, loss, weight=weight, subsets=train)
-        return whole_set, examples(network, "fit validation", X, y, loss, weight=weight, subsets=held_out)
+        judged_on = examples(network, "fit validation", X, y, loss, weight=weight, subsets=held_out)
+        _tell_of_large_differences(whole_set.parts)
+        return whole_set, judged_on
     if isinstance(validation, (int, float)) and not isinstance(validation, bool):
         rows = len(as_array("X", X, network.ops))
         fraction = number("fit validation", validation, low=0.0, high=1.0, open_low=True, open_high=True)
@@ -102,6 +107,16 @@ def _folds(network: Engine, options: Any) -> tuple[list[Any], list[Any]]:
             fix="make the network with models= the number of folds, and pass list(KFold(...).split(X))",
         )
     return [pair[0] for pair in folds], [pair[1] for pair in folds]
+
+
+def _tell_of_large_differences(parts: tuple[int, ...] | None) -> None:
+    """An epoch has as many rows for each model as the shortest part has: say so where that is few of another's."""
+    if parts is not None and 2 * min(parts) < max(parts):
+        least, most = parts.index(min(parts)), parts.index(max(parts))
+        log.warning(
+            "folds: model %d has %d rows to train on and model %d has %d: an epoch takes %d for each and goes "
+            "through a larger part in several", least, parts[least], most, parts[most], parts[least],
+        )  # fmt: skip
 
 
 def _weights(network: Engine, y: Any, options: Any) -> Array | None:

@@ -23,9 +23,10 @@ from gpunn.metrics import Metric
 from gpunn.optimizers.base import Optimizer, OptimizerFrame
 from gpunn.passes import Pass
 from gpunn.regularization import Constraints
-from gpunn.training.batches import Examples, Loader, Order
+from gpunn.training.batches import Examples, Loader
 from gpunn.training.evaluation import Scorer
 from gpunn.training.meters import Meters
+from gpunn.training.parts import order_of
 from gpunn.training.probe import FlowProbe
 from gpunn.types import ROWS, Array
 from gpunn.value import is_own
@@ -105,7 +106,7 @@ class Trainer:
 
     def _prepare_source(self) -> None:
         """Where batches come from: the whole set, on the device."""
-        self.order = Order(self.network, self.data, self.recipe.sampling)
+        self.order = order_of(self.network, self.data, self.recipe.sampling)
         self.loaders = {n: Loader(self.network, self.order, n, self.cursor) for n in self.parts}
 
     def _loader(self, n: int) -> Loader:

@@ -875,10 +875,8 @@ BAD_OF_MODELS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "fit folds: expected 2 pairs (training rows, held-out rows), and no validation=, got 1 of them; make the "
         "network with models= the number of folds, and pass list(KFold(...).split(X))")),
     "folds and validation": ({"folds": FOLDS, "validation": 0.2}, ConfigurationError, r"^fit folds: .*no validation="),
-    "folds of two lengths": ({"folds": [FOLDS[0], (np.arange(24), np.arange(25))]}, ShapeError,
-        r"^fit indices: expected 2 lists of row numbers, all of one length, got 2 of lengths \[24, 25\]"),
     "rows that there are not": ({"folds": [FOLDS[0], (np.arange(26, 51), np.arange(25))]}, DataError,
-        r"^fit indices: expected row numbers from 0 to 49, got 0 to 50"),
+        r"^fit indices: expected row numbers from 0 to 49, got 26 to 50 for model 1"),
     "sets of three models": ({"X": np.stack([X] * 3)}, ShapeError, r"^X: expected shape \(n, 3\), or \(2, n, 3\), got"),
     "a set for each and weights": ({"X": np.stack([X] * 2), "sample_weight": WEIGHT}, ShapeError,
         r"^fit: expected one set for all models together with indices or weights"),

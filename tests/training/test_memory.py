@@ -63,6 +63,10 @@ CASES = {
     "held out": Case(validation=0.3, metrics=["accuracy"], batch_size=64),
     "validation": Case(validation=(X[:333], LABELS[:333]), models=2),
     "folds": Case(models=2, folds=[(np.arange(500), np.arange(500, 700)), (np.arange(200, 700), np.arange(200))]),
+    "folds of two lengths": Case(
+        models=2, folds=[(np.arange(600), np.arange(600, 700)), (np.arange(200, 700), np.arange(200))],
+        metrics=["accuracy"], sample_weight=np.ones(ROWS),
+    ),
     "one hot": Case(loss=gn.NLLM(), layers=(gn.Dense(10, "sigmoid"), gn.Softmax()), data=(X, np.eye(10)[LABELS])),
     "numbers": Case(
         data=(X.astype(np.float64), NUMBERS), loss=gn.SquaredError(), sample_weight=np.ones(ROWS), clip_norm=1.0,

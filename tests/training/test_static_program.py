@@ -63,7 +63,8 @@ def test_an_update_is_one_launch_without_transfer_wait_or_allocation(
         assert (update["transfers"], update["synchronisations"], update["allocations"]) == (0, 0, 0)
 
 
-def test_validation_is_one_launch_a_chunk(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folds", [False, True])
+def test_validation_is_one_launch_a_chunk(strict: Any, folds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     costs: list[dict[str, int]] = []
     plain = Evaluator.run
 
@@ -76,7 +77,9 @@ def test_validation_is_one_launch_a_chunk(strict: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(Evaluator, "run", counted)
     monkeypatch.setattr(gn.Network, "chunk", lambda self, batch_size: 4)  # 10 rows: two chunks and a short one
     options = {**everything(gn.SGD(0.1)), "validation": (X[:10], Y[:10]), "epochs": 4}
-    network(strict, None).fit(X, Y, **options)
+    if folds:  # the longest of which has 10 rows
+        options |= {"validation": None, "folds": [(np.arange(10, 45), np.arange(n)) for n in (10, 7, 3)]}
+    network(strict, 3 if folds else None).fit(X, Y, **options)
     begins = 1 + 1  # meters and cursor to their starts
     assert [cost["launches"] for cost in costs[2:]] == [begins + 3] * 2
     assert all(cost["synchronisations"] == cost["transfers"] == cost["allocations"] == 0 for cost in costs[2:])
@@ -110,9 +113,14 @@ def test_the_stand_in_for_cuda_trains_as_the_cpu_does(strict: Any, optimizer: An
     np.testing.assert_allclose(histories[0]["validation_loss"], histories[1]["validation_loss"], rtol=1e-10)
 
 
-@pytest.mark.parametrize("models", [None, 3])
-@pytest.mark.parametrize("validation", [None, 0.2])
-def test_the_host_looks_once_an_epoch(strict: Any, models: int | None, validation: Any) -> None:
+FOLDS = [(np.arange(5 * k, 45), np.arange(5 * k + 3)) for k in (1, 2, 3)]  # of three lengths
+
+
+@pytest.mark.parametrize(
+    ("models", "held_out"),
+    [(None, {}), (3, {}), (None, {"validation": 0.2}), (3, {"validation": 0.2}), (3, {"folds": FOLDS})],
+)
+def test_the_host_looks_once_an_epoch(strict: Any, models: int | None, held_out: Any) -> None:
     counted: list[dict[str, int]] = []
 
     def count(epoch: int, record: Any) -> None:
@@ -121,7 +129,7 @@ def test_the_host_looks_once_an_epoch(strict: Any, models: int | None, validatio
 
     network(strict, models).fit(
         X, Y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-2), epochs=4, batch_size=10, keep="last",
-        validation=validation, metrics=["accuracy"], callbacks=[count],
+        metrics=["accuracy"], callbacks=[count], **held_out,
     )  # fmt: skip
     for epoch in counted[1:]:
         assert epoch["synchronisations"] == 1
