@@ -25,6 +25,7 @@ class Loss(Value, abstract=True):
 
     family: ClassVar[str] = "loss"
     target: ClassVar[str] = "numbers"  # what y holds: "numbers", "probabilities" (0 to 1) or "classes"
+    takes: ClassVar[str] = "numbers"  # what the network's outputs must be: a key of `passes.MISREAD`, or "numbers"
     link: ClassVar[str | None] = None  # the activation that turns the output into probabilities, if it is not one
     decision: ClassVar[float] = 0.5  # above which a single output means "yes"
     elementwise: ClassVar[bool] = True
@@ -168,6 +169,7 @@ class NLL(Elementwise):
     """
 
     target = "probabilities"
+    takes = "probabilities"
     formula = binary_nll
 
 
@@ -185,6 +187,7 @@ class NLLM(Elementwise):
     """
 
     target = "one_hot"
+    takes = "probabilities"
     elementwise = False
     formula = multiclass_nll
 
@@ -201,6 +204,7 @@ class BinaryCrossEntropy(Elementwise):
     """-(y log σ(z) + (1 - y) log(1 - σ(z))) on logits z: max(z, 0) - z y + log(1 + e^-|z|)."""
 
     target = "probabilities"
+    takes = "log-odds"
     link = "sigmoid"
     decision = 0.0
     formula = binary_cross_entropy
@@ -214,6 +218,7 @@ class CrossEntropy(Loss):
     """
 
     target = "classes"
+    takes = "logits"
     link = "softmax"
     elementwise = False
 

@@ -16,10 +16,10 @@ from gpunn.errors import ConfigurationError, ShapeError
 from gpunn.hyper import choice
 from gpunn.inputs import Checked, checked_targets
 from gpunn.layers.activation import resolve
-from gpunn.losses import Loss, checked_loss
+from gpunn.losses import Loss
 from gpunn.memory import Need, cut, gives_back, require_room
 from gpunn.optimizers import Optimizer
-from gpunn.passes import Pass
+from gpunn.passes import Pass, loss_of_network
 from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.batches import examples
 from gpunn.training.evaluation import Evaluator
@@ -57,7 +57,8 @@ class Network(Engine):
                 got="a network that was not trained",
                 fix="train it, or pass loss=gn.CrossEntropy()",
             )
-        return self._outputs(X, batch_size, checked_loss("predict_probability loss", loss).link)
+        link = loss_of_network("predict_probability loss", loss, self.network).link
+        return self._outputs(X, batch_size, link)
 
     def _outputs(self, X: Any, batch_size: int | None, link: str | None) -> Array:
         array = self.checked_inputs(X)
@@ -117,7 +118,7 @@ class Network(Engine):
             raise ConfigurationError(
                 "evaluate", expected="a loss", got="a network that was not trained", fix="pass loss=gn.CrossEntropy()"
             )
-        checked_loss("evaluate loss", loss)
+        loss_of_network("evaluate loss", loss, self.network)
         wanted = scores.resolve(metrics)
         data = examples(self, "evaluate", X, y, loss, weight=sample_weight)
         for name, metric in wanted.items():
@@ -223,7 +224,7 @@ class Network(Engine):
 
     def _run(self, X: Any, y: Any, loss: Loss, training: bool, copies: bool = False) -> tuple[Pass, Any, bool]:
         """The pass, its loss, and whether the inputs came on the device."""
-        checked_loss("loss", loss)
+        loss_of_network("loss", loss, self.network)
         array = self.checked_inputs(X)
         axis = array.ndim - len(self.inputs) - 1
         rows, lead = array.shape[axis], array.shape[: axis + 1]

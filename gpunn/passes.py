@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from gpunn.backends import formulas
 from gpunn.errors import ConfigurationError, DataError
@@ -17,7 +18,7 @@ from gpunn.layers.embedding import Embedding
 from gpunn.layers.normalization import Normalization
 from gpunn.layers.pointwise import Identity, Sigmoid
 from gpunn.layers.shape import Flatten
-from gpunn.losses import NLL, NLLM, BinaryCrossEntropy, CrossEntropy, Loss
+from gpunn.losses import NLL, NLLM, BinaryCrossEntropy, CrossEntropy, Loss, checked_loss
 from gpunn.precision import Precision
 from gpunn.types import Array, Shape
 
@@ -26,6 +27,36 @@ FUSED: dict[type[Loss], tuple[type[Layer], type[Loss]]] = {
     NLLM: (Softmax, CrossEntropy),
     NLL: (Sigmoid, BinaryCrossEntropy),
 }
+
+# What each kind of loss, by what it takes, would train to nonsense, though the shapes fit.
+MISREAD: dict[str, tuple[str, ...]] = {
+    "logits": ("probabilities",),  # of log-probabilities softmax makes the probabilities again
+    "log-odds": ("probabilities", "log-probabilities"),
+    "probabilities": ("log-probabilities",),
+}
+
+
+def loss_of_network(where: str, loss: Any, network: Layer) -> Loss:
+    """The loss itself; refuses whatever is none, and one that misreads what the network's last activation makes."""
+    loss = checked_loss(where, loss)
+    if network.makes in MISREAD.get(loss.takes, ()):
+        path, last = _last(network)
+        raise ConfigurationError(
+            f"layers.{path} {type(last).__name__}",
+            expected=f"{loss.takes} for {type(loss).__name__}"
+            + f", which applies {loss.link} itself" * bool(loss.link),
+            got=f"the {network.makes} of {getattr(last, 'function', last)}",
+            fix=_way_out(network),
+        )
+    return loss
+
+
+def _way_out(network: Layer) -> str:
+    """How to mend a network whose last activation the loss misreads."""
+    if network.makes == "log-probabilities":
+        return "use CrossEntropy(), or end the network in softmax and use NLLM()"
+    fits = [loss for loss, (activation, _) in FUSED.items() if _without(network, activation) is not None]
+    return f"leave that activation out, or use {' or '.join(f'{loss.__name__}()' for loss in fits or FUSED)}"
 
 
 def fuse(network: Layer, loss: Loss) -> tuple[Layer, Loss]:
@@ -38,6 +69,14 @@ def fuse(network: Layer, loss: Loss) -> tuple[Layer, Loss]:
     activation, on_logits = FUSED[type(loss)]
     stripped = _without(network, activation)
     return (network, loss) if stripped is None else (stripped, on_logits(reduction=loss.reduction))
+
+
+def _last(layer: Layer, path: str = "") -> tuple[str, Layer]:
+    """The last layer, with its path."""
+    if not isinstance(layer, Sequential):
+        return path, layer
+    place = len(layer.layers) - 1
+    return _last(layer.layers[place], f"{path}.{place}" if path else f"{place}")
 
 
 def _without(layer: Layer, activation: type[Layer]) -> Layer | None:

@@ -100,6 +100,7 @@ class Softmax(Nonlinearity):
     """a = e^z / Σ e^z over the last axis, with its full Jacobian."""
 
     name = "softmax"
+    makes = "probabilities"
 
     def value(self, ops: Backend, Z: Array, b: Array | None, out: Array) -> None:
         ops.softmax(_with_bias(ops, Z, b, out), out=out)
@@ -113,6 +114,7 @@ class LogSoftmax(Nonlinearity):
     """a = z - log Σ e^z over the last axis."""
 
     name = "log_softmax"
+    makes = "log-probabilities"
 
     def value(self, ops: Backend, Z: Array, b: Array | None, out: Array) -> None:
         ops.log_softmax(_with_bias(ops, Z, b, out), out=out)
@@ -147,6 +149,10 @@ class Activation(Nonlinearity):
     @cached_property
     def resolved(self) -> Nonlinearity:
         return Nonlinearity.named[self.function]()
+
+    @property
+    def makes(self) -> str:  # type: ignore[override]
+        return self.resolved.makes
 
     @property
     def keeps_output(self) -> bool:

@@ -31,6 +31,7 @@ class Layer(Value, abstract=True):
     integer_input: ClassVar[bool] = False  # whether X holds indices rather than numbers
     minimum_rows: ClassVar[int] = 1  # the smallest batch that can be trained on
     per_model: ClassVar[tuple[str, ...]] = ()  # fields that may hold one number for each model of a population
+    makes: ClassVar[str] = "numbers"  # what its outputs are: "numbers", "probabilities" or "log-probabilities"
 
     def plan(self, shape: Shape) -> Plan:
         raise NotImplementedError(f"{type(self).__name__} needs a plan method")

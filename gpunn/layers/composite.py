@@ -33,6 +33,10 @@ class Sequential(Layer):
     def integer_input(self) -> bool:  # type: ignore[override]
         return self.layers[0].integer_input
 
+    @property
+    def makes(self) -> str:  # type: ignore[override]
+        return self.layers[-1].makes
+
     def plan(self, shape: Shape) -> Plan:
         children: dict[str, tuple[Layer, Shape]] = {}
         for i, layer in enumerate(self.layers):

@@ -43,6 +43,10 @@ class Dense(Layer):
     def function(self) -> Nonlinearity | None:
         return resolve(self.activation, "Dense activation")
 
+    @property
+    def makes(self) -> str:  # type: ignore[override]
+        return "numbers" if self.function is None else self.function.makes
+
     def plan(self, shape: Shape) -> Plan:
         features = vector_width(self, shape)
         start = self.initializer or for_activation(self.function.name if self.function else None)

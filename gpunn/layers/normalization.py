@@ -43,6 +43,10 @@ class Normalization(Layer, abstract=True):
         return resolve(self.activation, f"{type(self).__name__} activation")
 
     @property
+    def makes(self) -> str:  # type: ignore[override]
+        return "numbers" if self.function is None else self.function.makes
+
+    @property
     def keeps_Z(self) -> bool:
         return self.function is not None and not self.function.keeps_output
 

@@ -212,6 +212,7 @@ class Sigmoid(Pointwise):
     """f(z) = 1 / (1 + e^-z)."""
 
     name = "sigmoid"
+    makes = "probabilities"
     formula, derivative = sigmoid, sigmoid_gradient
 
 

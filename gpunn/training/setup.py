@@ -14,10 +14,11 @@ from gpunn import schedules
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, readable
 from gpunn.hyper import choice, whole
-from gpunn.losses import Loss, checked_loss
+from gpunn.losses import Loss
 from gpunn.memory import Need, require_room
 from gpunn.metrics import Metric
 from gpunn.optimizers import LBFGS, Optimizer
+from gpunn.passes import loss_of_network
 from gpunn.regularization import Constraints
 from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.batches import CheckedExamples
@@ -146,7 +147,7 @@ class Asked:
 
 def ask(network: Engine, X: Any, y: Any, options: Options) -> Asked:
     """Check everything that can be checked before any array of the training is made."""
-    loss = checked_loss("fit loss", options.loss)
+    loss = loss_of_network("fit loss", options.loss, network.network)
     optimizer = checked_optimizer(options.optimizer)
     check_rates(optimizer, 1, network)
     recipe = _recipe(options)
