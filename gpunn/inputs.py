@@ -135,12 +135,14 @@ def to_device(array: Array, ops: Backend, dtype: Any) -> Array:
 @dataclass(frozen=True)
 class Checked:
     """Examples of `rank` axes each that may go to the device, wherever they are now: there they are of `dtype`, or,
-    if they are labels for a loss that works on rows of `classes` numbers, such rows."""
+    if they are labels for a loss that works on rows of `classes` numbers, such rows. `added` is how many last axes of 1
+    were put to what came: 1, 0, or -1 where one was taken away."""
 
     array: Array
     dtype: Any
     rank: int = 0
     classes: int | None = None
+    added: int = 0
 
     @property
     def shape(self) -> Shape:
@@ -231,8 +233,12 @@ def _check_indices(path: str, layer: Embedding, array: Array, places: range, sha
 
 
 def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend, dtype: Any) -> Checked:
-    """y as this loss wants it for outputs of shape (*lead, *output): `lead` is (n,) or (K, n)."""
+    """y as this loss wants it for outputs of shape (*lead, *output): `lead` is (n,) or (K, n).
+
+    A last axis of 1 may be missing or be too many: (n,) is read as (n, 1) for one output, (n, 1) as (n,) for classes.
+    """
     array = as_array("y", y, ops)
+    allowed = [(*lead, *output), (lead[-1], *output)]
     if loss.target in ("classes", "one_hot"):
         if len(output) != 1 or output[0] < 2:
             raise ShapeError(
@@ -242,13 +248,18 @@ def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend
                 fix="end the network in Dense(classes), or use BinaryCrossEntropy for one output",
             )
         one_hot = array.shape == (lead[-1], *output) and array.dtype.kind == "f"  # of K = n models it could be either
-        if array.shape in (lead, lead[-1:]) and not one_hot:
-            return _classes(array, loss, output[0], ops, dtype)
-    allowed = [(*lead, *output), (lead[-1], *output)]
-    if array.shape not in allowed:
+        labels, added = (array, 0) if one_hot else _last_axis(array, [lead, lead[-1:]])
+        if labels is not None and not one_hot:
+            return replace(_classes(labels, loss, output[0], ops, dtype), added=added)
+    read, added = _last_axis(array, allowed)
+    if read is None:
         raise ShapeError(
-            "y", expected=_wanted(loss, lead, output), got=f"{array.shape}", fix=_reshape_hint(array.shape, allowed[-1])
+            "y",
+            expected=_wanted(loss, lead, output),
+            got=f"{array.shape}",
+            fix="give y one row for each example of X and one column for each output",
         )
+    array = read
     _check_numbers("y", array, ops, dtype)
     if loss.target != "numbers":
         low, high = _range(array)
@@ -259,7 +270,22 @@ def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend
                 got=f"values from {low} to {high}",
                 fix="pass 0 and 1, or a regression loss such as SquaredError()",
             )
-    return Checked(array, dtype, len(output))
+    return Checked(array, dtype, len(output), added=added)
+
+
+def _last_axis(array: Array, allowed: list[Shape]) -> tuple[Array | None, int]:
+    """The array in one of these shapes, and how many last axes of 1 that took: 1, 0 or -1; None where none fits.
+
+    These shapes differ by their first axis alone, if at all: y can be read in one way at most.
+    """
+    shape = tuple(array.shape)
+    if shape in allowed:
+        return array, 0
+    if (*shape, 1) in allowed:
+        return array.reshape(*shape, 1), 1
+    if shape[-1:] == (1,) and shape[:-1] in allowed:
+        return array.reshape(shape[:-1]), -1
+    return None, 0
 
 
 def _classes(array: Array, loss: Loss, classes: int, ops: Backend, dtype: Any) -> Checked:
@@ -281,11 +307,3 @@ def _wanted(loss: Loss, lead: Shape, output: Shape) -> str:
     full = f"shape {(lead[-1], *output)}"
     wanted = f"{lead[-1]} classes or {full}" if loss.target in ("classes", "one_hot") else full
     return wanted if len(lead) == 1 else f"{wanted}, or that for each of {lead[0]} models"
-
-
-def _reshape_hint(got: Shape, wanted: Shape) -> str:
-    if got == wanted[:1] and wanted[1:] == (1,):
-        return "pass y[:, None]"
-    if got == (wanted[0], 1):
-        return "pass y[:, 0] if it holds classes"
-    return "give y one row for each example of X and one column for each output"

@@ -187,16 +187,15 @@ def column_faults(loss: gn.losses.Loss) -> dict[str, Fault]:
     """Targets of the wrong shape for a loss that compares output by output."""
     rows = np.zeros(4)
     return {
-        "(n,) for one output": (loss, 1, rows, ShapeError, "expected shape (4, 1), got (4,); pass y[:, None]"),
         "(n,) for two outputs": (loss, 2, rows, ShapeError, f"expected shape (4, 2), got (4,); {ONE_EACH}"),
-        "one column": (
-            loss, 2, rows[:, None], ShapeError,
-            "expected shape (4, 2), got (4, 1); pass y[:, 0] if it holds classes",
-        ),
+        "one column": (loss, 2, rows[:, None], ShapeError, f"expected shape (4, 2), got (4, 1); {ONE_EACH}"),
         "two columns": (loss, 1, np.zeros((4, 2)), ShapeError, f"expected shape (4, 1), got (4, 2); {ONE_EACH}"),
         "a row": (loss, 1, rows[None], ShapeError, f"expected shape (4, 1), got (1, 4); {ONE_EACH}"),
         "short": (loss, 1, np.zeros((3, 1)), ShapeError, f"expected shape (4, 1), got (3, 1); {ONE_EACH}"),
-        "rank 3": (loss, 2, np.zeros((4, 2, 1)), ShapeError, f"expected shape (4, 2), got (4, 2, 1); {ONE_EACH}"),
+        "rank 3": (loss, 2, np.zeros((4, 1, 2)), ShapeError, f"expected shape (4, 2), got (4, 1, 2); {ONE_EACH}"),
+        "two axes too many": (
+            loss, 1, np.zeros((4, 1, 1, 1)), ShapeError, f"expected shape (4, 1), got (4, 1, 1, 1); {ONE_EACH}",
+        ),
         "rank 0": (loss, 1, np.array(1.0), ShapeError, f"expected shape (4, 1), got (); {ONE_EACH}"),
         "empty": (loss, 1, np.zeros((0, 1)), ShapeError, f"expected shape (4, 1), got (0, 1); {ONE_EACH}"),
         "NaN": (
@@ -245,14 +244,12 @@ def class_faults(loss: gn.losses.Loss) -> dict[str, Fault]:
             loss, 2, np.array([0, np.nan, 1, 1]), DataError,
             "expected finite numbers, got nan at [1]; drop or fill them",
         ),
-        "(n, 1)": (
-            loss, 2, LABELS[:, None], ShapeError, f"{wanted}, got (4, 1); pass y[:, 0] if it holds classes",
-        ),
+        "(n, 1, 1)": (loss, 2, LABELS[:, None, None], ShapeError, f"{wanted}, got (4, 1, 1); {ONE_EACH}"),
         "a row": (loss, 2, LABELS[None], ShapeError, f"{wanted}, got (1, 4); {ONE_EACH}"),
         "short": (loss, 2, LABELS[:3], ShapeError, f"{wanted}, got (3,); {ONE_EACH}"),
         "empty": (loss, 2, LABELS[:0], ShapeError, f"{wanted}, got (0,); {ONE_EACH}"),
         "three columns": (loss, 2, np.eye(3)[[0, 1, 2, 0]], ShapeError, f"{wanted}, got (4, 3); {ONE_EACH}"),
-        "rank 3": (loss, 2, np.zeros((4, 2, 1)), ShapeError, f"{wanted}, got (4, 2, 1); {ONE_EACH}"),
+        "rank 3": (loss, 2, np.zeros((4, 1, 2)), ShapeError, f"{wanted}, got (4, 1, 2); {ONE_EACH}"),
         "soft below 0": (
             loss, 2, np.full((4, 2), -0.5), DataError,
             "expected probabilities from 0 to 1, got values from -0.5 to -0.5; "

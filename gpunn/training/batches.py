@@ -124,6 +124,7 @@ def example_weights(where: str, weight: Any, rows: int, network: Engine) -> Chec
     """One checked weight for each example."""
     array = as_array(f"{where} sample_weight", weight, network.ops)
     host = np.asarray(network.ops.to_host(array) if network.ops.owns(array) else array, np.float64)
+    host = host[:, 0] if host.shape == (rows, 1) else host
     if host.shape != (rows,) or not np.isfinite(host).all() or (host < 0).any() or not host.any():
         raise DataError(
             f"{where} sample_weight",

@@ -160,4 +160,7 @@ def _weights(network: Engine, y: Any, options: Any) -> Array | None:
             )
         of_class = np.array([number(f"fit class_weight[{c}]", known.get(c, 1.0), low=0.0) for c in classes.tolist()])
     weights = of_class[places]
-    return weights if weight is None or weight.shape != weights.shape else weight * weights
+    if weight is None:
+        return weights
+    fits = weight.shape in (weights.shape, (*weights.shape, 1))
+    return weights * weight.reshape(weights.shape) if fits else weight  # which is refused
