@@ -36,9 +36,9 @@ MISREAD: dict[str, tuple[str, ...]] = {
 }
 
 
-def loss_of_network(where: str, loss: Any, network: Layer) -> Loss:
+def loss_of_network(where: str, given: Any, network: Layer) -> Loss:
     """The loss itself; refuses whatever is none, and one that misreads what the network's last activation makes."""
-    loss = checked_loss(where, loss)
+    loss = checked_loss(where, given)
     if network.makes in MISREAD.get(loss.takes, ()):
         path, last = _last(network)
         raise ConfigurationError(
