@@ -30,6 +30,7 @@ from gpunn.summary import summary_table
 from gpunn.types import Array, Shape
 from gpunn.uses import Uses
 from gpunn.value import Value, to_json
+from gpunn.words import own_words
 
 CHUNK_BYTES = 64 * 1024 * 1024  # what the activations of one chunk of a prediction may take
 
@@ -40,6 +41,7 @@ class Engine:
     Inputs are multiplied by `scale` as they are cast to what it computes in: 1/255 lets images stay bytes until then.
     """
 
+    @own_words("Network")
     def __init__(
         self,
         layers: Sequence[Layer] | Sequential,

@@ -17,6 +17,7 @@ from gpunn.errors import ConfigurationError
 from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.types import Array, Shape
 from gpunn.value import Value
+from gpunn.words import LOSSES
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,14 @@ def checked_loss(where: str, loss: Any) -> Loss:
             where,
             expected="a loss such as gn.CrossEntropy()",
             got=repr(loss),
-            fix="make one, with its parentheses" if isinstance(loss, type) else "pass one of gpunn's losses",
+            fix="make one, with its parentheses" if isinstance(loss, type) else _named_loss(loss),
         )
     return loss
+
+
+def _named_loss(given: Any) -> str:
+    known = LOSSES.get(given.lower()) if isinstance(given, str) else None
+    return f"write gn.{known}()" if known else "pass one of gpunn's losses"
 
 
 @dataclass(frozen=True)

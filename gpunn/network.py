@@ -29,6 +29,7 @@ from gpunn.training.setup import Options, fit
 from gpunn.types import Array
 from gpunn.uses import reads, trains
 from gpunn.value import Value, from_json
+from gpunn.words import own_words
 
 
 class Network(Engine):
@@ -39,12 +40,14 @@ class Network(Engine):
     Inputs are multiplied by `scale` as they are cast to `dtype`: 1/255 lets images stay bytes until then.
     """
 
+    @own_words("predict")
     @gives_back
     @reads
     def predict(self, X: Any, *, batch_size: int | None = None) -> Array:
         """The last layer's output for X, of shape (n, ...) or (K, n, ...). NumPy in, NumPy out; CuPy in, CuPy out."""
         return self._outputs(X, batch_size, link=None)
 
+    @own_words("predict_probability")
     @gives_back
     @reads
     def predict_probability(self, X: Any, *, loss: Loss | None = None, batch_size: int | None = None) -> Array:
@@ -100,6 +103,7 @@ class Network(Engine):
             compute(slice(start, min(start + chunk, n)))
         return out
 
+    @own_words("evaluate")
     @gives_back
     @reads
     def evaluate(
@@ -134,6 +138,7 @@ class Network(Engine):
         results = made.read()
         return {name: float(value[0]) if self.models is None else value for name, value in results.items()}
 
+    @own_words("fit")
     @gives_back
     @trains
     def fit(
@@ -198,6 +203,7 @@ class Network(Engine):
         arrays, meta = network_parts(self)
         archive.write(path, arrays, {"network": meta})
 
+    @own_words("gradients")
     @gives_back
     @reads
     def gradients(self, X: Any, y: Any, loss: Loss, *, training: bool = True) -> tuple[Any, dict[str, Array]]:
@@ -216,6 +222,7 @@ class Network(Engine):
             copies = {name: self._copy(view, stays) for name, view in self.store.gradient_views.items()}
         return value, copies
 
+    @own_words("loss_of")
     @gives_back
     @reads
     def loss_of(self, X: Any, y: Any, loss: Loss, *, training: bool = False) -> Any:

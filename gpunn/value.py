@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from gpunn.errors import ConfigurationError
+from gpunn.words import check_words
 
 
 class Value:
@@ -33,6 +35,16 @@ class Value:
             Value.known[key] = cls
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Value.__repr__  # type: ignore[method-assign]  # keeps @dataclass from writing a longer one
+
+    def __new__(cls, *arguments: Any, **words: Any) -> Self:
+        """Look at the words before Python does: its own message names none of ours."""
+        if not words.keys() <= getattr(cls, "__dataclass_fields__", {}).keys():
+            parameters = inspect.signature(cls.__init__).parameters
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+                check_words(cls.__name__, words, parameters)
+        if cls.__init__ is object.__init__ and (arguments or words):  # which would take them in silence
+            raise TypeError(f"{cls.__name__}() takes no arguments")
+        return super().__new__(cls)
 
     def __repr__(self) -> str:
         """Code that makes this value; what stands at its default is left out."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from gpunn import hyper
 from gpunn.backends.elementwise import elementwise
+from gpunn.errors import ConfigurationError
 from gpunn.optimizers.base import (
     EPSILON,
     NOT_NEGATIVE,
@@ -104,6 +105,13 @@ class Adam(_Averaging):
         super().__post_init__()
         name = type(self).__name__
         hyper.choice(f"{name} amsgrad", self.amsgrad, (False, True))
+        if isinstance(self.epsilon, (int, float)):
+            raise ConfigurationError(
+                f"{name} epsilon",
+                expected="'pytorch' or 'hat'",
+                got=repr(self.epsilon),
+                fix=f"write eps={self.epsilon}",
+            )
         hyper.choice(f"{name} epsilon", self.epsilon, ("pytorch", "hat"))
 
     def plan(self) -> OptimizerPlan:

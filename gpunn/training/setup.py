@@ -33,6 +33,7 @@ from gpunn.training.sets import checked_sets
 from gpunn.training.step import Recipe, Trainer
 from gpunn.training.stopping import EarlyStopping, GradientTolerance, Stopping, as_criteria, improvement, monitored
 from gpunn.training.streaming import CheckedStream, StreamTrainer
+from gpunn.value import Value
 
 
 @dataclass(frozen=True)
@@ -208,9 +209,15 @@ def checked_optimizer(optimizer: Any) -> Optimizer:
             "fit optimizer",
             expected="an optimizer such as gn.Adam(1e-3)",
             got=repr(optimizer),
-            fix="make one, with its parentheses" if isinstance(optimizer, type) else "pass one of gpunn's optimizers",
+            fix="make one, with its parentheses" if isinstance(optimizer, type) else _named_optimizer(optimizer),
         )
     return optimizer
+
+
+def _named_optimizer(given: Any) -> str:
+    names = {name.lower(): name for family, name in Value.known if family == Optimizer.family}
+    name = names.get(given.lower()) if isinstance(given, str) else None
+    return f"write gn.{name}(1e-3)" if name else "pass one of gpunn's optimizers"
 
 
 def check_rates(optimizer: Optimizer, total: int, network: Engine) -> None:

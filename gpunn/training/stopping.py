@@ -18,6 +18,7 @@ from gpunn import hyper
 from gpunn.errors import ConfigurationError
 from gpunn.types import Array
 from gpunn.value import Value
+from gpunn.words import recorded
 
 MAXIMISED = ("accuracy", "r2")  # the metrics of which more is better
 State = dict[str, Any]
@@ -76,7 +77,9 @@ class Stopping(Value, abstract=True):
                 type(self).__name__,
                 expected=f"one of the recorded names {', '.join(names)}",
                 got=repr(name),
-                fix="monitor one of these, or pass validation= or metrics= so that it is recorded",
+                fix=f"write {ours!r}"
+                if (ours := recorded(name)) in names
+                else "monitor one of these, or pass validation= or metrics= so that it is recorded",
             )
 
     def _value(self, record: Mapping[str, Array]) -> Array:
