@@ -157,6 +157,11 @@ class Checked:
         """The first n examples, of each model."""
         return replace(self, array=self.array[(..., slice(n), *(slice(None),) * self.rank)])
 
+    def given(self, ops: Backend) -> np.ndarray[Any, Any]:
+        """On the host, in the shape in which it came."""
+        host = self.array if isinstance(self.array, np.ndarray) else ops.to_host(self.array)
+        return host[..., 0] if self.added == 1 else host[..., None] if self.added == -1 else host
+
     def to(self, ops: Backend) -> Array:
         """On the device."""
         if self.classes is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from gpunn.optimizers import Optimizer
 from gpunn.passes import Pass, loss_of_network
 from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.batches import examples
-from gpunn.training.evaluation import Evaluator
+from gpunn.training.evaluation import Evaluator, check_metrics
 from gpunn.training.history import History
 from gpunn.training.resume import network_parts
 from gpunn.training.setup import Options, fit
@@ -111,12 +111,15 @@ class Network(Engine):
         X: Any,
         y: Any,
         *,
-        metrics: Sequence[str] = (),
+        metrics: Any = (),
         loss: Loss | None = None,
         sample_weight: Any = None,
         batch_size: int | None = None,
     ) -> dict[str, Any]:
-        """The loss (the trained one unless given) and metrics on a set, as numbers, or arrays of one for each model."""
+        """The loss (the trained one unless given) and metrics on a set, as numbers, or arrays of one for each model.
+
+        Metrics are names, those of `gn.metrics`, or functions of y and what `predict_probability` gives.
+        """
         loss = loss or self.loss
         if loss is None:
             raise ConfigurationError(
@@ -125,8 +128,7 @@ class Network(Engine):
         loss_of_network("evaluate loss", loss, self.network)
         wanted = scores.resolve(metrics)
         data = examples(self, "evaluate", X, y, loss, weight=sample_weight)
-        for name, metric in wanted.items():
-            metric.check(name, data.y, len(self.outputs), self.dtype)
+        check_metrics(self, wanted, loss, data)
 
         def evaluator(network: Engine, size: int) -> Evaluator:
             return Evaluator(network, data.to(network.ops), loss, wanted, size)
@@ -153,7 +155,7 @@ class Network(Engine):
         batch_size: int = 128,
         validation: Any = None,
         folds: Any = None,
-        metrics: Sequence[str] = (),
+        metrics: Any = (),
         stopping: Any = None,
         callbacks: Any = None,
         sampling: str = "shuffle",
@@ -182,6 +184,7 @@ class Network(Engine):
         of a population its own (training rows, held-out rows), as KFold(K).split(X) does; an epoch has as many rows for
         each as the smallest part, others of a larger one every time. `sampling` is "shuffle", "replacement" or
         "sequential".
+        Metrics are as in `evaluate`; those of a whole set (auc, f1, functions) are of the validation set alone.
         Weights multiply an example's loss and gradient; the mean still divides by the number of examples.
         `accumulate` batches make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path
         written after every `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.

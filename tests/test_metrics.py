@@ -129,7 +129,9 @@ def test_a_metric_may_be_given_itself() -> None:
 
 @pytest.mark.parametrize("bad", ["acc", "", "loss", metrics.Accuracy, 5, None, ["accuracy"]], ids=repr)
 def test_what_is_no_metric(bad: Any) -> None:
-    message = f"metrics: expected some of accuracy, mse, mae, r2, got {bad!r}; use one of these names"
+    names = ", ".join(Metric.named)
+    fix = "write 'accuracy'" if bad == "acc" else "use one of these names"
+    message = f"metrics: expected some of {names}, top_5, or functions of y and the prediction, got {bad!r}; {fix}"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         score(backend_named("cpu"), A, Y, ["mse", bad], SQUARED)
     if not isinstance(bad, list):

@@ -39,7 +39,7 @@ class CheckedExamples:
     def to(self, ops: Backend, batch_size: int = 0) -> Examples:
         """On the device, whatever the batches."""
         weight, subsets = (None if part is None else part.to(ops) for part in (self.weight, self.subsets))
-        return Examples(self.X.to(ops), self.y.to(ops), weight, subsets, self.size, self.parts)
+        return Examples(self.X.to(ops), self.y.to(ops), weight, subsets, self.size, self.parts, self.y)
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Examples:
     subsets: Array | None  # (K, m) row numbers; those of a shorter part are repeated
     size: int  # rows that one model sees in an epoch
     parts: tuple[int, ...] | None = None  # how many rows each model may see, where they differ: the fewest are `size`
+    target: Checked | None = None  # what y was made of
 
 
 def examples(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from gpunn.backends import formulas
 from gpunn.backends.program import Program
 from gpunn.engine import Engine
+from gpunn.layers.activation import resolve
 from gpunn.losses import Loss
-from gpunn.metrics import Metric
+from gpunn.metrics import EXCLUSIVE, Metric, WholeSet
 from gpunn.passes import Pass
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.meters import Meters
@@ -26,15 +28,19 @@ class Scorer:
     """Adds one batch's loss and metrics to the meters; its arrays are made once for a batch size."""
 
     def __init__(self, network: Engine, run: Pass, loss: Loss, metrics: Mapping[str, Metric], meters: Meters) -> None:
-        self.ops, self.run, self.metrics, self.meters = network.ops, run, metrics, meters
+        self.ops, self.run, self.meters = network.ops, run, meters
         lead, n = network.lead, run.rows
         self.weight = n if loss.reduction == "mean" else 1.0
-        self.decision, self.n = loss.decision, n
-        if metrics:
+        shape = (*lead, n, *network.outputs)
+        by_row = {name: metric for name, metric in metrics.items() if not metric.whole}
+        if by_row:
             self.rows = self.ops.empty((*lead, n, 1), network.dtype)
             self.value = self.ops.empty(lead, network.dtype)
-        if metrics and run.fused is not None:
-            self.activated = self.ops.empty((*lead, n, *network.outputs), network.dtype)
+        self.scores = {name: m.prepared(self.ops, shape, network.dtype, loss) for name, m in by_row.items()}
+        self.link = run.fused or resolve(loss.link, "link")
+        self.predicts = len(by_row) < len(metrics) or bool(by_row and run.fused is not None)
+        if self.predicts:
+            self.prediction = self.ops.empty(shape, network.dtype)
 
     def add(self, A: Array, value: Array, y: Array, tick: Array | None = None, counted: Array | None = None) -> None:
         """`tick` is the number of the update, where there is one and its loss is watched; `counted` is 0 for rows that
@@ -43,11 +49,14 @@ class Scorer:
             self.meters.add("loss", value.reshape(-1), self.weight)
         else:
             self.meters.add_loss(value.reshape(-1), self.weight, tick)
-        if self.metrics and self.run.fused is not None:
-            self.run.fused.value(self.ops, A, None, out=self.activated)
-            A = self.activated
-        for name, metric in self.metrics.items():
-            metric.rows(self.ops, A, y, self.decision, out=self.rows)
+        if self.predicts and self.link is None:
+            self.ops.copy(A, out=self.prediction)
+        elif self.predicts and self.link is not None:
+            self.link.value(self.ops, A, None, out=self.prediction)
+        if self.predicts and self.run.fused is not None:  # scores are those of the network's own outputs
+            A = self.prediction
+        for name, score in self.scores.items():
+            score(A, y, self.rows)
             if counted is not None:
                 self.ops.elementwise(formulas.multiply, (self.rows, counted), (self.rows,))
             self.meters.add(name, self.ops.total(self.rows, 1.0, out=self.value).reshape(-1), 1.0)
@@ -60,15 +69,20 @@ class Evaluator:
         self, network: Engine, data: Examples, loss: Loss, metrics: Mapping[str, Metric], chunk: int
     ) -> None:  # fmt: skip
         self.network, self.data, self.loss, self.metrics = network, data, loss, metrics
-        self.meters = Meters(network.ops, ("loss", *metrics), network.models or 1)
-        self.y = network.ops.to_host(data.y) if any(metric.needs_targets for metric in metrics.values()) else None
+        by_row = [name for name, metric in metrics.items() if not metric.whole]
+        self.meters = Meters(network.ops, ("loss", *by_row), network.models or 1)
         size = max(data.parts or (data.size,))
+        self.predictions: Array | None = None  # of the whole set, for metrics that look at all of it
+        if len(by_row) < len(metrics):
+            self.predictions = network.ops.empty((*network.lead, size, *network.outputs), network.dtype)
+        self.y = network.ops.to_host(data.y) if any(metric.needs_targets for metric in metrics.values()) else None
         self.order = Order(network, replace(data, size=size, parts=None), "sequential")
         self.order.begin(0)
         self.cursor = network.ops.zeros((1,), np.int64)
         chunk = min(chunk, size)
         sizes = [chunk] * (size // chunk) + [size % chunk] * (size % chunk > 0)
         self.chunks = sizes
+        self.scorers: dict[int, Scorer] = {}
         self.programs = {n: self._program(n) for n in set(sizes)}
 
     def _program(self, n: int) -> Program:
@@ -77,7 +91,7 @@ class Evaluator:
         run = network.compile(n, self.loss, training=False, backward=False)
         loader = self._loader(n)
         counted = loader.own if isinstance(loader, PartLoader) else None
-        scorer = Scorer(network, run, self.loss, self.metrics, self.meters)
+        scorer = self.scorers[n] = Scorer(network, run, self.loss, self.metrics, self.meters)
 
         def program() -> None:
             loader.load()
@@ -85,7 +99,7 @@ class Evaluator:
             scorer.add(A, run.value(A, loader.y, loader.weight), loader.y, counted=counted)
             network.ops.elementwise(formulas.add, (cursor, n), (cursor,))
 
-        own = is_own(network.network, self.loss, *self.metrics.values())
+        own = is_own(network.network, self.loss, *(m for m in self.metrics.values() if not m.whole))
         return network.ops.program(program, own=own, models=network.models)
 
     def _loader(self, n: int) -> Loader:
@@ -95,23 +109,68 @@ class Evaluator:
     def run(self) -> None:
         self.meters.begin()
         self.network.ops.fill(self.cursor, 0)
+        if self.predictions is not None:
+            self._run_and_keep(self.predictions)
+            return
         for n, alike in groupby(self.chunks):
             self.programs[n](len(list(alike)))
+
+    def _run_and_keep(self, predictions: Array) -> None:
+        """Chunk by chunk, each with its predictions put to the others; nothing waits for the device."""
+        start, lead = 0, (slice(None),) * len(self.network.lead)
+        for n in self.chunks:
+            self.programs[n]()
+            self.network.ops.copy(self.scorers[n].prediction, out=predictions[(*lead, slice(start, start + n))])
+            start += n
 
     def read(self) -> dict[str, Any]:
         """Loss and metrics, arrays of one number for each model."""
         sums = self.meters.read()
         count = self.data.size if self.data.parts is None else np.array(self.data.parts)
         results = {"loss": sums["loss"] / (count if self.loss.reduction == "mean" else 1.0)}
-        return results | {name: self._finish(metric, sums[name] / count) for name, metric in self.metrics.items()}
+        P = None if self.predictions is None else self.network.ops.to_host(self.predictions)
+        for name, metric in self.metrics.items():
+            whole = isinstance(metric, WholeSet)
+            results[name] = self._figures(metric, P) if whole else self._finish(metric, sums[name] / count)
+        return results
 
     def _finish(self, metric: Metric, mean: Array) -> Array:
         """The figure from the mean score, beside the targets that each model is judged by where it needs them."""
         rank, data = len(self.network.outputs), self.data
         if self.y is None or data.subsets is None:
             return metric.finish(mean, self.y, rank)  # type: ignore[arg-type]  # None where it needs none
-        subsets = self.network.ops.to_host(data.subsets)
         if data.parts is None:
-            return metric.finish(mean, self.y[subsets], rank)
-        own = [self.y[rows[:length]] for rows, length in zip(subsets, data.parts)]
+            return metric.finish(mean, self.y[self.network.ops.to_host(data.subsets)], rank)
+        own = [self.y[rows] for rows in self._own_rows]
         return np.concatenate([metric.finish(mean[k : k + 1], y, rank) for k, y in enumerate(own)])
+
+    def _figures(self, metric: WholeSet, P: Any) -> Array:
+        """A figure of the whole set for each model."""
+        lone = self.network.models is None
+        exclusive = self.loss.target in EXCLUSIVE
+        given = zip(self._given, P[None] if lone else P)
+        return np.array([metric.figure(y, p[: len(y)], exclusive) for y, p in given])
+
+    @cached_property
+    def _given(self) -> list[np.ndarray[Any, Any]]:
+        """The targets that each model is judged by, as they were handed in."""
+        data = self.data
+        assert data.target is not None
+        y = data.target.given(self.network.ops)
+        if data.subsets is None:
+            return [y] * (self.network.models or 1)
+        return [y[rows] for rows in self._own_rows]
+
+    @cached_property
+    def _own_rows(self) -> list[np.ndarray[Any, Any]]:
+        """The numbers of the rows that each model is judged by, if each has a part of its own."""
+        rows = self.network.ops.to_host(self.data.subsets)
+        return list(rows) if self.data.parts is None else [own[:n] for own, n in zip(rows, self.data.parts)]
+
+
+def check_metrics(network: Engine, metrics: Mapping[str, Metric], loss: Loss, *sets: Any) -> None:
+    """Refuse what cannot be measured of these checked sets."""
+    for name, metric in metrics.items():
+        for data in sets:
+            metric.check(name, data.y, len(network.outputs), network.dtype)
+            metric.fits(name, partial(data.y.given, network.ops), loss, network.outputs)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import hyper
+from gpunn.metrics import grows
 from gpunn.training.callbacks import Callback, Run
 from gpunn.training.stopping import improvement
 from gpunn.types import Array
@@ -100,6 +101,8 @@ def _value(name: str, values: Array) -> str:
         return f"{known[0]:.4g}"
     if name == "rate":
         return f"{known.min():.4g} to {known.max():.4g}"
+    if grows(name) is None:
+        return f"{known.mean():.4g}"
     best = known.max() if improvement(name).maximise else known.min()
     return f"{known.mean():.4g} (best {best:.4g})"
 

@@ -23,7 +23,7 @@ from gpunn.regularization import Constraints
 from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.batches import CheckedExamples
 from gpunn.training.callbacks import Callback, as_callbacks, probes_of
-from gpunn.training.evaluation import Evaluator
+from gpunn.training.evaluation import Evaluator, check_metrics
 from gpunn.training.full_batch import FullBatchTrainer
 from gpunn.training.history import History
 from gpunn.training.loop import Plan, Run
@@ -108,15 +108,16 @@ class Asked:
     def run(self, network: Engine) -> Run:
         """The training of this network, which may be a stage for a rehearsal, with its arrays."""
         recipe, loss, optimizer, metrics, options = self.recipe, self.loss, self.optimizer, self.metrics, self.options
+        by_row = _by_row(metrics)
         validation = None
         if self.held_out is not None:
             validation = Evaluator(network, self.held_out.to(network.ops), loss, metrics, network.chunk(None))
-        measured = ["loss", *metrics, *(f"validation_{n}" for n in ("loss", *metrics) if validation), "seconds"]
+        measured = ["loss", *by_row, *(f"validation_{n}" for n in ("loss", *metrics) if validation), "seconds"]
         measure_gradient = any(isinstance(criterion, GradientTolerance) for criterion in self.stopping)
         measured += ["gradient_norm"] * measure_gradient
         for criterion in self.stopping:
             criterion.check(measured)
-        given: dict[str, Any] = {"metrics": metrics, "measure_gradient": measure_gradient}
+        given: dict[str, Any] = {"metrics": by_row, "measure_gradient": measure_gradient}
         given["constraints"] = _constraints(network, options)
         trainer: Trainer
         if isinstance(self.data, CheckedStream):
@@ -155,10 +156,16 @@ def ask(network: Engine, X: Any, y: Any, options: Options) -> Asked:
     metrics = scores.resolve(options.metrics)
     stopping, callbacks = as_criteria(options.stopping), as_callbacks(options.callbacks)
     data, held_out = checked_sets(network, X, y, loss, options)
-    for name, metric in metrics.items():
-        for given in (data, held_out):
-            if given is not None:
-                metric.check(name, given.y, len(network.outputs), network.dtype)
+    check_metrics(network, _by_row(metrics), loss, data)
+    if held_out is not None:
+        check_metrics(network, metrics, loss, held_out)
+    elif whole_set := [name for name, metric in metrics.items() if metric.whole]:
+        raise ConfigurationError(
+            f"fit metrics {', '.join(whole_set)}",
+            expected="validation= or folds=, of which such figures of a whole set are made",
+            got="neither",
+            fix="pass validation=0.2, or measure them afterwards with evaluate",
+        )
     return Asked(loss, optimizer, recipe, metrics, stopping, callbacks, data, held_out, options)
 
 
@@ -167,6 +174,11 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
     asked = ask(network, X, y, options)
     asked.require_room(network)
     return asked.run(network)
+
+
+def _by_row(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Those that are measured on the training set, too, while it is trained on."""
+    return {name: metric for name, metric in metrics.items() if not metric.whole}
 
 
 def _recipe(options: Options) -> Recipe:

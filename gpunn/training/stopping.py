@@ -16,11 +16,11 @@ import numpy as np
 
 from gpunn import hyper
 from gpunn.errors import ConfigurationError
+from gpunn.metrics import grows
 from gpunn.types import Array
 from gpunn.value import Value
 from gpunn.words import recorded
 
-MAXIMISED = ("accuracy", "r2")  # the metrics of which more is better
 State = dict[str, Any]
 
 
@@ -45,7 +45,7 @@ class Monitor:
 def improvement(monitor: str, mode: str = "auto") -> Monitor:
     """How to compare values of this name: "min", "max", or what the name says."""
     hyper.choice("mode", mode, ("auto", "min", "max"))
-    return Monitor(monitor, monitor.removeprefix("validation_") in MAXIMISED if mode == "auto" else mode == "max")
+    return Monitor(monitor, grows(monitor) is True if mode == "auto" else mode == "max")
 
 
 def monitored(names: Collection[str], monitor: str | None = None) -> str:
@@ -99,7 +99,8 @@ class EarlyStopping(Stopping):
     """Stop after `patience` epochs in a row that are not better than the best one by more than `minimum_change`.
 
     `monitor=None` looks at the loss on the validation set if there is one, else at that of training. `mode` is "min",
-    "max", or "auto": accuracy and r2 are to grow, everything else is to shrink.
+    "max", or "auto", which knows that accuracy, r2, auc, average_precision, f1 and top_k are to grow and losses and
+    errors to shrink; of a metric that is a function of ones own it has to be said.
     """
 
     patience: int = 10
@@ -122,6 +123,16 @@ class EarlyStopping(Stopping):
 
     def monitored(self, names: Collection[str]) -> str:
         return monitored(names, self.monitor)
+
+    def check(self, names: Collection[str]) -> None:
+        super().check(names)
+        if self.mode == "auto" and grows(self.monitored(names)) is None:
+            raise ConfigurationError(
+                "EarlyStopping mode",
+                expected=f"'min' or 'max' for {self.monitored(names)!r}",
+                got="'auto', which knows only gpunn's own metrics",
+                fix="write mode='max' if more of it is better",
+            )
 
     def start(self, models: int) -> State:
         return {"best": [None] * models, "waited": [0] * models}

@@ -756,7 +756,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "NaN in X": ({"X": NAN}, DataError, r"^X: expected finite numbers, got nan at \[0, 1\] and 49 more"),
     "text": ({"X": np.full((ROWS, FEATURES), "a")}, TypeError, r"^X: expected real numbers, got dtype <U1"),
     "too few labels": ({"y": LABELS[:-1]}, ShapeError, r"^y: expected 50 classes or shape \(50, 3\), got \(49,\)"),
-    "labels as a column": ({"y": LABELS[:, None]}, ShapeError, r"got \(50, 1\); pass y\[:, 0\] if it holds classes"),
+    "labels twice": ({"y": np.stack([LABELS] * 2, axis=1)}, ShapeError, r"got \(50, 2\); give y one row for each"),
     "numbers without a column": ({"y": Y[:, 0], "loss": gn.SquaredError()}, ShapeError,
         r"^y: expected shape \(50, 3\), got \(50,\)"),
     "a class too many": ({"y": LABELS + 1}, DataError, r"^y: expected whole classes from 0 to 2, got 3 at"),
@@ -789,11 +789,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "class weight as a number": ({"class_weight": 3.0}, GpunnError, FORM),
     "class weight as a list": ({"class_weight": [1.0, 2.0, 3.0]}, GpunnError, FORM),
     "loss class": ({"loss": gn.CrossEntropy}, ConfigurationError, r"^fit loss: expected a loss such as .*parentheses"),
-    "loss by name": ({"loss": "mse"}, ConfigurationError, r"^fit loss: .* got 'mse'; pass one of gpunn's losses"),
+    "loss by name": ({"loss": "mse"}, ConfigurationError, r"^fit loss: .* got 'mse'; write gn.SquaredError\(\)$"),
     "optimizer class": ({"optimizer": gn.Adam}, ConfigurationError, exactly(
         f"fit optimizer: expected an optimizer such as gn.Adam(1e-3), got {gn.Adam!r}; make one, with its "
         "parentheses")),
-    "optimizer by name": ({"optimizer": "adam"}, ConfigurationError, r"got 'adam'; pass one of gpunn's optimizers"),
+    "optimizer by name": ({"optimizer": "adam"}, ConfigurationError, r"got 'adam'; write gn.Adam\(1e-3\)$"),
     "epochs and steps": ({"epochs": 2, "steps": 2}, ConfigurationError, exactly(
         "fit: expected epochs= or steps=, got both; leave one out: an epoch is one pass over the data")),
     "no epochs": ({"epochs": 0}, ConfigurationError, r"^fit epochs: expected a whole number >= 1, got 0"),
@@ -810,7 +810,8 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "progress": ({"progress": 1}, ConfigurationError, r"^progress: expected one of None, True, False, got 1"),
     "every": ({"every": 0}, ConfigurationError, r"^fit every: expected a whole number >= 1, got 0"),
     "every_steps": ({"every_steps": 0}, ConfigurationError, r"^fit every_steps: expected a whole number >= 1, got 0"),
-    "metric": ({"metrics": ["auc"]}, ConfigurationError, r"^metrics: expected some of accuracy, mse, .* got 'auc'"),
+    "metric": ({"metrics": ["skill"]}, ConfigurationError, r"^metrics: expected some of accuracy, .* got 'skill'"),
+    "metric of a whole set": ({"metrics": ["auc"]}, ConfigurationError, r"^fit metrics auc: expected validation="),
     "metric that does not fit": ({"metrics": ["mse"]}, ConfigurationError, r"^metrics mse: expected a target of one"),
     "callback class": ({"callbacks": [gn.GradientFlow]}, ConfigurationError, r"^callbacks: .* pass an instance"),
     "callback that is none": ({"callbacks": 3}, ConfigurationError, r"^callbacks: expected callbacks, or functions"),

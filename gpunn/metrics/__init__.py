@@ -1,0 +1,66 @@
+"""Metrics: what training and evaluation measure beside the loss. Weights of examples do not count in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from gpunn.errors import ConfigurationError
+from gpunn.metrics.base import EXCLUSIVE, Metric, WholeSet
+from gpunn.metrics.rows import (
+    R2,
+    Accuracy,
+    LogLoss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    RootMeanSquaredError,
+    RowError,
+    TopK,
+)
+from gpunn.metrics.whole import F1, AreaUnderRoc, AveragePrecision, Function
+from gpunn.words import METRICS
+
+__all__ = [
+    "EXCLUSIVE", "F1", "R2", "Accuracy", "AreaUnderRoc", "AveragePrecision", "Function", "LogLoss", "MeanAbsoluteError",
+    "MeanSquaredError", "Metric", "RootMeanSquaredError", "RowError", "TopK", "WholeSet", "grows", "known", "resolve",
+]  # fmt: skip
+
+OTHERS = ("rate", "seconds", "examples_per_second", "gradient_norm")  # what a history has beside loss and metrics
+
+
+def known(name: str) -> Metric | None:
+    """The metric of this name."""
+    top = re.fullmatch(r"top_([1-9]\d*)", name)
+    return TopK(int(top[1])) if top else Metric.named.get(name)
+
+
+def resolve(metrics: Any) -> dict[str, Metric]:
+    """Metrics by name, in the order given."""
+    found: dict[str, Metric] = {}
+    for one in metrics if isinstance(metrics, Iterable) and not isinstance(metrics, str) else [metrics]:
+        metric = known(one) if isinstance(one, str) else one
+        if callable(one) and not isinstance(one, type):
+            metric = Function(one)
+        if not isinstance(metric, Metric):
+            ours = METRICS.get(one.lower()) if isinstance(one, str) else None
+            raise ConfigurationError(
+                "metrics",
+                expected=f"some of {', '.join(Metric.named)}, top_5, or functions of y and the prediction",
+                got=repr(one),
+                fix=f"write {ours!r}" if ours else "use one of these names",
+            )
+        if metric.name == "loss" or found.setdefault(metric.name, metric) != metric:
+            raise ConfigurationError(
+                "metrics", expected="a name for each", got=f"{metric.name!r} twice", fix="rename your function"
+            )
+    return found
+
+
+def grows(name: str) -> bool | None:
+    """Whether more of what a history calls so is better; None for a function of ones own, of which nobody knows."""
+    part = name.removeprefix("validation_")
+    metric = known(part)
+    if metric is not None:
+        return metric.maximise
+    return False if part in ("loss", *OTHERS) else None
