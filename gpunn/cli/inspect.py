@@ -58,7 +58,7 @@ def document(
         "dtype": network.precision.name,
         "loss": to_json(network.loss),
         "preprocessing": to_json(preprocessing),
-        "history": None if history is None else {name: history[name] for name in history},
+        "history": None if history is None else {name: history[name] for name in history.names},
         "record": record,
     }
 
@@ -76,7 +76,7 @@ def show_history(history: gn.History) -> None:
     click.echo(f"\n{history!r}")
     if not history.epochs:
         return
-    names = [name for name in history if name not in ("examples_per_second",)]
+    names = [name for name in history.names if name not in ("examples_per_second",)]
     epochs = sorted(
         {1, history.epochs, history.best_epoch or 1, *range(1, history.epochs + 1, max(1, history.epochs // 8))}
     )

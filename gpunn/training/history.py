@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.metrics import grows
 from gpunn.training.figures import draw, figure, save, spread
 from gpunn.training.stopping import improvement, monitored
 from gpunn.types import Array
@@ -19,8 +20,11 @@ OWN_SCALE = ("gradient_norm", "rate")  # drawn over powers of ten
 NOT_DRAWN = ("seconds", "examples_per_second")
 
 
-class History(Mapping[str, Array]):
+class History(Mapping[Any, Array]):
     """`history["loss"]`, also `history.loss`: an array (epochs,), or (epochs, K) of a population.
+
+    As a mapping it is one of vectors: the keys of a population's are pairs such as ("loss", 2), of name and model, so
+    that `pandas.DataFrame(dict(history))` has a column for each. `names` are the names alone.
 
     Beside the loss there are the metrics, both again as `validation_...`, and `rate`, `seconds` (since the start),
     `examples_per_second` and `gradient_norm`. What was not measured in an epoch is NaN there. Epochs count from 1:
@@ -68,12 +72,24 @@ class History(Mapping[str, Array]):
 
     # A mapping, and attributes
 
-    def __getitem__(self, name: str) -> Array:
-        if name not in self._columns:
-            raise KeyError(f"no {name!r} in this history; it has {', '.join(self._columns) or 'no epochs yet'}")
-        view = self._columns[name][: self.epochs]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What was measured."""
+        return tuple(self._columns)
+
+    def __getitem__(self, key: Any) -> Array:
+        if isinstance(key, tuple) and key in self._keys():
+            return self[key[0]][:, key[1]]
+        if not isinstance(key, str) or key not in self._columns:
+            raise KeyError(f"no {key!r} in this history; it has {', '.join(self._columns) or 'no epochs yet'}")
+        view = self._columns[key][: self.epochs]
         view.flags.writeable = False
         return view
+
+    def _keys(self) -> list[Any]:
+        """A name, or one pair for each model where each has a number of its own."""
+        pairs = [[(n, k) for k in range(c.shape[1])] if c.ndim > 1 else [n] for n, c in self._columns.items()]
+        return [key for keys in pairs for key in keys]
 
     def __getattr__(self, name: str) -> Array:
         if name.startswith("_") or name not in self._columns:
@@ -83,11 +99,11 @@ class History(Mapping[str, Array]):
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._columns]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._keys())
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self._keys())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, History) and self.to_json() == other.to_json()
@@ -96,7 +112,7 @@ class History(Mapping[str, Array]):
 
     def __repr__(self) -> str:
         epochs = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
-        parts = [self._last(name) for name in self if name not in (*NOT_DRAWN, *OWN_SCALE)]
+        parts = [self._last(name) for name in self.names if name not in (*NOT_DRAWN, *OWN_SCALE)]
         ends = Counter(why for why in self._stopped if why)
         told = "; ".join(f"{why} ({count} models)" if self.population else why for why, count in ends.items())
         return f"<History of {epochs}: {', '.join(parts) or 'nothing yet'}{'; ' if told else ''}{told}>"
@@ -109,20 +125,18 @@ class History(Mapping[str, Array]):
         if values.ndim == 1:
             text, best = f"{name} {values[-1]:.4g}", f"best {pick(table):.4g} in epoch {arg(table) + 1}"
             return f"{text} ({best})" if monitored(self._columns) == name and np.isfinite(values).any() else text
-        best = f"best {pick(table[-1]):.4g}, model {arg(table[-1])}"
-        return f"{name} {spread(values[-1:])[0][0]:.4g} ({best})"
+        text = f"{name} {spread(values[-1:])[0][0]:.4g}"
+        known = grows(name) is not None
+        return f"{text} (best {pick(table[-1]):.4g}, model {arg(table[-1])})" if known else text
 
     # Files
 
     def to_csv(self, path: str | Path) -> None:
         """One line an epoch; a population has a column for each model, `loss[0]` and so on."""
         titles, columns = ["epoch"], [list(range(1, self.epochs + 1))]
-        for name, values in self.items():
-            if values.ndim == 1:
-                titles, columns = [*titles, name], [*columns, values.tolist()]
-            else:
-                titles += [f"{name}[{k}]" for k in range(values.shape[1])]
-                columns += values.T.tolist()
+        for key, values in self.items():
+            titles.append(f"{key[0]}[{key[1]}]" if isinstance(key, tuple) else key)
+            columns.append(values.tolist())
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(titles)
@@ -133,7 +147,7 @@ class History(Mapping[str, Array]):
         return json.dumps(
             {
                 "population": self.population, "epochs": self.epochs, "stopped": self._stopped, "best": self._best,
-                "values": {name: _words(values.tolist()) for name, values in self.items()},
+                "values": {name: _words(self[name].tolist()) for name in self.names},
             }, allow_nan=False,
         )  # fmt: skip
 
@@ -151,7 +165,7 @@ class History(Mapping[str, Array]):
 
         A population is drawn as its mean over a band from the smallest value to the largest.
         """
-        names = [n for n in self if n not in NOT_DRAWN and not (n.startswith("validation_") and n[11:] in self)]
+        names = [n for n in self.names if n not in NOT_DRAWN and not (n.startswith("validation_") and n[11:] in self)]
         names = [n for n in names if n != "rate" or np.unique(self[n]).size > 1]
         made, panels = figure(max(len(names), 1))
         x = np.arange(1, self.epochs + 1)

@@ -117,9 +117,9 @@ def test_history_has_what_was_measured(backend: Any, models: int | None) -> None
         epochs=3,
     )  # fmt: skip
     wanted = ALWAYS | {"accuracy", "validation_loss", "validation_accuracy", "gradient_norm"}
-    assert set(history) == wanted
-    for column in history.values():
-        assert column.shape == ((3,) if models is None else (3, models)) and np.isfinite(column).all()
+    assert set(history.names) == wanted
+    for name in history.names:
+        assert history[name].shape == ((3,) if models is None else (3, models)) and np.isfinite(history[name]).all()
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -300,7 +300,7 @@ def test_the_same_training_on_every_backend(backend: Any) -> None:
     net, wanted = plain(backend, *RICH), plain("cpu", *RICH)
     found, history = (train(one, INPUTS, **options) for one in (net, wanted))
     np.testing.assert_allclose(vector(net), vector(wanted), rtol=0, atol=1e-12)
-    for name in set(history) - {"seconds", "examples_per_second"}:
+    for name in set(history.names) - {"seconds", "examples_per_second"}:
         np.testing.assert_allclose(found[name], history[name], rtol=1e-12)
 
 

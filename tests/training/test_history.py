@@ -85,6 +85,44 @@ def test_a_mapping() -> None:
     assert {name: values.shape for name, values in dict(history).items()} == dict.fromkeys(names, (3,))
 
 
+def test_a_mapping_of_a_population_is_one_of_vectors() -> None:
+    history = population()
+    names = ("loss", "validation_loss", "rate", "gradient_norm", "seconds")
+    keys = [(name, k) for name in names for k in range(3)]
+    assert history.names == names and list(history) == list(history.keys()) == keys and len(history) == 15
+    assert "loss" in history and ("loss", 2) in history
+    for stranger in (("loss", 3), ("loss", -1), ("mse", 0), ("loss",), 0, None):
+        assert stranger not in history
+        with pytest.raises(KeyError, match="in this history; it has loss, validation_loss, rate, gradient_norm, sec"):
+            history[stranger]
+    assert history["loss"].shape == (3, 3)
+    for (name, k), values in dict(history).items():
+        np.testing.assert_array_equal(values, history[name][:, k])
+    shared = History(population=True)
+    shared.append({"loss": np.ones(2), "seconds": 3.0})
+    assert list(shared) == [("loss", 0), ("loss", 1), "seconds"]
+    assert list(History(population=True)) == []
+    assert ("loss", 0) not in single()
+
+
+def test_a_table_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(dict(single()))
+    assert list(frame) == list(single().names) and frame["loss"].tolist() == [1.0, 1 / 2, 1 / 3]
+    history = population()
+    frame = pandas.DataFrame(dict(history))
+    assert isinstance(frame.columns, pandas.MultiIndex) and frame.shape == (3, 15)
+    for name in history.names:
+        np.testing.assert_array_equal(frame[name].to_numpy(), history[name])
+    assert frame["loss"][0].tolist() == history["loss"][:, 0].tolist()
+
+
+def test_the_best_model_by_a_function_of_ones_own_is_not_known() -> None:
+    history = History(population=True)
+    history.append({"loss": np.array([1.0, 2.0]), "validation_brier": np.array([0.25, 0.75])})
+    assert repr(history) == "<History of 1 epoch: loss 1.5 (best 1, model 0), validation_brier 0.5>"
+
+
 def test_unknown_names() -> None:
     history = single(1)
     with pytest.raises(KeyError, match=r"no 'mse' in this history; it has loss, accuracy, validation_loss, rate, sec"):
@@ -159,8 +197,9 @@ def test_json_round_trip(make: Any) -> None:
     again = History.from_json(history.to_json())
     assert again == history and again is not history
     assert (again.stopped, again.best_epoch, again.epochs) == (history.stopped, history.best_epoch, history.epochs)
-    for name, values in history.items():
-        np.testing.assert_array_equal(again[name], values, strict=True)
+    assert again.names == history.names and list(again) == list(history)
+    for name in history.names:
+        np.testing.assert_array_equal(again[name], history[name], strict=True)
     json.loads(history.to_json(), parse_constant=pytest.fail)  # no NaN and no Infinity in the file
 
 
@@ -208,7 +247,7 @@ def test_csv_of_a_population(tmp_path: Path) -> None:
     titles, *rows = csv.reader((tmp_path / "history.csv").read_text().splitlines())
     assert titles[:5] == ["epoch", "loss[0]", "loss[1]", "loss[2]", "validation_loss[0]"]
     table = np.array(rows, float)
-    np.testing.assert_array_equal(table[:, 1:], np.concatenate([*history.values()], axis=1))
+    np.testing.assert_array_equal(table[:, 1:], np.stack([*history.values()], axis=1))
     History().to_csv(tmp_path / "empty.csv")
     assert (tmp_path / "empty.csv").read_text().splitlines() == ["epoch"]
 

@@ -66,7 +66,7 @@ def compare(net: gn.Network, history: gn.History, k: int, one: gn.Network, alone
     for name, view in {**one.parameters, **one.state}.items():
         found = net.ops.to_host({**member.parameters, **member.state}[name])
         np.testing.assert_allclose(found, net.ops.to_host(view), rtol=0, atol=TOLERANCE, err_msg=name)
-    assert set(history) == set(alone)
+    assert set(history.names) == set(alone)
     for name in set(alone) - set(TIMES):
         np.testing.assert_allclose(history[name][: alone.epochs, k], alone[name], rtol=1e-12, atol=TOLERANCE)
     assert history.best_epoch[k] == alone.best_epoch

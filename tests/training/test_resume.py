@@ -144,7 +144,7 @@ class Watch(gn.Callback):
 
     def ended(self, network: gn.Network, history: gn.History) -> dict[str, Any]:
         kept = {name: network.ops.to_host(a) for name, a in self.run.trainer.frame.state().items()}
-        columns = {name: history[name].tobytes().hex() for name in history if name not in TIMES}
+        columns = {name: history[name].tobytes().hex() for name in history.names if name not in TIMES}
         return {
             "epochs": self.epochs, "best": bits(network), "columns": columns, "stopped": history.stopped,
             "best_epoch": history.best_epoch, "optimizer": {name: a.tobytes().hex() for name, a in kept.items()},
@@ -349,7 +349,8 @@ def test_every_backend(backend: Any, tmp_path: Path) -> None:
     fit(network(device=backend), epochs=3, checkpoint=path, callbacks=Interrupt(8))
     two = fit(resumed, epochs=3, resume=path)
     assert bits(resumed) == bits(whole)
-    assert {n: one[n].tobytes() for n in one if n not in TIMES} == {n: two[n].tobytes() for n in two if n not in TIMES}
+    one, two = ({n: h[n].tobytes() for n in h.names if n not in TIMES} for h in (one, two))
+    assert one == two
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])

@@ -234,7 +234,7 @@ def whole() -> tuple[str, dict[str, bytes]]:
 
 
 def columns(history: gn.History) -> dict[str, bytes]:
-    return {n: history[n].tobytes() for n in history if n not in ("seconds", "examples_per_second")}
+    return {n: history[n].tobytes() for n in history.names if n not in ("seconds", "examples_per_second")}
 
 
 def goes_on(path: Path, whole: tuple[str, dict[str, bytes]]) -> None:

@@ -1,0 +1,78 @@
+"""What someone who comes from Keras, PyTorch or scikit-learn types in a first hour: a right answer, or the error that
+helps."""
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+from gpunn.errors import ConfigurationError
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(600, 5)).astype("float32")
+y = (X[:, 0] + X[:, 1] > 0).astype(int)
+target = 3 * X[:, 0] - X[:, 1]
+ADAM = gn.Adam(0.01)
+
+
+def test_a_sigmoid_at_the_end() -> None:
+    net = gn.Network([gn.Dense(16, "relu"), gn.Dense(1, "sigmoid")], device="cpu")
+    with pytest.raises(ConfigurationError, match=r"layers.1 Dense: .* leave that activation out, or use NLL\(\)"):
+        net.fit(X, y, loss=gn.BinaryCrossEntropy(), optimizer=ADAM)
+    net.fit(X, y, loss=gn.NLL(), optimizer=ADAM, epochs=20)
+    assert net.evaluate(X, y, metrics=["accuracy"])["accuracy"] > 0.97
+    without = gn.Network([gn.Dense(16, "relu"), gn.Dense(1)], device="cpu")
+    without.fit(X, y, loss=gn.BinaryCrossEntropy(), optimizer=ADAM, epochs=20)
+    np.testing.assert_allclose(without.predict_probability(X), net.predict_probability(X), atol=1e-3)
+
+
+def test_a_softmax_at_the_end() -> None:
+    net = gn.Network([gn.Dense(16, "relu"), gn.Dense(2, "softmax")], device="cpu")
+    with pytest.raises(ConfigurationError, match=r"layers.1 Dense: .* leave that activation out, or use NLLM\(\)"):
+        net.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM)
+    net.fit(X, y, loss=gn.NLLM(), optimizer=ADAM, epochs=20)
+    assert net.evaluate(X, y, metrics=["accuracy"])["accuracy"] > 0.97
+    without = gn.Network([gn.Dense(16, "relu"), gn.Dense(2)], device="cpu")
+    without.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM, epochs=20)
+    np.testing.assert_allclose(without.predict_probability(X), net.predict_probability(X), atol=1e-3)
+
+
+def test_numbers_in_one_dimension() -> None:
+    net = gn.Network([gn.Dense(16, "tanh"), gn.Dense(1)], device="cpu")
+    net.fit(X, target, loss=gn.SquaredError(), optimizer=ADAM, epochs=60)
+    assert net.evaluate(X, target, metrics=["r2"])["r2"] > 0.99
+
+
+def test_classes_in_two_dimensions() -> None:
+    net = gn.Network([gn.Dense(2)], device="cpu")
+    net.fit(X, y[:, None], loss=gn.CrossEntropy(), optimizer=gn.Adam(0.05), epochs=10)
+    assert net.evaluate(X, y[:, None], metrics=["accuracy"])["accuracy"] > 0.97
+
+
+def test_lr() -> None:
+    with pytest.raises(ConfigurationError, match=r"^Adam: expected rate=, got lr=; write rate=0.001$"):
+        gn.Adam(lr=1e-3)  # type: ignore[call-arg]
+
+
+def test_words_of_keras_in_fit() -> None:
+    net = gn.Network([gn.Dense(2)], device="cpu")
+    with pytest.raises(ConfigurationError, match=r"validation=, got validation_split=; write validation=0.2$"):
+        net.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM, validation_split=0.2)  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match=r"write gn.Adam\(1e-3\)$"):
+        net.fit(X, y, loss=gn.CrossEntropy(), optimizer="adam")  # type: ignore[arg-type]
+
+
+def test_the_area_under_the_curve() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    net = gn.Network([gn.Dense(1)], device="cpu")
+    net.fit(X, y, loss=gn.BinaryCrossEntropy(), optimizer=ADAM, epochs=30, validation=0.2, metrics=["auc"])
+    result = net.evaluate(X, y, metrics=["auc", sklearn.brier_score_loss])
+    assert result["auc"] == pytest.approx(sklearn.roc_auc_score(y, net.predict_probability(X)))
+    assert 0.0 < result["brier_score_loss"] < 0.2
+
+
+def test_a_table_of_the_history() -> None:
+    pandas = pytest.importorskip("pandas")
+    net = gn.Network([gn.Dense(2)], device="cpu", models=3)
+    history = net.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM, epochs=4)
+    frame = pandas.DataFrame(dict(history))
+    assert frame["loss"][0].tolist() == history["loss"][:, 0].tolist()
