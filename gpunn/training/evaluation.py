@@ -130,8 +130,10 @@ class Evaluator:
         results = {"loss": sums["loss"] / (count if self.loss.reduction == "mean" else 1.0)}
         P = None if self.predictions is None else self.network.ops.to_host(self.predictions)
         for name, metric in self.metrics.items():
-            whole = isinstance(metric, WholeSet)
-            results[name] = self._figures(metric, P) if whole else self._finish(metric, sums[name] / count)
+            if isinstance(metric, WholeSet):
+                results[name] = self._figures(metric, P)
+            else:
+                results[name] = self._finish(metric, sums[name] / count)
         return results
 
     def _finish(self, metric: Metric, mean: Array) -> Array:

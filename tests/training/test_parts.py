@@ -309,3 +309,12 @@ def test_a_part_that_is_small_beside_another_is_told_of(caplog: pytest.LogCaptur
         "folds: model 0 has 19 rows to train on and model 1 has 40: an epoch takes 19 for each and goes "
         "through a larger part in several"
     ]
+
+
+def test_figures_of_whole_sets_are_of_each_models_own_rows() -> None:
+    net = population()
+    history = train(net, folds=FOLDS, metrics=["auc", "f1"], epochs=1)
+    for k, (_, held) in enumerate(FOLDS):
+        alone = net.member(k).evaluate(X[held], y[held], metrics=["auc", "f1"])
+        for name, value in alone.items():
+            np.testing.assert_allclose(history[f"validation_{name}"][0, k], value, rtol=1e-12)
