@@ -15,13 +15,16 @@ from gpunn.training.callbacks import Callback, Run
 from gpunn.training.stopping import improvement
 from gpunn.types import Array
 
+FIRST = ("validation_loss", "loss")  # a narrow terminal cuts the end of the line
 NOT_SHOWN = ("seconds", "examples_per_second", "gradient_norm")
 PAUSE = 0.1  # seconds between two drawings of the line
 WIDTH = 16  # of the bar, in characters
 
 
 class Progress(Callback):
-    """Epoch, time left, loss, metrics and rate, from the record alone: nothing is asked of the device.
+    """Epoch, held-out loss, loss, metrics, time left and rate, from the record alone: nothing is asked of the device.
+
+    What a narrow terminal has no room for is cut at the end of the line; where all of it has room, a bar stands before.
 
     `show=None` shows it on a terminal only. `show=True` also prints to files, a line an epoch. It writes to stderr.
     """
@@ -31,7 +34,7 @@ class Progress(Callback):
     def __init__(self, show: bool | None = None, *, epochs: int | None = None, console: Any = None) -> None:
         self.show, self.epochs = hyper.choice("progress", show, (None, True, False)), epochs
         self._console, self._live = console, None
-        self._line, self._drawn = "", 0.0
+        self._line, self._drawn, self._bar = "", 0.0, True
 
     @property
     def shown(self) -> bool:
@@ -45,7 +48,7 @@ class Progress(Callback):
         from rich.live import Live
 
         self._console = self._console or Console(stderr=True)
-        self._line, self._drawn = "", 0.0
+        self._line, self._drawn, self._bar = "", 0.0, True
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -57,7 +60,10 @@ class Progress(Callback):
         if self._live is None:
             self._console.print(self._line, **PLAIN)
             return
-        self._line = (bar(run.epoch, self.epochs) if self.epochs else "") + self._line
+        if self.epochs and self._bar:
+            line = bar(run.epoch, self.epochs) + self._line
+            self._bar = len(line) <= self._console.width  # once left out it stays out, so that the line keeps its place
+            self._line = line if self._bar else self._line
         if time.monotonic() - self._drawn >= PAUSE:
             self._draw()
 
@@ -78,13 +84,16 @@ PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 def describe(epoch: int, epochs: int | None, record: Mapping[str, Array]) -> str:
-    """The line; of a population, each mean over the models, and the best of them."""
+    """The line, what matters most first; of a population, each mean over the models, and the best of them."""
+    values = {name: f"{name} {_value(name, np.ravel(v))}" for name, v in record.items() if name not in NOT_SHOWN}
     parts = [f"epoch {epoch}/{epochs}" if epochs else f"epoch {epoch}"]
-    if epochs and "seconds" in record and epoch < epochs:  # before the rest, which a narrow terminal cuts
+    parts += [values.pop(name) for name in FIRST if name in values]
+    rate = [values.pop("rate")] if "rate" in values else []
+    parts += sorted(values.values(), key=lambda part: not part.startswith("validation_"))
+    if epochs and "seconds" in record and epoch < epochs:
         taken = float(np.ravel(record["seconds"]).max())
         parts.append(f"{_clock(taken / epoch * (epochs - epoch))} left")
-    parts += [f"{name} {_value(name, np.ravel(v))}" for name, v in record.items() if name not in NOT_SHOWN]
-    return "  ".join(parts)
+    return "  ".join(parts + rate)
 
 
 def bar(epoch: int, epochs: int) -> str:

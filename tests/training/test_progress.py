@@ -35,7 +35,7 @@ def shown(show: bool | None, terminal: bool, epochs: int = 3, width: int = 200) 
 
 
 def test_the_line() -> None:
-    line = "epoch 3/20  2:50 left  loss 0.1235  accuracy 0.9  validation_loss 0.5  rate 0.001"
+    line = "epoch 3/20  validation_loss 0.5  loss 0.1235  accuracy 0.9  2:50 left  rate 0.001"
     assert describe(3, 20, RECORD) == line
     assert describe(3, None, RECORD) == line.replace("/20", "").replace("  2:50 left", "")
     assert "left" not in describe(20, 20, RECORD)
@@ -51,7 +51,7 @@ def test_the_line_of_a_population() -> None:
         "loss": np.array([1.0, 2.0, 3.0]), "accuracy": np.array([0.25, 0.5, 0.75]), "rate": np.full(3, 0.1),
         "mse": np.array([1.0, np.nan, 3.0]), "seconds": np.full(3, 1.0), "mae": np.array([np.nan] * 3),
     }  # fmt: skip
-    expected = "epoch 1/2  0:01 left  loss 2 (best 1)  accuracy 0.5 (best 0.75)  rate 0.1  mse 2 (best 1)  mae nan"
+    expected = "epoch 1/2  loss 2 (best 1)  accuracy 0.5 (best 0.75)  mse 2 (best 1)  mae nan  0:01 left  rate 0.1"
     assert describe(1, 2, record) == expected
     assert "rate 0.1 to 0.3" in describe(1, 2, {"rate": np.array([0.3, 0.1, 0.2])})
 
@@ -71,7 +71,7 @@ def test_silence(show: bool | None, terminal: bool) -> None:
 def test_a_file_gets_a_line_an_epoch_if_asked_for() -> None:
     lines = shown(True, terminal=False).splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert lines[0].startswith("epoch 1/3  1:00 left  loss")
+    assert lines[0].startswith("epoch 1/3  validation_loss 0.5  loss")
     assert len(shown(True, terminal=False, width=20).splitlines()) == 3  # not folded
 
 
@@ -88,8 +88,32 @@ def test_a_narrow_terminal_gets_one_line_too() -> None:
     assert text.count("\n") == 1 and "…" in text
 
 
-def test_an_ordinary_terminal_has_room_for_the_time_left() -> None:
-    assert "epoch 1/3  1:00 left  loss" in shown(True, terminal=True, width=80)
+NARROW = {
+    80: "epoch 12/200  validation_loss 0.5312  loss 0.1235  validation_accuracy 0.9412  …",
+    60: "epoch 12/200  validation_loss 0.5312  loss 0.1235  validati…",
+    40: "epoch 12/200  validation_loss 0.5312  l…",
+}
+
+
+@pytest.mark.parametrize("width", NARROW)
+def test_the_held_out_loss_is_shown_before_anything_else_is_cut(width: int) -> None:
+    record = {
+        "loss": np.array([0.123456]), "accuracy": np.array([0.9612]), "validation_loss": np.array([0.5312]),
+        "validation_accuracy": np.array([0.9412]), "rate": np.array([1e-3]), "seconds": np.array([30.0]),
+    }  # fmt: skip
+    file = io.StringIO()
+    progress = Progress(True, epochs=200, console=Console(file=file, force_terminal=True, width=width))
+    progress.on_start(at(0))
+    progress.on_epoch(at(12), record)
+    progress.on_end(at(12))
+    assert NARROW[width] in file.getvalue()
+
+
+def test_the_bar_is_there_where_the_whole_line_has_room() -> None:
+    line = "epoch 1/3  validation_loss 0.5  loss 0.1235  accuracy 0.9  1:00 left  rate 0.001"
+    assert f"] {line}" in shown(True, terminal=True, width=len(bar(1, 3)) + len(line))
+    narrow = shown(True, terminal=True, width=len(bar(1, 3)) + len(line) - 1)
+    assert line in narrow and "] epoch" not in narrow  # nor in the last epoch, whose line is shorter
 
 
 def test_it_is_not_drawn_in_every_epoch() -> None:
@@ -134,7 +158,7 @@ def test_it_writes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     progress.on_epoch(at(1), RECORD)
     progress.on_end(at(1))
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("epoch 1/2  0:30 left  loss 0.1235  ")
+    assert captured.out == "" and captured.err.startswith("epoch 1/2  validation_loss 0.5  loss 0.1235  ")
 
 
 def test_rich_is_imported_only_when_shown() -> None:
