@@ -11,10 +11,11 @@ import click
 
 import gpunn as gn
 from gpunn.cli.checks import HAND_CHOSEN, installed
-from gpunn.cli.machine import blas_libraries, processor, usable_cpus
+from gpunn.cli.machine import blas_libraries, processor
 from gpunn.cli.options import device_option, dtype_option
 from gpunn.cli.output import json_option, print_document, print_table
 from gpunn.cli.recipe import hidden_layers, widths
+from gpunn.cores import usable_cpus
 from gpunn.data import read
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import gpunn as gn
-from gpunn.cli.machine import cpu_limit, memory_limit, memory_of, processor, usable_cpus
+from gpunn import cores
+from gpunn.cli.machine import memory_limit, memory_of, processor
+from gpunn.cores import cpu_limit, usable_cpus
 from gpunn.errors import GpunnError, readable
 
 OK, NOTE, WARNING, FAULT = "ok", "note", "warning", "FAULT"
@@ -24,6 +26,8 @@ EXTRAS = {
     "data": ("pyarrow", "CSV, Parquet and Arrow files"),
     "plot": ("matplotlib", "learning curves as pictures"),
 }
+MEASURED = 0.5  # seconds for which others' use of the cores is measured
+TAKEN = 0.25  # of a core: less is what a system does by itself
 GENERIC = ("prescott", "generic", "core2", "nehalem")  # OpenBLAS's kernels without AVX
 
 
@@ -57,24 +61,37 @@ def python() -> Iterator[Check]:
 def machine() -> Iterator[Check]:
     yield Check("system", OK, platform.platform())
     limit = cpu_limit()
-    cores = f"{processor()}, {usable_cpus()} of {os.cpu_count()} cores" + (f", limited to {limit:g}" if limit else "")
-    yield Check("processor", OK, cores)
+    found = f"{processor()}, {usable_cpus()} of {os.cpu_count()} cores" + (f", limited to {limit:g}" if limit else "")
+    yield Check("processor", OK, found)
+    yield busy(cores.taken_by_others(MEASURED))
     total, free = memory_of()
     most = memory_limit()
     found = f"{readable(total)}, {readable(free)} free" if total else "unknown"
     yield Check("memory", OK if total else NOTE, found + (f", limited to {readable(most)}" if most else ""))
 
 
+def busy(taken: float | None) -> Check:
+    """How busy the machine is: a training beside others has only the cores that these leave."""
+    load = f"load {os.getloadavg()[0]:.2f} over the last minute" if hasattr(os, "getloadavg") else "load unknown"
+    if taken is None:
+        return Check("busy", NOTE, f"{load}; what others take cannot be measured here")
+    found = f"others take {taken:.1f} of {usable_cpus()} cores ({taken / usable_cpus():.0%}), {load}"
+    if taken < TAKEN:
+        return Check("busy", OK, found)
+    fix = "end what else runs here: training takes fewer threads while cores are taken, and is slower"
+    return Check("busy", WARNING, found, fix)
+
+
 def blas(pools: list[dict[str, Any]], environment: Mapping[str, str]) -> Iterator[Check]:
     """The libraries that multiply matrices, their kernels and threads."""
     if not pools:
         yield Check("BLAS", NOTE, "one that cannot be looked into (such as Accelerate)")
-    cpus = min(usable_cpus(), cpu_limit() or usable_cpus())
+    cpus = cores.most_threads()
     for pool in pools:
         kernels, threads = pool.get("architecture") or "unknown", pool["num_threads"]
         found = f"{pool['internal_api']} {pool['version']}, {kernels} kernels, {threads} threads"
-        if threads > max(cpus, 1):
-            fix = f"set {THREADS[0]}={max(int(cpus), 1)}: threads that wait for a core make every product slower"
+        if threads > cpus:
+            fix = f"set {THREADS[0]}={cpus}: threads that wait for a core make every product slower"
             yield Check("BLAS", WARNING, found, fix)
         elif kernels.lower() in GENERIC:
             yield Check(

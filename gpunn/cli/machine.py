@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from pathlib import Path
@@ -10,42 +9,23 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
-CGROUP = Path("/sys/fs/cgroup")
-
-
-def _read(path: Path) -> str:
-    """A file's text; nothing where there is no such file, as on other systems than Linux."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+from gpunn.cores import CGROUP, read
 
 
 def processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", _read(info), re.MULTILINE)
+    found = re.search(r"^model name\s*:\s*(.+)$", read(info), re.MULTILINE)
     return found[1] if found else platform.processor() or platform.machine()
-
-
-def usable_cpus() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_limit(cgroup: Path = CGROUP) -> float | None:
-    """How many cores' time a container may take; None without a limit."""
-    quota, _, period = _read(cgroup / "cpu.max").partition(" ")
-    return int(quota) / int(period) if quota.isdigit() and period.strip().isdigit() else None
 
 
 def memory_limit(cgroup: Path = CGROUP) -> int | None:
     """The bytes that a container may take; None without a limit."""
-    limit = _read(cgroup / "memory.max").strip()
+    limit = read(cgroup / "memory.max").strip()
     return int(limit) if limit.isdigit() else None
 
 
 def memory_of(info: Path = Path("/proc/meminfo")) -> tuple[int, int]:
     """Bytes of the machine, and those that are free; zeros where the system does not say."""
-    text = _read(info)
+    text = read(info)
     found = [re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE) for name in ("MemTotal", "MemAvailable")]
     total, free = (int(match[1]) * 1024 if match else 0 for match in found)
     return total, free

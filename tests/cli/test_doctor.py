@@ -29,7 +29,7 @@ def test_a_fault_is_exit_1(status: str, code: int, monkeypatch: pytest.MonkeyPat
 def test_it_finds_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[DOCTOR], "gpus", lambda: ())
     found = {check["name"]: check["found"] for check in document("doctor")["checks"]}
-    assert {"gpunn", "Python", "NumPy", "system", "processor", "memory", "BLAS"} <= set(found)
+    assert {"gpunn", "Python", "NumPy", "system", "processor", "busy", "memory", "BLAS"} <= set(found)
     assert found["NumPy"][0].isdigit() and "kernels" in found["BLAS"]
 
 
@@ -54,6 +54,30 @@ def test_blas(pools: list[Any], environment: dict[str, str], status: str, messag
     assert any(check.status == status and message in check.found for check in found)
     assert all(bool(check.fix) == (check.status == WARNING) for check in found)
     assert len(found) == 1 + len(environment)
+
+
+@pytest.mark.parametrize(
+    ("taken", "status", "message"),
+    [
+        (0.02, OK, "others take 0.0 of 2 cores (1%), load 0.75 over the last minute"),
+        (1.04, WARNING, "others take 1.0 of 2 cores (52%), load 0.75 over the last minute"),
+        (None, NOTE, "load 0.75 over the last minute; what others take cannot be measured here"),
+    ],
+)
+def test_how_busy_the_machine_is(
+    taken: float | None, status: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(checks.os, "getloadavg", lambda: (0.75, 0.5, 0.25))
+    monkeypatch.setattr(checks.cores, "taken_by_others", lambda seconds: taken)
+    check = next(check for check in checks.machine() if check.name == "busy")
+    assert (check.status, check.found) == (status, message)
+    assert ("end what else runs here" in check.fix) == (status == WARNING)
+
+
+def test_a_system_without_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(checks.os, "getloadavg")
+    assert checks.busy(None).found == "load unknown; what others take cannot be measured here"
 
 
 @pytest.mark.parametrize(("version", "status"), [("1.26.4", FAULT), ("2.0.0", OK)])
@@ -149,14 +173,12 @@ def test_cupy_packages_are_those_that_provide_the_module(monkeypatch: pytest.Mon
 # The machine
 
 
-def test_limits_of_a_container(tmp_path: Path) -> None:
-    assert machine.cpu_limit(tmp_path) is machine.memory_limit(tmp_path) is None
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
+def test_the_memory_of_a_container(tmp_path: Path) -> None:
+    assert machine.memory_limit(tmp_path) is None
     (tmp_path / "memory.max").write_text("1048576\n")
-    assert machine.cpu_limit(tmp_path) == 1.5 and machine.memory_limit(tmp_path) == 1 << 20
-    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert machine.memory_limit(tmp_path) == 1 << 20
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.cpu_limit(tmp_path) is machine.memory_limit(tmp_path) is None
+    assert machine.memory_limit(tmp_path) is None
 
 
 def test_processor_and_memory(tmp_path: Path) -> None:
@@ -165,4 +187,3 @@ def test_processor_and_memory(tmp_path: Path) -> None:
     assert machine.processor(tmp_path / "cpuinfo") == "Fast 9000"
     assert machine.memory_of(tmp_path / "meminfo") == (2 << 20, 1 << 20)
     assert machine.memory_of(tmp_path / "none") == (0, 0)
-    assert machine.usable_cpus() >= 1
