@@ -128,10 +128,11 @@ def fit_by_scipy(e: Any, task: Task, data: Examples) -> tuple[float, int]:
     def function(vector: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
         ops.copy(ops.from_host(vector, network.dtype), out=network.vector)
         loss = trainer.value()
+        look()
         return loss, ops.to_host(network.gradient_vector).astype(np.float64)
 
     options = {"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol}
-    with ops.quiet(), threads_for(network, data.size):
+    with ops.quiet(), threads_for(network, data.size) as look:
         end = optimize.minimize(
             function, ops.to_host(network.vector).astype(np.float64), method="L-BFGS-B", jac=True, options=options
         )

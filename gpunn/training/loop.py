@@ -22,7 +22,7 @@ from gpunn.training.history import History
 from gpunn.training.signals import EXIT_ON_TERMINATION, Signals
 from gpunn.training.step import Trainer
 from gpunn.training.stopping import Monitor, Stopping, in_words, state_of, told_to_stop
-from gpunn.training.threads import threads_for
+from gpunn.training.threads import Look, no_look, threads_for
 from gpunn.types import Array
 
 log = logging.getLogger("gpunn")
@@ -60,6 +60,7 @@ class Plan:
     save: Callable[[Run], None] | None
     every: int  # epochs between two checkpoints
     every_steps: int | None
+    deterministic: bool = False  # whether the number of threads stays as it is
 
 
 class Run:
@@ -85,6 +86,7 @@ class Run:
         self.signals = Signals()
         self._saved = False
         self._most = 1  # updates on end
+        self._look: Look = no_look  # whether cores are taken
         self._stepwise = [callback for callback in plan.callbacks if callback.wants_steps]
 
     def stop(self, reason: str) -> None:
@@ -103,7 +105,8 @@ class Run:
 
     def go(self) -> History:
         rows = max(max(sizes) for sizes in self.trainer.updates)
-        with self.signals, closing(self.trainer), self.network.ops.quiet(), threads_for(self.network, rows):
+        threads = threads_for(self.network, rows, fixed=self.plan.deterministic)
+        with self.signals, closing(self.trainer), self.network.ops.quiet(), threads as self._look:
             try:
                 self._tell(Callback.on_start.__name__)
                 while not self.over and not self.signals.raised:
@@ -176,6 +179,7 @@ class Run:
         done = self.trainer.update(at.update, most)
         if done == self._most and time.perf_counter() - started < STRETCH:
             self._most *= 2
+        self._look()
         at.update, at.done = at.update + done, at.done + done
 
     @property

@@ -143,6 +143,7 @@ class Asked:
             save=None if options.checkpoint is None else saver(options.checkpoint),
             every=whole("fit every", options.every),
             every_steps=None if options.every_steps is None else whole("fit every_steps", options.every_steps),
+            deterministic=options.deterministic,
         )
         return Run(network, trainer, plan)
 

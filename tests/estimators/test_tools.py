@@ -7,6 +7,7 @@ import importlib
 import pickle
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,17 @@ def test_lbfgs_takes_one_thread_for_a_small_set(monkeypatch: pytest.MonkeyPatch)
         MLPClassifier((4,), solver="lbfgs", max_iter=3, device="cpu").fit(X, Y)
         assert threads() == {2}
     assert len(seen) > 3 and all(count == {1} for count in seen)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_larger_steps_take_one_thread_where_cores_are_taken(
+    solver: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = count()
+    monkeypatch.setattr("gpunn.training.threads.SMALL", 0.0)
+    monkeypatch.setattr("gpunn.training.threads.blas_threads", lambda: 2)
+    monkeypatch.setattr("gpunn.training.watch.LOOK", 0.0)
+    monkeypatch.setattr("gpunn.training.watch.COST", 0.0)
+    monkeypatch.setattr("gpunn.cores.waits", lambda: {"1": 1000.0 * next(waiting)})
+    MLPClassifier((4,), solver=solver, max_iter=5, device="cpu").fit(X, Y)
+    assert "training goes on with 1 of 2 threads" in caplog.text

@@ -2,6 +2,9 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count, permutations
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,8 +12,11 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import gpunn as gn
+from gpunn import cores
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.training import threads
+from gpunn.training import watch as watching
+from gpunn.training.threads import Claim, Claims
 from tests.conftest import backend_named
 
 
@@ -19,7 +25,9 @@ def counts() -> set[int]:
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """That BLAS has, on a machine that lets them run."""
+    monkeypatch.setattr(cores, "most_threads", lambda: 2)
     with threadpool_limits(2, user_api="blas"):
         if counts() != {2}:
             pytest.skip("threadpoolctl knows no BLAS library here that takes two threads")
@@ -105,7 +113,43 @@ def test_a_training_within_another_leaves_it_its_thread() -> None:
     assert inner.seen == [{1}] * 4 and outer.seen == [{1}] * 2 and counts() == {2}
 
 
-def test_of_trainings_side_by_side_the_first_brings_the_threads_back() -> None:
+ORDERS = list(permutations(range(3)))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_threads_come_back_in_whatever_order_trainings_end(order: tuple[int, ...]) -> None:
+    """The least that one of them wants counts while it runs."""
+    wanted = [2, 1, 2]
+    stacks = [ExitStack() for _ in wanted]
+    for stack, threads_wanted in zip(stacks, wanted):
+        stack.enter_context(threads.claimed(Claim(threads_wanted, False)))
+    assert counts() == {1}
+    left = set(range(3))
+    for i in order:
+        stacks[i].close()
+        left.remove(i)
+        assert counts() == {1 if 1 in left else 2}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_fixed_number_is_changed_by_nobody(order: tuple[int, ...]) -> None:
+    """Of two fixed ones the second takes that of the first."""
+    claims = Claims()
+    made = [Claim(1, False), Claim(2, True), Claim(1, True)]
+    for claim, expected in zip(made, ({1}, {2}, {2})):
+        claims.begin(claim)
+        assert counts() == expected
+    left = set(range(3))
+    for i in order:
+        claims.end(made[i])
+        left.remove(i)
+        if 0 in left:
+            claims.change(made[0], 1)
+        assert counts() == {1 if left == {0} else 2}
+
+
+def test_trainings_in_two_threads() -> None:
+    """The second begins within the first and ends after it."""
     begun, ended = threading.Event(), threading.Event()
 
     def second() -> None:
@@ -117,12 +161,93 @@ def test_of_trainings_side_by_side_the_first_brings_the_threads_back() -> None:
     with threads.one_thread():
         other.start()
         assert begun.wait(10) and counts() == {1}
-    assert counts() == {2}
+    assert counts() == {1}
     ended.set()
     other.join()
     assert counts() == {2}
+
+
+def test_a_training_beside_a_small_one_has_all_threads_when_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ExitStack()
+    small.enter_context(threads.one_thread())
+    monkeypatch.setattr(threads, "SMALL", 0.0)
+    fit(watch := Watch(small.close))
+    assert watch.seen == [{1}, {2}] and counts() == {2}
+
+
+class Library:
+    """As threadpoolctl's OpenBLAS on OpenMP: each thread of the program has a number of its own."""
+
+    threading_layer = "openmp"
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+
+    @property
+    def num_threads(self) -> int:
+        return getattr(self._own, "threads", 4)
+
+    def set_num_threads(self, threads: int) -> None:
+        self._own.threads = threads
+
+
+def test_where_each_thread_has_its_own_number_each_gets_its_own_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    library, seen = Library(), []
+    monkeypatch.setattr(threads, "_libraries", lambda: SimpleNamespace(lib_controllers=[library]))
+
+    def second() -> None:
+        with threads.claimed(Claim(2, False)) as change:
+            seen.append(library.num_threads)
+            change(1)
+            seen.append(library.num_threads)
+        seen.append(library.num_threads)
+
     with threads.one_thread():
-        assert counts() == {1}
+        other = threading.Thread(target=second)
+        other.start()
+        other.join()
+        assert library.num_threads == 1
+    assert seen == [2, 1, 4] and library.num_threads == 4
+
+
+# Cores that others take
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large steps on a machine where a thread waits all the time, and whose watch looks at it all the time."""
+    readings = count()
+    monkeypatch.setattr(threads, "SMALL", 0.0)
+    monkeypatch.setattr(watching, "LOOK", 0.0)
+    monkeypatch.setattr(watching, "COST", 0.0)
+    monkeypatch.setattr(cores, "waits", lambda: {"1": 1000.0 * next(readings)})
+    monkeypatch.setattr(cores, "idle_seconds", lambda: 0.0)
+
+
+def test_a_training_takes_one_thread_where_cores_are_taken(taken: None, caplog: pytest.LogCaptureFixture) -> None:
+    fit(watch := Watch())
+    assert watch.seen == [{1}] * 2 and counts() == {2}
+    assert [record.getMessage() for record in caplog.records] == [
+        "cores are taken by others: training goes on with 1 of 2 threads"
+    ]
+
+
+def test_a_deterministic_training_never_changes_the_number(taken: None, caplog: pytest.LogCaptureFixture) -> None:
+    fit(watch := Watch(), deterministic=True)
+    assert watch.seen == [{2}] * 2 and counts() == {2} and not caplog.records
+
+
+def test_threads_that_share_models_stay(taken: None, caplog: pytest.LogCaptureFixture) -> None:
+    fit(watch := Watch(), models=8)
+    assert watch.seen == [{1}] * 2 and counts() == {2} and not caplog.records
+
+
+def test_no_more_threads_than_can_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "SMALL", 0.0)
+    monkeypatch.setattr(cores, "most_threads", lambda: 1)
+    fit(watch := Watch())
+    fit(population := Watch(), models=8)
+    assert watch.seen == population.seen == [{1}] * 2 and counts() == {2}
 
 
 def test_a_gpu_does_not_touch_them(monkeypatch: pytest.MonkeyPatch) -> None:
