@@ -14,7 +14,7 @@ import click
 # In the order they run; what a GPU is asked when nothing is named fits into eight minutes.
 QUESTIONS = (
     "step", "profile", "products", "digits", "accuracy", "epoch", "batching", "update", "estimators", "populations",
-    "requests", "scaling", "passes", "memory", "mapped", "install",
+    "requests", "scaling", "busy", "passes", "memory", "mapped", "install",
 )  # fmt: skip
 ON_CUDA = ("step", "products", "digits")
 STEP_MINUTES = 5.0
@@ -41,6 +41,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
     type=click.Path(exists=True, file_okay=False),
     help="Of `mapped` and `install`: where they write for a while.",
 )
+@click.option(
+    "--table",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Of `busy`: a table to train on as well, whose last column is the target.",
+)
 def main(
     questions: tuple[str, ...],
     device: str,
@@ -50,6 +55,7 @@ def main(
     plots: Path | None,
     gibibytes: float | None,
     folder: str | None,
+    table: str | None,
 ) -> None:
     """Answer QUESTIONS, or all that suit the device. Ends with 1 if a competitor failed or disagreed."""
     prepare_environment(threads)
@@ -61,8 +67,9 @@ def main(
         click.echo(f"warning: {warning}", err=True)
     asked = questions or (ON_CUDA if device == "cuda" else QUESTIONS)
     setting = Setting(
-        device=device, quick=quick, selection=device == "cuda" and not questions, gibibytes=gibibytes, folder=folder
-    )
+        device=device, quick=quick, selection=device == "cuda" and not questions, gibibytes=gibibytes, folder=folder,
+        table=table,
+    )  # fmt: skip
     rows: list[Any] = []
     for question in asked:
         if question == "step" and setting.selection:

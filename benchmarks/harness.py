@@ -34,6 +34,7 @@ class Setting:
     deadline: float = math.inf  # of time.monotonic(): no case is begun after it
     gibibytes: float | None = None
     folder: str | None = None
+    table: str | None = None
 
     @property
     def turns(self) -> int:

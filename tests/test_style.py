@@ -17,7 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from its own row and from those above it; a name stands for the module and all inside it.
 ROWS: tuple[tuple[str, ...], ...] = (
     (
-        "gpunn.errors", "gpunn.types", "gpunn.hyper", "gpunn.words", "gpunn.value", "gpunn.files", "gpunn.archive",
+        "gpunn.errors",
+        "gpunn.types",
+        "gpunn.hyper",
+        "gpunn.words",
+        "gpunn.value",
+        "gpunn.files",
+        "gpunn.archive",
         "gpunn.cores",
     ),
     ("gpunn.backends",),

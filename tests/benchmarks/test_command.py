@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 from benchmarks import (
     accuracy,
     batching,
+    busy,
     cases,
     command,
     digits,
@@ -70,6 +72,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(profile, "GRID", (SMALL,))
     monkeypatch.setattr(scaling, "GROWTH", {"rows": (64, 128)})
+    monkeypatch.setattr(busy, "commands", lambda setting, folder: {"c": [sys.executable, "-c", "pass"]})
 
 
 def invoke(*arguments: Any) -> Result:
@@ -88,7 +91,7 @@ def test_everything_runs_and_is_stored(tmp_path: Path, capfd: pytest.CaptureFixt
         ("passes", "gpunn"), ("passes", "sketch"), ("passes", "products alone"), ("passes", "gpunn, call by call"),
         ("mapped", "resident at most"), ("mapped", "epoch, checking included"), ("profile", "share"),
         ("accuracy", "gpunn"), ("epoch", "gpunn"), ("batching", "NumPy indexing"), ("update", "gpunn"),
-        ("populations", "gpunn"), ("scaling", "gpunn"), ("memory", "in training"),
+        ("populations", "gpunn"), ("scaling", "gpunn"), ("memory", "in training"), ("busy", "alone"),
     }  # fmt: skip
     assert found["install", "gpunn"]["note"].startswith("left out")  # the size; the import is a line before
     assert list(dict.fromkeys(question for question, _ in found)) == list(command.QUESTIONS)
@@ -138,9 +141,11 @@ def test_the_cpu_is_asked_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_options_arrive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    settings, done = asked(monkeypatch, "mapped", "--quick", "--gibibytes", "0.5", "--folder", str(tmp_path))
+    settings, done = asked(
+        monkeypatch, "mapped", "--quick", "--gibibytes", "0.5", "--folder", str(tmp_path), "--table", __file__
+    )
     setting = settings["mapped"]
-    assert (setting.quick, setting.gibibytes, setting.folder) == (True, 0.5, str(tmp_path))
+    assert (setting.quick, setting.gibibytes, setting.folder, setting.table) == (True, 0.5, str(tmp_path), __file__)
     assert "warning: it is warm" in done.stderr
 
 

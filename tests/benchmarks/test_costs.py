@@ -5,7 +5,9 @@ import subprocess
 import sys
 import tracemalloc
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier, current_thread, main_thread
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import install, memory, profile, requests, scaling
+from benchmarks import busy, install, memory, profile, requests, scaling
 from benchmarks.cases import Case
 from benchmarks.harness import DisagreementError, Row, Setting
 from benchmarks.peers import ours
@@ -138,6 +140,70 @@ def test_an_epoch_moves_on_to_the_next(models: int) -> None:
         once()
         orders.append(np.array(trainer.order.rows))
     assert not np.array_equal(*orders) and float(trainer.frame.count[0]) == 1 + 2 * 3
+
+
+# Beside another process
+
+
+@pytest.fixture
+def situations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What runs and what it is told, in place of the commands; a second alone, beside the loop two."""
+    done: list[Any] = []
+
+    @contextmanager
+    def loop() -> Iterator[None]:
+        done.append("loop begins")
+        yield
+        done.append("loop ends")
+
+    def seconds(command: list[str], variables: dict[str, str]) -> float:
+        done.append((command, variables))
+        return 2.0 if "loop begins" in done[-2:] else 1.0
+
+    monkeypatch.setattr(busy, "loop", loop)
+    monkeypatch.setattr(busy, "seconds", seconds)
+    return done
+
+
+def test_they_run_alone_and_beside_the_loop_in_turns(situations: list[Any]) -> None:
+    free, taken, one = busy.case("c", ["x"], turns=2)
+    assert (free.runs, taken.runs, one.runs) == ([1.0] * 2, [2.0] * 2, [2.0] * 2)
+    assert taken.details == one.details == {"times as long as alone": 2.0} and not free.details
+    beside = [
+        "loop begins",
+        (["x"], {}),
+        "loop ends",
+        "loop begins",
+        (["x"], {"OPENBLAS_NUM_THREADS": "1"}),
+        "loop ends",
+    ]
+    assert situations == [(["x"], {}), *beside] * 2
+
+
+def test_a_command_that_fails_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = busy.case("c", [sys.executable, "-c", "raise SystemExit(3)"], turns=1)
+    assert len(rows) == 3 and all(row.note.startswith("failed: CalledProcessError") for row in rows)
+
+
+def test_the_table_is_one_of_the_cases(situations: list[Any], tmp_path: Path) -> None:
+    assert list(busy.commands(QUICK, tmp_path)) == ["digits", busy.LARGER]
+    cases = busy.commands(Setting(table=str(tmp_path / "adult.parquet")), tmp_path)
+    assert list(cases) == ["digits", "adult", busy.LARGER] and cases["adult"][-1] == str(tmp_path / "adult.parquet")
+    assert {row.case for row in busy.run(QUICK)} == {"digits", busy.LARGER}
+
+
+def test_the_loop_runs_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    start = subprocess.Popen
+    monkeypatch.setattr(busy.subprocess, "Popen", lambda command: started.append(start(command)) or started[-1])
+    with busy.loop():
+        assert started[0].poll() is None
+    assert started[0].poll() is not None
+
+
+def test_a_training_of_the_larger_net_runs() -> None:
+    program = busy.PROGRAM.replace("20_480", "2_048").replace("512", "8")
+    assert busy.seconds([sys.executable, "-c", program.format(steps=2)], {}) > 0
 
 
 # Installation
