@@ -142,9 +142,9 @@ class Backend(Normalizing, RandomNumbers):
         """Within it, arithmetic that leaves the finite numbers gives no warning: training watches the loss itself."""
         return np.errstate(all="ignore")
 
-    def sharing_models(self, models: int, threads: int) -> AbstractContextManager[None]:
-        """Within it, programs of a population's steps are run by so many threads of the host, if that is who does."""
-        return nullcontext()
+    def sharing_models(self, models: int, threads: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Within it, so many threads of the host, or as many as it is told later, run the steps of a population."""
+        return nullcontext(lambda threads: None)
 
     # Elementwise formulas and products
 

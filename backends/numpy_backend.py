@@ -63,11 +63,11 @@ class NumpyBackend(NumpyRows):
         return RecordedStep(self, step, models)
 
     @contextmanager
-    def sharing_models(self, models: int, threads: int) -> Iterator[None]:
+    def sharing_models(self, models: int, threads: int) -> Iterator[Callable[[int], None]]:
         before = self.recorder.shares
         self.recorder.shares = shares = Shares(models, threads)
         try:
-            yield
+            yield shares.use
         finally:
             self.recorder.shares = before
             shares.close()

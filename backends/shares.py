@@ -93,20 +93,31 @@ class Shares:
         ends = [models * i // threads for i in range(threads + 1)]
         self.parts = [slice(*part) for part in pairwise(ends)]
         self.helpers = [_helper() for _ in self.parts[1:]]
+        self.threads = threads  # that work, of those that there are
+
+    def use(self, threads: int) -> None:
+        """Let so many do the work of all."""
+        self.threads = threads
 
     def close(self) -> None:
         wait([helper.submit(int) for helper in self.helpers])  # after an error one may still be at work
         _idle.extend(self.helpers)
 
     def run(self, works: Sequence[Work]) -> None:
-        """One for each thread. What a helper has not begun when the caller is done with its own, the caller does."""
+        """One for each share. What a helper has not begun when the caller is done with its own, the caller does."""
+        groups = [partial(_do_all, works[i :: self.threads]) for i in range(min(self.threads, len(works)))]
         # The context has NumPy's choice of what to do about infinities.
-        calls = [helper.submit(copy_context().run, work) for helper, work in zip(self.helpers, works[1:])]
+        calls = [helper.submit(copy_context().run, work) for helper, work in zip(self.helpers, groups[1:])]
         try:
-            works[0]()
+            groups[0]()
         finally:
-            for call, work in zip(calls, works[1:]):
+            for call, work in zip(calls, groups[1:]):
                 _finish(call, work)
+
+
+def _do_all(works: Sequence[Work]) -> None:
+    for work in works:
+        work()
 
 
 def _finish(call: Future[None], work: Work) -> None:

@@ -191,9 +191,9 @@ class Network(Engine):
         A set of more than `memory` bytes (256 MiB for a memory-mapped one, on a GPU most of what is free) is streamed.
         What a GPU has no room for is refused before it is made, with the largest batch size that fits.
         On the CPU larger steps take fewer threads while others take the cores, which changes the last bits of a result;
-        with `deterministic` (on a GPU: only what it repeats to the bit) the number never changes in a training. A resumed
-        one begins with the usual number. Trainings at a time in one process share their number of threads: beside another
-        one the same seed gives the same result to rounding only.
+        with `deterministic` (on a GPU: only what it repeats to the bit) the number stays as it is. A resumed training
+        begins with the usual number. Trainings that run in one process at a time share one number: beside another one
+        the same seed gives the same result to rounding only.
         """
         return fit(
             self, X, y,

@@ -33,7 +33,7 @@ def threads_for(network: Engine, rows: int, *, fixed: bool = False) -> AbstractC
 
     What is given should be called between two updates: with larger steps it takes fewer threads while cores are taken
     (see `Watch`), unless the number is to be `fixed`. A population of many models has threads of gpunn's own, each of
-    which does all of a step for a share of the models; they meet so seldom that they keep their number.
+    which does all of a step for a share of the models; where cores are taken, fewer of them do this for all.
 
     On idle cores a second thread would save a fraction of a second in all; where something else runs, threads that wait
     for each other at every product make such a training many times slower. A step multiplies each row three times with
@@ -171,8 +171,8 @@ def _watched(threads: int) -> Iterator[Look]:
 @contextmanager
 def by_model(network: Engine, models: int, threads: int, fixed: bool) -> Iterator[Look]:
     """Threads of gpunn's own in place of those of BLAS, if there are so many models that none has long to wait."""
-    with one_thread(fixed=fixed) as look, network.ops.sharing_models(models, threads):
-        yield look
+    with one_thread(fixed=fixed) as look, network.ops.sharing_models(models, threads) as change:
+        yield look if fixed else Watch(threads, change).look
 
 
 def blas_threads() -> int:

@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,38 @@ def test_helpers_help(monkeypatch: pytest.MonkeyPatch) -> None:
     shares.run([work, work])
     shares.close()
     assert len(set(seen)) == 2
+
+
+@pytest.mark.parametrize("workers", [3, 2, 1])
+def test_fewer_threads_do_the_work_of_all(workers: int) -> None:
+    shares = Shares(9, 3)
+    shares.use(workers)
+    begun, seen = threading.Barrier(workers, timeout=20), dict[int, int]()
+
+    def work(share: int) -> None:
+        if share < workers:  # the first one of each thread: all that may work do
+            begun.wait()
+        seen[share] = threading.get_ident()
+
+    shares.run([partial(work, share) for share in range(3)])
+    shares.close()
+    assert set(seen) == {0, 1, 2} and len(set(seen.values())) == workers
+
+
+def test_fewer_threads_give_the_same_bits(replays: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, made, start = [], Shares.__init__, {"threads": 2}
+
+    def make(shares: Shares, *counts: int) -> None:
+        made(shares, *counts)
+        shares.use(start["threads"])
+
+    monkeypatch.setattr(threads, "MODELS", 1)
+    monkeypatch.setattr(Shares, "__init__", make)
+    for start["threads"] in (2, 1):
+        net = network("cpu", 5)
+        net.fit(X, Y, **everything(gn.Adam(0.01)))
+        vectors.append(net.vector.copy())
+    assert replays and np.array_equal(*vectors)
 
 
 def test_who_comes_late_is_not_waited_for() -> None:

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import gpunn as gn
 from gpunn import cores
 from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.shares import Shares
 from gpunn.training import threads
 from gpunn.training import watch as watching
 from gpunn.training.threads import Claim, Claims
@@ -237,9 +238,15 @@ def test_a_deterministic_training_never_changes_the_number(taken: None, caplog: 
     assert watch.seen == [{2}] * 2 and counts() == {2} and not caplog.records
 
 
-def test_threads_that_share_models_stay(taken: None, caplog: pytest.LogCaptureFixture) -> None:
-    fit(watch := Watch(), models=8)
-    assert watch.seen == [{1}] * 2 and counts() == {2} and not caplog.records
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_fewer_threads_share_the_models_where_cores_are_taken(
+    deterministic: bool, taken: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(Shares, "use", lambda shares, threads: used.append(threads))
+    fit(watch := Watch(), models=8, deterministic=deterministic)
+    assert watch.seen == [{1}] * 2 and counts() == {2}
+    assert used == ([] if deterministic else [1])
 
 
 def test_no_more_threads_than_can_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
