@@ -41,16 +41,15 @@ def run(setting: Setting) -> list[Row]:
         return [Row("busy", "", ALONE, "s", note=f"{LEFT_OUT}: it is measured on the CPU")]
     turns = 1 if setting.quick else setting.turns
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, command in commands(setting, Path(folder)).items():
-            say(f"busy: {name}")
-            rows += case(name, command, turns)
+    for name, command in commands(setting).items():
+        say(f"busy: {name}")
+        rows += case(name, command, turns)
     return rows
 
 
-def commands(setting: Setting, folder: Path) -> dict[str, list[str]]:
+def commands(setting: Setting) -> dict[str, list[str]]:
     """What is run, for each case."""
-    train = [sys.executable, "-m", "gpunn.cli", "train", "--device", "cpu", "--quiet", "--out", str(folder / "run")]
+    train = [sys.executable, "-m", "gpunn.cli", "train", "--device", "cpu", "--quiet", "--out", "run"]
     train += ["--epochs", "1"] * setting.quick
     found = {"digits": [*train, "digits"]}
     if setting.table:
@@ -86,11 +85,13 @@ def loop() -> Iterator[None]:
 
 
 def seconds(command: list[str], variables: dict[str, str]) -> float:
-    """That the process takes, with gpunn's loops as a user has them."""
-    environment = {name: value for name, value in os.environ.items() if name != "GPUNN_JIT"} | variables
-    started = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    return time.perf_counter() - started
+    """That the process takes in a new folder, with gpunn's loops as a user has them."""
+    environment = {name: value for name, value in os.environ.items() if name != "GPUNN_JIT"}
+    environment |= {"PYTHONPATH": str(ROOT), **variables}
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        return time.perf_counter() - started
 
 
 if __name__ == "__main__":

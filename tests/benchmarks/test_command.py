@@ -72,7 +72,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(profile, "GRID", (SMALL,))
     monkeypatch.setattr(scaling, "GROWTH", {"rows": (64, 128)})
-    monkeypatch.setattr(busy, "commands", lambda setting, folder: {"c": [sys.executable, "-c", "pass"]})
+    monkeypatch.setattr(busy, "commands", lambda setting: {"c": [sys.executable, "-c", "pass"]})
 
 
 def invoke(*arguments: Any) -> Result:

@@ -186,8 +186,8 @@ def test_a_command_that_fails_is_told(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_table_is_one_of_the_cases(situations: list[Any], tmp_path: Path) -> None:
-    assert list(busy.commands(QUICK, tmp_path)) == ["digits", busy.LARGER]
-    cases = busy.commands(Setting(table=str(tmp_path / "adult.parquet")), tmp_path)
+    assert list(busy.commands(QUICK)) == ["digits", busy.LARGER]
+    cases = busy.commands(Setting(table=str(tmp_path / "adult.parquet")))
     assert list(cases) == ["digits", "adult", busy.LARGER] and cases["adult"][-1] == str(tmp_path / "adult.parquet")
     assert {row.case for row in busy.run(QUICK)} == {"digits", busy.LARGER}
 
@@ -199,6 +199,11 @@ def test_the_loop_runs_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with busy.loop():
         assert started[0].poll() is None
     assert started[0].poll() is not None
+
+
+def test_each_run_has_a_folder_of_its_own() -> None:
+    row, *_ = busy.case("c", [sys.executable, "-c", "import os; os.mkdir('run')"], turns=2)
+    assert len(row.runs) == 2 and not row.note
 
 
 def test_a_training_of_the_larger_net_runs() -> None:
