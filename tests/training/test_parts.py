@@ -198,7 +198,7 @@ def test_threads_that_share_the_models_change_nothing() -> None:
     with shared.ops.sharing_models(MODELS, 2):
         again = train(shared, **options)
     assert shared.vector.tobytes() == net.vector.tobytes()
-    for name in {name for name, _ in history} - set(TIMES):
+    for name in set(history.names) - set(TIMES):
         assert again[name].tobytes() == history[name].tobytes(), name
 
 
