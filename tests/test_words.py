@@ -142,6 +142,10 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: gn.Dense(3, dropout=0.5),
         "Dense: expected words that Dense has, got dropout=; make it a layer: gn.Dropout(0.5)",
     ),
+    "a dropout where rate is the step's": (
+        lambda: gn.Adam(dropout=0.5),
+        "Adam: expected words that Adam has, got dropout=; make it a layer: gn.Dropout(0.5)",
+    ),
     "Dropout p": (lambda: gn.Dropout(p=0.3), "Dropout: expected rate=, got p=; write rate=0.3"),
     "BatchNorm epsilon": (
         lambda: gn.BatchNorm(epsilon=1e-3), "BatchNorm: expected eps=, got epsilon=; write eps=0.001",
