@@ -11,6 +11,7 @@ import numpy as np
 from gpunn.archive import Host, Path, named, read, write
 from gpunn.backends import get_backend
 from gpunn.backends.base import Backend
+from gpunn.dataframes import stored_columns
 from gpunn.errors import CheckpointError, GpunnError
 from gpunn.frame import plan_layer
 from gpunn.layers.composite import Sequential
@@ -43,6 +44,7 @@ def network_of(
             preprocessing = from_json(described["preprocessing"])
             if not isinstance(preprocessing, Preprocessing):
                 raise ValueError(f"{preprocessing!r} as preprocessing")
+        columns = stored_columns(described.get("columns"), tuple(described["architecture"]["inputs"]))
         _check_arrays(described["architecture"], values)
         architecture = described["architecture"] if dtype is None else {**described["architecture"], "dtype": dtype}
         network = Network.from_json(json.dumps(architecture), device=ops)
@@ -58,7 +60,7 @@ def network_of(
             got=f"{type(error).__name__}: {error}"[:200],
             fix="give one that save wrote",
         ) from error
-    network.loss, network.preprocessing = loss, preprocessing
+    network.loss, network.preprocessing, network.columns = loss, preprocessing, columns
     ops.copy(ops.from_host(np.array([step], np.uint64)), out=network.step)
     return network
 

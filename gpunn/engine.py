@@ -13,6 +13,7 @@ import numpy as np
 
 from gpunn.backends import formulas, get_backend
 from gpunn.backends.base import Backend
+from gpunn.dataframes import arranged, column_names
 from gpunn.errors import ConfigurationError, DeviceMemoryError, ShapeError
 from gpunn.frame import Planned, Setting, bytes_needed, plan_layer
 from gpunn.hyper import number, whole
@@ -63,6 +64,7 @@ class Engine:
         self.reads_indices = self.network.integer_input  # then X stays whole numbers, neither cast nor scaled
         self.loss: Loss | None = None
         self.preprocessing: Value | None = None  # how tables become its inputs; saved with it
+        self.columns: tuple[str, ...] | None = None  # names of its inputs, if it was trained on a table; saved with it
         self._inputs: Shape | None = None
         self._building = threading.Lock()  # the first inputs may come from several threads at once
         self._differentiating = threading.Lock()  # all gradients are made in one vector
@@ -134,7 +136,7 @@ class Engine:
 
     def checked_inputs(self, X: Any) -> Array:
         """X checked against the network, which takes its input shape from the first X if it has none."""
-        array = as_array("X", X, self.ops)
+        array = as_array("X", arranged("X", X, self.columns), self.ops)
         if self._inputs is None:
             with self._building:
                 if self._inputs is None:
@@ -149,6 +151,10 @@ class Engine:
             raise ShapeError("X", expected="at least one column", got=f"{array.shape}", fix="pass data")
         check_inputs(array, shape, tables(plan_layer(self.network, shape)), self.ops, None, self.precision.range)
         self.build(shape)
+
+    def columns_for(self, X: Any) -> tuple[str, ...] | None:
+        """What the columns of tables are to be called in a training on X: as in an earlier one, or else as in X."""
+        return column_names("X", X) if self.columns is None else self.columns
 
     def on_device(self, X: Array) -> Array:
         """Checked inputs as the first layer takes them."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends.base import Backend
-from gpunn.errors import ArrayTypeError, DataError, ShapeError
+from gpunn.dataframes import is_table, matrix
+from gpunn.errors import ArrayTypeError, DataError, GpunnError, ShapeError
 from gpunn.frame import Planned
 from gpunn.layers.embedding import Embedding
 from gpunn.losses import Loss
@@ -74,7 +75,9 @@ def _from_host(where: str, value: Any) -> np.ndarray[Any, Any]:
         )
     try:
         bare = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
-        array = np.from_dlpack(value) if bare else np.asarray(value)
+        array = np.from_dlpack(value) if bare else matrix(where, value) if is_table(value) else np.asarray(value)
+    except GpunnError:
+        raise
     except (ValueError, TypeError, RuntimeError, BufferError) as error:
         raise ArrayTypeError(
             where,

@@ -37,6 +37,8 @@ class Network(Engine):
 
     Data are NumPy arrays or what NumPy understands, such as a tensor of PyTorch in host memory: a network on a GPU
     uploads them once. What CuPy, PyTorch, JAX or cuDF have on its GPU it takes without a copy; then CuPy comes out.
+    A table of pandas, Polars or pyarrow is taken too: `fit` keeps the names of its columns in `columns`, and from then
+    on columns of tables are found by name, in any order and among others. An array must have them in that order.
     Inputs are multiplied by `scale` as they are cast to `dtype`: 1/255 lets images stay bytes until then.
     """
 
@@ -269,10 +271,11 @@ class Network(Engine):
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold what a saved file holds, and the device's name."""
         if not self.is_built:
-            return _rebuilt, (self.to_json(), self.ops.device, None, None, self.preprocessing)
+            return _rebuilt, (self.to_json(), self.ops.device, None, None, self.preprocessing, self.columns)
         arrays, meta = network_parts(self)
         values = {name.removeprefix("network/"): array for name, array in arrays.items()}
-        return _rebuilt, (self.to_json(), self.ops.device, values, (self.loss, meta["step"]), self.preprocessing)
+        rest = self.loss, meta["step"]
+        return _rebuilt, (self.to_json(), self.ops.device, values, rest, self.preprocessing, self.columns)
 
     @reads
     def member(self, k: int) -> Network:
@@ -298,7 +301,7 @@ class Network(Engine):
         self.ops.copy(self.store.values[k], out=single.store.values)
         self.ops.copy(self.store.state[k], out=single.store.state)
         self.ops.copy(self.step, out=single.step)
-        single.loss, single.preprocessing = self.loss, self.preprocessing
+        single.loss, single.preprocessing, single.columns = self.loss, self.preprocessing, self.columns
         return single
 
     @classmethod
@@ -329,10 +332,11 @@ def _rebuilt(
     values: Mapping[str, Array] | None,
     rest: tuple[Loss | None, int] | None,
     preprocessing: Value | None,
+    columns: tuple[str, ...] | None = None,
 ) -> Network:
-    """What `Network.__reduce__` took apart."""
+    """What `Network.__reduce__` took apart; older pickles have no columns."""
     network = Network.from_json(text, device=device)
-    network.preprocessing = preprocessing
+    network.preprocessing, network.columns = preprocessing, columns
     if values is not None and rest is not None:
         network.load_parameters(values)
         network.loss = rest[0]

@@ -17,15 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from its own row and from those above it; a name stands for the module and all inside it.
 ROWS: tuple[tuple[str, ...], ...] = (
     (
-        "gpunn.errors",
-        "gpunn.types",
-        "gpunn.hyper",
-        "gpunn.words",
-        "gpunn.value",
-        "gpunn.files",
-        "gpunn.archive",
-        "gpunn.cores",
-    ),
+        "gpunn.errors", "gpunn.types", "gpunn.hyper", "gpunn.words", "gpunn.value", "gpunn.files", "gpunn.archive",
+        "gpunn.cores", "gpunn.dataframes",
+    ),  # fmt: skip
     ("gpunn.backends",),
     ("gpunn.parameters", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
     ("gpunn.precision", "gpunn.loss_scale"),
@@ -39,10 +33,10 @@ ROWS: tuple[tuple[str, ...], ...] = (
 TYPES_ONLY = {("gpunn.frame", "gpunn.layers.base")}  # upward imports for annotations, under TYPE_CHECKING
 # Who may import NumPy. The last row is of modules that the design plans.
 NUMPY = {
-    "gpunn.archive", "gpunn.backends", "gpunn.engine", "gpunn.frame", "gpunn.hyper", "gpunn.initializers",
-    "gpunn.inputs", "gpunn.loss_scale", "gpunn.memory", "gpunn.metrics", "gpunn.network", "gpunn.optimizers.base",
-    "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision", "gpunn.randomness", "gpunn.regularization",
-    "gpunn.schedules", "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators",
+    "gpunn.archive", "gpunn.backends", "gpunn.dataframes", "gpunn.engine", "gpunn.frame", "gpunn.hyper",
+    "gpunn.initializers", "gpunn.inputs", "gpunn.loss_scale", "gpunn.memory", "gpunn.metrics", "gpunn.network",
+    "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision", "gpunn.randomness",
+    "gpunn.regularization", "gpunn.schedules", "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators",
     "gpunn.testing",
 }  # fmt: skip
 CUPY = {"gpunn.backends.cupy_backend", "gpunn.backends.detection", "gpunn.backends.gemm", "gpunn.backends.kernels"}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import archive
+from gpunn.dataframes import stored_columns
 from gpunn.errors import CheckpointError, GpunnError
 from gpunn.training.history import History
 from gpunn.training.loop import Progress, Run
@@ -37,6 +38,8 @@ def network_parts(network: Any) -> tuple[dict[str, Array], dict[str, Any]]:
     }
     if network.preprocessing is not None:
         meta["preprocessing"] = to_json(network.preprocessing)
+    if network.columns is not None:
+        meta["columns"] = list(network.columns)
     return arrays, meta
 
 
@@ -54,8 +57,11 @@ def saver(path: Any) -> Callable[[Run], None]:
     return save
 
 
-def resume(path: Any, run: Run) -> None:
-    """Bring a training to where the file's was. Nothing is written unless everything fits."""
+def resume(path: Any, run: Run, columns: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
+    """Bring a training to where the file's was. Nothing is written unless everything fits.
+
+    `columns` are the names of X's; returns the file's, which must be the same ones in the same order if both have any.
+    """
     arrays, meta = archive.read(path)
     if "run" not in meta:
         raise CheckpointError(
@@ -81,6 +87,11 @@ def resume(path: Any, run: Run) -> None:
     try:
         at, history = Progress(**meta["run"]["progress"]), History.from_json(meta["run"]["history"])
         step = np.array([meta["network"]["step"]], np.uint64)
+        known = stored_columns(meta["network"].get("columns"), network.inputs)
+        if None not in (known, columns) and known != columns:
+            raise CheckpointError(
+                "columns of X", expected=_short(known), got=_short(columns), fix="give them in the order of the file"
+            )
         wanted = _arrays(run) | (run.best.arrays() if None in at.best else {})
         _check_arrays(wanted, arrays)
         network.load_parameters(best)
@@ -100,6 +111,7 @@ def resume(path: Any, run: Run) -> None:
         network.ops.copy(network.ops.from_host(arrays[f"run/{name}"]), out=array)
     network.ops.copy(network.ops.from_host(step), out=network.step)
     run.at, run.history = at, history
+    return columns if known is None else known
 
 
 def _check_arrays(wanted: Mapping[str, Array], arrays: Mapping[str, Array]) -> None:

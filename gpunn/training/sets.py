@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from gpunn.dataframes import arranged
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.hyper import choice, number, whole
@@ -26,8 +28,12 @@ def checked_sets(
     network: Engine, X: Any, y: Any, loss: Loss, options: Any
 ) -> tuple[CheckedExamples | CheckedStream, CheckedExamples | None]:
     """The set to train on, whole or as a stream, and the one that is held out. `options` is as `fit` has it."""
+    columns = network.columns_for(X)
+    if isinstance(options.validation, (tuple, list)) and options.validation:
+        first, *others = options.validation
+        options = replace(options, validation=(arranged("fit validation X", first, columns), *others))
     if not isinstance(X, np.ndarray):
-        X = as_array("X", X, network.ops)
+        X = as_array("X", arranged("X", X, columns), network.ops)
     streamed = _streamed(network, X, y, loss, options)
     if streamed is not None:
         return streamed, _given(network, loss, options)

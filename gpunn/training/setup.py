@@ -209,9 +209,10 @@ def fit(network: Engine, X: Any, y: Any, options: Options) -> History:
     if choice("fit deterministic", options.deterministic, (True, False)):
         network.ops.require_deterministic()
     run = prepare(network, X, y, options)
+    columns = network.columns_for(X)
     if options.resume is not None:
-        resume(options.resume, run)
-    network.loss = run.trainer.loss
+        columns = resume(options.resume, run, columns)
+    network.loss, network.columns = run.trainer.loss, columns
     return run.go()
 
 

@@ -1,0 +1,33 @@
+"""What a new user types in the first hour with tables gives the right answer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+
+
+def test_a_data_frame_whose_columns_come_in_another_order() -> None:
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame({"age": rng.normal(size=500), "height": rng.normal(size=500), "weight": rng.normal(size=500)})
+    y = (df["age"] > df["weight"]).astype(int)
+    net = gn.Network([gn.Dense(16, "relu"), gn.Dense(2)])
+    net.fit(df, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-2), epochs=30, progress=False)
+    other = df[["weight", "age", "height"]]
+    assert (net.predict(other).argmax(axis=1) == y).mean() > 0.97
+    assert net.evaluate(other, y, metrics=["accuracy"]) == net.evaluate(df, y, metrics=["accuracy"])
+
+
+def test_truth_values_of_get_dummies(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame({"colour": rng.choice(["red", "green", "blue"], 400), "size": rng.integers(0, 9, 400)})
+    y = ((df["colour"] == "red") & (df["size"] > 3)).astype(int)
+    X = pd.get_dummies(df)
+    net = gn.Network([gn.Dense(16, "relu"), gn.Dense(2)])
+    net.fit(X, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-2), epochs=50, progress=False)
+    assert (net.predict(X).argmax(axis=1) == y).mean() > 0.97
+    net.save(tmp_path / "colours.gpunn")
+    assert gn.load(tmp_path / "colours.gpunn").columns == ("size", "colour_blue", "colour_green", "colour_red")
