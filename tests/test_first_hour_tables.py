@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
+from tests.cli.stage import call
 
 
 def test_a_data_frame_whose_columns_come_in_another_order() -> None:
@@ -31,3 +32,18 @@ def test_truth_values_of_get_dummies(tmp_path: Path) -> None:
     assert (net.predict(X).argmax(axis=1) == y).mean() > 0.97
     net.save(tmp_path / "colours.gpunn")
     assert gn.load(tmp_path / "colours.gpunn").columns == ("size", "colour_blue", "colour_green", "colour_red")
+
+
+def test_a_population_through_the_command(tmp_path: Path) -> None:
+    table = gn.data.moons(600)
+    preprocessing = gn.data.Preprocessing.fit(table)
+    net = gn.Network([gn.Dense(16, "relu"), gn.Dense(2)], models=3)
+    net.preprocessing = preprocessing
+    X, y = preprocessing.inputs(table), preprocessing.targets(table)
+    net.fit(X, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-2), epochs=30, progress=False)
+    net.save(tmp_path / "three.gpunn")
+    np.savez(tmp_path / "rows.npz", x0=table["x0"].data, x1=table["x1"].data)
+    call("predict", tmp_path / "three.gpunn", tmp_path / "rows.npz", "-o", tmp_path / "out.csv")
+    name, *labels = (tmp_path / "out.csv").read_text().split()
+    assert name == "y" and len(labels) == 600
+    assert (np.array(labels, int) == y).mean() > 0.85

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpunn.cli.options import device_option, memory_option, unknown_option
+from gpunn.cli.options import device_option, memory_option, say_models, unknown_option
 from gpunn.cli.output import json_option, print_document, print_table
 from gpunn.cli.runs import load_network
 from gpunn.data import evaluate
@@ -22,16 +22,18 @@ def command(run: str, data: str, leave_out: tuple[str, ...], memory: int | None,
     """Judge the network of RUN on DATA, which has its target.
 
     RUN is the folder that train wrote, or a file that Network.save did. Of classes: loss and accuracy; of numbers: rmse
-    and mae in their own units, and r2.
+    and mae in their own units, and r2. Several models are judged by the mean of their probabilities or numbers.
 
     \b
     Example:
       gpunn evaluate runs/digits digits
     """
     network = load_network(run, device)
+    say_models(network)
     table = preprocessing_of(network).read(data, memory=memory).without(*leave_out)
     figures = evaluate(network, table)
     if as_json:
-        print_document({"run": run, "data": data, "rows": table.rows, "device": network.ops.device, **figures})
+        about = {"run": run, "data": data, "models": network.models or 1, "rows": table.rows}
+        print_document({**about, "device": network.ops.device, **figures})
     else:
         print_table([("rows", f"{table.rows:,}"), *figures.items()])

@@ -10,7 +10,7 @@ import click
 import gpunn as gn
 from gpunn.cli.output import json_option, print_document, print_table, text
 from gpunn.cli.runs import RunFolder, load_network
-from gpunn.cli.training import count
+from gpunn.cli.training import count, several
 from gpunn.data import Preprocessing
 from gpunn.value import to_json
 
@@ -38,6 +38,8 @@ def command(run: str, as_json: bool) -> None:
         print_document(document(run, network, preprocessing, history, record))
         return
     click.echo(network.summary())
+    if network.models is not None:
+        click.echo(f"{several(network.models, 'model')} of this architecture, whose predictions are averaged")
     if preprocessing is not None:
         show_preprocessing(preprocessing)
     if record is not None:
@@ -54,6 +56,7 @@ def document(
         "run": run,
         "layers": to_json(network.network.layers),
         "inputs": list(network.inputs),
+        "models": network.models or 1,
         "parameters": count(network),
         "dtype": network.precision.name,
         "loss": to_json(network.loss),

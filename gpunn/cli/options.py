@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from gpunn.network import Network
+
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="auto takes a GPU if it can."
 )
@@ -13,6 +15,14 @@ memory_option = click.option(
 unknown_option = click.option(
     "--leave-out", metavar="COL", multiple=True, help="A column of DATA that the network was not trained with."
 )
+
+
+def say_models(network: Network) -> None:
+    """How the models of a population answer together."""
+    if (network.models or 1) > 1:
+        click.echo(f"gpunn: {network.models} models: what is predicted is the mean of theirs", err=True)
+
+
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "float64", "tf32", "bfloat16", "float16"]),

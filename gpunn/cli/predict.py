@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gpunn.cli.options import device_option, memory_option, unknown_option
+from gpunn.cli.options import device_option, memory_option, say_models, unknown_option
 from gpunn.cli.output import json_option, print_document, write_file
 from gpunn.cli.runs import load_network
 from gpunn.data import Answers, predict
@@ -37,7 +37,7 @@ def command(
     """Predict with the network of RUN for every row of DATA, which needs no target.
 
     RUN is the folder that train wrote, or a file that Network.save did. A line for each row, in the order of DATA:
-    labels, or numbers in their own units.
+    labels, or numbers in their own units. Several models predict the mean of their probabilities or numbers.
 
     \b
     Example:
@@ -52,13 +52,15 @@ def command(
             "--output", expected="another file than what it is made from", got=repr(output), fix="choose another name"
         )
     network = load_network(run, device)
+    say_models(network)
     table = preprocessing_of(network).read(data, memory=memory).without(*leave_out)
     columns = columns_of(predict(network, table), probabilities)
     if output is not None:
         parquet = output.lower().endswith(".parquet")
         write_file(output, as_parquet(columns) if parquet else as_csv(columns).encode())
     if as_json:
-        print_document({"run": run, "data": data, "output": output, **({} if output else {"predictions": columns})})
+        told = {"run": run, "data": data, "models": network.models or 1, "output": output}
+        print_document(told if output else {**told, "predictions": columns})
     elif output is None:
         click.echo(as_csv(columns), nl=False)
 

@@ -11,7 +11,7 @@ import numpy as np
 from gpunn import hyper
 from gpunn.data.columns import moments
 from gpunn.data.table import Column, Host, Table, shown, targets
-from gpunn.errors import ConfigurationError, DataError
+from gpunn.errors import ConfigurationError, DataError, ShapeError
 from gpunn.value import Value
 
 FEW = 20  # up to so many different whole numbers are classes, if most of them come again
@@ -90,8 +90,28 @@ class Classes(Goal):
             )
         return y
 
+    def probabilities(self, outputs: Host) -> Host:
+        """One for each label; of two labels the network may have one output, the probability of the second."""
+        if outputs.shape[-1:] == (self.width,):
+            return outputs
+        if self.width > 2 or outputs.shape[-1:] != (1,):
+            raise ShapeError(
+                "outputs",
+                expected=f"one for each of {self.width} classes",
+                got=f"shape {outputs.shape}",
+                fix="give what the network predicts",
+            )
+        if not ((outputs >= 0.0) & (outputs <= 1.0)).all():
+            raise DataError(
+                "outputs",
+                expected="probabilities from 0 to 1, where there is one output for two classes",
+                got=f"{outputs.min():g} to {outputs.max():g}",
+                fix="give what predict_probability returns",
+            )
+        return np.concatenate([1.0 - outputs, outputs], axis=-1)
+
     def decode(self, outputs: Host) -> Host:
-        chosen: Host = np.array(self.labels)[outputs.argmax(axis=-1)]
+        chosen: Host = np.array(self.labels)[self.probabilities(outputs).argmax(axis=-1)]
         return chosen
 
     def describe(self) -> str:

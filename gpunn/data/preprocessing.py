@@ -198,7 +198,10 @@ class Preprocessing(Value):
         return self.target.encode(self.read(source), dtype)
 
     def decode(self, outputs: Any) -> Host:
-        """Labels of the largest outputs, or targets in their own units: (n,) of one, (n, targets) of several."""
+        """Labels of the largest outputs, or targets in their own units: (n,) of one, (n, targets) of several.
+
+        Where a network has one output for two classes, it must be the probability of the second.
+        """
         return self.target.decode(np.asarray(outputs))
 
     def describe(self) -> list[tuple[str, str, str]]:

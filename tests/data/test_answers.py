@@ -12,7 +12,7 @@ import pytest
 import gpunn as gn
 from gpunn import archive
 from gpunn.data import Preprocessing
-from gpunn.errors import CheckpointError, ConfigurationError
+from gpunn.errors import CheckpointError, ConfigurationError, DataError, ShapeError
 
 
 def trained(source: Any, *, models: int | None = None, outputs: Any = None, **options: Any) -> gn.Network:
@@ -74,33 +74,95 @@ def test_errors_whose_squares_are_too_large() -> None:
     assert gn.data.evaluate(net, {"x": x, "y": np.zeros(64)})["rmse"] == 0.0
 
 
-def test_a_model_that_has_diverged_leaves_the_others_figures_alone() -> None:
-    net = trained("friedman", models=2)
-    before = gn.data.evaluate(net, "friedman")
-    net.parameters["1.b"][1] = np.inf
-    after = gn.data.evaluate(net, "friedman")
-    for name in ("rmse", "mae"):
-        assert after[name][0] == before[name][0] and after[name][1] == np.inf
-
-
-def test_several_targets_and_populations() -> None:
+def test_several_targets() -> None:
     X = np.random.default_rng(0).normal(size=(200, 3))
     table = gn.data.read((X, np.stack([100 * X[:, 0], X[:, 1]], axis=1)))
-    net = trained(table, models=2)
+    net = trained(table)
     answers = gn.data.predict(net, table)
-    assert answers.values.shape == (2, 200, 2) and answers.names == ("y0", "y1")
-    scores = gn.data.evaluate(net, table)
-    Y = table.arrays()[1]
-    for k in range(2):
-        single = net.member(k)
-        assert single.preprocessing == net.preprocessing
-        np.testing.assert_allclose(gn.data.predict(single, table).values, answers.values[k], rtol=1e-4, atol=1e-4)
-        assert scores["mae"][k] == pytest.approx(np.abs(answers.values[k] - Y).mean(), rel=1e-4)
-        assert gn.data.evaluate(single, table)["rmse"] == pytest.approx(scores["rmse"][k], rel=1e-4)
-    classes = trained("moons", models=2)
-    found = gn.data.predict(classes, "moons")
-    assert found.values.shape == (2, 1000) and found.probabilities is not None
-    assert gn.data.evaluate(classes, "moons")["accuracy"].shape == (2,)
+    assert answers.values.shape == (200, 2) and answers.names == ("y0", "y1")
+    assert gn.data.evaluate(net, table)["mae"] == pytest.approx(np.abs(answers.values - table.arrays()[1]).mean())
+
+
+def members(net: gn.Network, source: Any) -> list[gn.data.Answers]:
+    assert net.models is not None
+    return [gn.data.predict(net.member(k), source) for k in range(net.models)]
+
+
+def test_a_population_predicts_the_mean_of_its_numbers() -> None:
+    table = gn.data.read((gn.data.friedman(300).arrays()[0], np.random.default_rng(0).normal(size=(300, 2))))
+    for source, shape in (("friedman", (1000,)), (table, (300, 2))):
+        net = trained(source, models=3)
+        answers = gn.data.predict(net, source)
+        mean = np.mean([single.values for single in members(net, source)], axis=0)
+        assert answers.values.shape == shape
+        np.testing.assert_allclose(answers.values, mean, rtol=1e-5, atol=1e-5)
+        y = gn.data.read(source).arrays()[1]
+        scores = gn.data.evaluate(net, source)
+        assert scores["rmse"] == pytest.approx(np.sqrt(((mean - y) ** 2).mean()), rel=1e-5)
+        assert scores["mae"] == pytest.approx(np.abs(mean - y).mean(), rel=1e-5)
+        r2 = 1.0 - ((mean - y) ** 2).mean(axis=0) / y.var(axis=0)
+        assert scores["r2"] == pytest.approx(r2.mean(), abs=1e-5)
+        assert scores["loss"] == pytest.approx((((mean - y) / y.std(axis=0)) ** 2).mean(), rel=1e-5)
+        assert all(isinstance(value, float) for value in scores.values())
+
+
+def test_a_population_predicts_the_mean_of_its_probabilities() -> None:
+    net = trained("moons", models=3)
+    answers = gn.data.predict(net, "moons")
+    mean = np.mean([single.probabilities for single in members(net, "moons")], axis=0)
+    assert answers.probabilities is not None and answers.probabilities.shape == (1000, 2)
+    np.testing.assert_allclose(answers.probabilities, mean, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(answers.values, mean.argmax(axis=1))
+    y = gn.data.read("moons").arrays()[1]
+    scores = gn.data.evaluate(net, "moons")
+    assert scores == {
+        "loss": pytest.approx(-np.log(mean[np.arange(1000), y]).mean(), rel=1e-5),
+        "accuracy": pytest.approx((mean.argmax(axis=1) == y).mean()),
+    }
+
+
+def one_output(models: int | None) -> gn.Network:
+    table = gn.data.read("moons")
+    fitted = Preprocessing.fit(table)
+    net = gn.Network([gn.Dense(16, "tanh"), gn.Dense(1)], fitted.width, device="cpu", models=models)
+    net.preprocessing = fitted
+    y = fitted.targets(table)[:, None]
+    net.fit(fitted.inputs(table), y, loss=gn.BinaryCrossEntropy(), optimizer=gn.Adam(1e-2), epochs=20, progress=False)
+    return net
+
+
+@pytest.mark.parametrize("models", [None, 2])
+def test_one_output_for_two_classes(models: int | None) -> None:
+    net, y = one_output(models), gn.data.read("moons").arrays()[1]
+    answers = gn.data.predict(net, "moons")
+    assert answers.probabilities is not None and answers.probabilities.shape == (1000, 2)
+    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1.0)
+    accuracy = (answers.values == y).mean()
+    assert accuracy > 0.85
+    assert gn.data.evaluate(net, "moons") == {
+        "loss": pytest.approx(-np.log(answers.probabilities[np.arange(1000), y]).mean(), rel=1e-4),
+        "accuracy": pytest.approx(accuracy),
+    }
+
+
+def test_what_decode_cannot_be_given() -> None:
+    fitted = Preprocessing.fit("moons")
+    with pytest.raises(
+        DataError, match=r"^outputs: expected probabilities from 0 to 1, where .*, got -3 to 2; give what"
+    ):
+        fitted.decode([[2.0], [-3.0]])
+    with pytest.raises(
+        ShapeError, match=r"^outputs: expected one for each of 2 classes, got shape \(1, 3\); give what"
+    ):
+        fitted.decode([[0.1, 0.2, 0.7]])
+
+
+def test_a_population_of_which_a_model_has_diverged() -> None:
+    net = trained("friedman", models=3)
+    net.parameters["1.b"][1] = np.inf
+    for use in (gn.data.predict, gn.data.evaluate):
+        with pytest.raises(DataError, match=r"expected finite ones of every model, got others of model 1; leave these"):
+            use(net, "friedman")
 
 
 def test_it_travels_with_the_network(moons: gn.Network, tmp_path: Path) -> None:
