@@ -47,3 +47,17 @@ def test_a_population_through_the_command(tmp_path: Path) -> None:
     name, *labels = (tmp_path / "out.csv").read_text().split()
     assert name == "y" and len(labels) == 600
     assert (np.array(labels, int) == y).mean() > 0.85
+
+
+def test_probabilities_of_a_rare_class(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(6000, 4))
+    y = rng.random(6000) < 1.0 / (1.0 + np.exp(5.6 - X[:, 0] - X[:, 1]))
+    assert 0.0085 < y.mean() < 0.0095
+    np.savez(tmp_path / "rare.npz", x=X, y=np.where(y, "yes", "no"))
+    call("train", tmp_path / "rare.npz", "--hidden", "16", "--out", tmp_path / "run", "--quiet")
+    call("predict", tmp_path / "run", tmp_path / "rare.npz", "--probabilities", "-o", tmp_path / "out.csv")
+    header, *rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert header == "y,y=no,y=yes"
+    mean = np.mean([float(row.split(",")[2]) for row in rows])
+    assert abs(mean - y.mean()) < 2.0 * np.sqrt(y.mean() / len(y))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gpunn as gn
@@ -29,7 +30,6 @@ ACTIVATIONS = sorted(name for name in Nonlinearity.named if "softmax" not in nam
 UPDATES = 1500  # what a training takes unless told otherwise
 EPOCHS = (20, 200)  # at least and at most
 BATCHES = (16, 1024)
-SMOOTHING = 0.05
 
 
 def default_batch_size(rows: int) -> int:
@@ -60,18 +60,29 @@ def hidden_layers(widths: Sequence[int], activation: str, dropout: float, batch_
     return layers
 
 
-def loss_of(classes: bool) -> tuple[Loss, str]:
-    """What to train classes or quantities by, and the metric to show beside it.
+def loss_of(classes: bool, smoothing: float) -> tuple[Loss, str]:
+    """What to train classes or quantities by, and the metric to show beside it."""
+    return (gn.CrossEntropy(smoothing), "accuracy") if classes else (gn.SquaredError(), "r2")
 
-    Slightly smoothed labels keep the held-out loss falling to the end of the cycle, where the weights are best.
-    """
-    return (gn.CrossEntropy(smoothing=SMOOTHING), "accuracy") if classes else (gn.SquaredError(), "r2")
+
+def balanced(classes: Iterable[int]) -> dict[int, float]:
+    """The weight of each class with which all of them have the same sum."""
+    counts = Counter(classes)
+    return {c: counts.total() / (len(counts) * count) for c, count in sorted(counts.items())}
 
 
 def make_optimizer(name: str, rate: float | None, steps: int) -> Optimizer:
     """With one cycle of the rate over all steps."""
     cycle: Any = gn.schedules.OneCycle(RATES[name] if rate is None else rate, steps)
     return OPTIMIZERS[name](cycle, **({"momentum": 0.9} if name == "sgd" else {}))
+
+
+def described(optimizer: Optimizer) -> str:
+    """The optimizer and its rate in words, with what else changes its answer."""
+    numbers = [(name, getattr(optimizer, name, 0)) for name in ("momentum", "weight_decay")]
+    more = "".join(f", {name.replace('_', ' ')} {number:g}" for name, number in numbers if number)
+    cycle: Any = optimizer.rate
+    return f"{type(optimizer).__name__}{more}; the rate makes one cycle up to {cycle.rate:g}"
 
 
 def widths(text: str) -> tuple[int, ...]:

@@ -63,6 +63,20 @@ ANEW = {"out", "resume", "device", "memory", "as_json", "quiet"}  # what may be 
 @click.option(
     "--patience", type=click.IntRange(1), help="Epochs without a better held-out loss; a third of all unless given."
 )
+@click.option(
+    "--smoothing",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Of the labels in training, as 0.1; probabilities are then too even.",
+)
+@click.option(
+    "--class-weight",
+    type=click.Choice(["none", "balanced"]),
+    default="none",
+    show_default=True,
+    help="balanced trains rare classes as much as common ones; probabilities are then those of equally common classes.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @memory_option
 @device_option
@@ -77,7 +91,8 @@ def command(context: click.Context, /, **options: Any) -> None:
 
     DATA is a table (.csv, .parquet, .arrow, .npz, .npy) or a built-in set: digits, spirals, moons, friedman. The
     target's kind decides between classification and regression. Inputs are standardised, the rate makes one cycle,
-    training ends early when the held-out part gets no better, and the best weights are kept.
+    training ends early when the held-out part gets no better, and the best weights are kept. Probabilities are
+    calibrated unless --smoothing or --class-weight is given.
 
     The run's folder has model.gpunn, checkpoint.gpunn, history.csv, history.json, curves.png and run.json. After Ctrl-C
     or SIGTERM, --resume goes on as if nothing had happened.

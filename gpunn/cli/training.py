@@ -20,6 +20,7 @@ from gpunn.data.goals import Classes, fit_goal
 from gpunn.data.splitting import split
 from gpunn.data.table import named
 from gpunn.errors import CheckpointError, ConfigurationError
+from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 from gpunn.training.callbacks import Run
 from gpunn.training.loop import NOT_FINITE
@@ -65,6 +66,11 @@ class Training:
             raise ConfigurationError(
                 "--batch-norm", expected="batches of two rows or more", got="batches of one",
                 fix="use larger batches, or --no-batch-norm",
+            )  # fmt: skip
+        if preprocessing.classes is None and (s["smoothing"] or s["class_weight"] != "none"):
+            raise ConfigurationError(
+                "--smoothing" if s["smoothing"] else "--class-weight", expected="a target of classes",
+                got="one of numbers", fix="leave it out, or pass --task classification",
             )  # fmt: skip
         steps = s["epochs"] * math.ceil(rows / s["batch_size"])
         optimizer = recipe.make_optimizer(s["optimizer"], s["rate"], steps)
@@ -121,8 +127,8 @@ class Training:
 
     def _fit(self, folder: RunFolder, watch: Watch, *, resume: bool, quiet: bool) -> gn.History:
         s = self.settings
-        X, y, *validation = self.sets
-        loss, metric = recipe.loss_of(self.preprocessing.classes is not None)
+        X, y, *held_out = self.sets
+        loss, metric = self._objective
         return self.network.fit(
             X,
             y,
@@ -130,7 +136,8 @@ class Training:
             optimizer=self.optimizer,
             epochs=s["epochs"],
             batch_size=s["batch_size"],
-            validation=tuple(validation),
+            validation=(*held_out, self._held_out_weights),
+            class_weight=self._class_weights,
             metrics=[metric],
             stopping=gn.EarlyStopping(s["patience"]),
             callbacks=[watch],
@@ -142,8 +149,7 @@ class Training:
 
     def _keep(self, folder: RunFolder, status: str, history: gn.History | None) -> None:
         """The best weights, what came out, and how it went."""
-        # smoothed labels help training; what they make of the loss is no figure to compare
-        self.network.loss = self.preprocessing.loss
+        self.network.loss = self.preprocessing.loss  # smoothing is for training alone
         self.network.save(folder.model)
         self.record["status"] = status
         if history is not None:
@@ -153,9 +159,32 @@ class Training:
                 "epochs": history.epochs,
                 "best_epoch": history.best_epoch,
                 "seconds": float(history["seconds"][-1]) if history.epochs else 0.0,
-                "held_out": evaluate(self.network, self.held_out),
+                "held_out": self._loss_as_trained() | evaluate(self.network, self.held_out),
             }
         folder.write(self.record)
+
+    @property
+    def _objective(self) -> tuple[Loss, str]:
+        """The loss to train by, and the metric to show beside it."""
+        return recipe.loss_of(self.preprocessing.classes is not None, self.settings["smoothing"])
+
+    @property
+    def _class_weights(self) -> dict[int, float] | None:
+        """By class number, as the rows of training have them; None unless they were asked for."""
+        return recipe.balanced(self.sets[1].tolist()) if self.settings["class_weight"] == "balanced" else None
+
+    @property
+    def _held_out_weights(self) -> list[float] | None:
+        """Rows that are held out weigh as in training: the best weights are those that do best what is trained for."""
+        weights = self._class_weights
+        return None if weights is None else [weights[c] for c in self.sets[3].tolist()]
+
+    def _loss_as_trained(self) -> dict[str, float]:
+        """The held-out loss of the history, where smoothing or class weights make it another than the plain one."""
+        if not self.settings["smoothing"] and self._class_weights is None:
+            return {}
+        X, y, weights = *self.sets[2:], self._held_out_weights
+        return {"loss_as_trained": self.network.evaluate(X, y, loss=self._objective[0], sample_weight=weights)["loss"]}
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -185,13 +214,34 @@ class Training:
             *([("left out", named(data["left_out"]))] if data["left_out"] else []),
             ("task", f"{data['task']} of {target}, {several(data['outputs'], 'output')}"),
             ("network", f"{self.record['network']['parameters']:,} parameters on {self.record['device']}"),
+            *self._choices(),
             (
                 "training",
                 f"{several(result['epochs'], 'epoch')} ({result['stopped']}), the best is {best}, "
                 f"{result['seconds']:.1f} s",
             ),
-            *((f"held-out {name}", value) for name, value in result["held_out"].items()),
+            *((f"held-out {name.replace('_', ' ')}", value) for name, value in result["held_out"].items()),
         ]
+
+    def _choices(self) -> list[tuple[str, str]]:
+        """Every setting that changes the answer, given or not."""
+        s = self.settings
+        hidden = ", ".join(map(str, recipe.widths(s["hidden"]))) or "none"
+        norm = "batch norm" if s["batch_norm"] else "no batch norm"
+        share = share_of(s["validation"])
+        drawn = f"a share of {share:g}, drawn by seed {s['seed']}" if share else s["validation"]
+        changed = "; the losses of the history have it, probabilities are not calibrated"
+        smoothing = f"{s['smoothing']:g}" + (changed if s["smoothing"] else "")
+        weights = s["class_weight"] + (changed if s["class_weight"] != "none" else "")
+        choices = [
+            ("layers", f"hidden {hidden}; {s['activation']}, {norm}, dropout {s['dropout']:g}, {s['dtype']}"),
+            ("optimizer", recipe.described(self.optimizer)),
+            ("epochs", f"{s['epochs']} at most, patience {s['patience']}, batches of {s['batch_size']}"),
+            ("held out", drawn),
+            ("numbers", f"{s['numeric']}; gaps become the median, with a flag"),
+        ]
+        of_classes = [("smoothing", smoothing), ("class weights", weights)]
+        return choices + (of_classes if self.preprocessing.classes is not None else [])
 
 
 def several(number: int, what: str) -> str:

@@ -75,7 +75,7 @@ def test_the_saved_network_is_the_best_and_knows_its_data() -> None:
     told = document("train", "moons", "--out", "a", *QUICK)
     net = gn.load("a/model.gpunn", device="cpu")
     assert net.preprocessing is not None and net.preprocessing.classes == (0, 1)
-    assert net.loss == gn.CrossEntropy()  # not the smoothed one of training
+    assert net.loss == gn.CrossEntropy()
     figures = evaluate(net, gn.data.splitting.split(moons(), 0.2, seed=0)[1])
     assert told["result"]["held_out"] == pytest.approx(figures, rel=1e-6)
 
@@ -157,7 +157,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "target": [], "leave_out": [], "categorical": [], "task": None, "hidden": "4", "activation": "relu",
         "dropout": 0.0, "batch_norm": True, "numeric": "standardise",
         "optimizer": "adamw", "rate": None, "epochs": None, "batch_size": None,
-        "validation": "0.2", "patience": None, "seed": 0, "dtype": "float32",
+        "validation": "0.2", "patience": None, "smoothing": 0.0, "class_weight": "none", "seed": 0, "dtype": "float32",
     }  # fmt: skip
     return {**known, **changes}
 

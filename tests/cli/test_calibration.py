@@ -1,0 +1,122 @@
+"""The losses of a run mean one thing, its probabilities are calibrated, and what changes that is said."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+from gpunn.cli import recipe
+from gpunn.data.splitting import split
+from tests.cli.stage import QUICK, call, document
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def best_losses(folder: str) -> tuple[float, float]:
+    """Of training and of what is held out, in the epoch whose weights were kept, as the table has them."""
+    header, *rows = (line.split(",") for line in Path(folder, "history.csv").read_text().splitlines())
+    best = gn.History.from_json(Path(folder, "history.json").read_text()).best_epoch
+    record = dict(zip(header, map(float, rows[best - 1])))
+    return record["loss"], record["validation_loss"]
+
+
+def unbalanced(rows: int = 400) -> str:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(rows, 2))
+    np.savez("rare.npz", x=X, y=(X[:, 0] + rng.normal(size=rows) > 1.8).astype(int))
+    return "rare.npz"
+
+
+@pytest.mark.parametrize("data", ["moons", "friedman"])
+def test_the_held_out_loss_is_that_of_the_table(data: str) -> None:
+    told = document("train", data, "--out", "a", *QUICK)["result"]["held_out"]
+    assert told["loss"] == pytest.approx(best_losses("a")[1], rel=1e-5) and "loss_as_trained" not in told
+    net = gn.load("a/checkpoint.gpunn", device="cpu")
+    assert net.loss in (gn.CrossEntropy(), gn.SquaredError())
+
+
+def test_smoothing_is_said_and_both_losses_are_told() -> None:
+    table = call("train", "moons", "--smoothing", "0.1", "--out", "a", *QUICK).stdout
+    assert "smoothing                 0.1; the losses of the history have it, probabilities are not calibrated" in table
+    told = document("inspect", "a")["record"]["result"]["held_out"]
+    assert told["loss_as_trained"] == pytest.approx(best_losses("a")[1], rel=1e-5)
+    assert f"held-out loss as trained  {told['loss_as_trained']:.5g}\n" in table
+    assert f"held-out loss             {told['loss']:.5g}\n" in table
+    net = gn.load("a/model.gpunn", device="cpu")
+    assert told["loss"] == pytest.approx(gn.data.evaluate(net, split(gn.data.moons(), 0.2)[1])["loss"], rel=1e-6)
+    assert told["loss_as_trained"] != pytest.approx(told["loss"], rel=0.01)
+    assert gn.load("a/checkpoint.gpunn", device="cpu").loss == gn.CrossEntropy(0.1)
+    assert net.loss == gn.CrossEntropy()
+
+
+def test_class_weights() -> None:
+    mean = {}
+    for weights in ("none", "balanced"):
+        longer = (*QUICK, "--epochs", "20", "--batch-size", "20")
+        table = call("train", unbalanced(), "--class-weight", weights, "--out", weights, *longer).stdout
+        P = np.array(
+            document("predict", weights, "rare.npz", "--probabilities", "--device", "cpu")["predictions"]["y=1"]
+        )
+        mean[weights] = P.mean()
+    rate = np.load("rare.npz")["y"].mean()
+    assert rate < 0.15 and mean["balanced"] > mean["none"] + 0.1
+    assert "class weights             balanced; the losses of the history have it, probabilities are not calib" in table
+    told = document("inspect", "balanced")["record"]["result"]["held_out"]
+    assert told["loss_as_trained"] == pytest.approx(best_losses("balanced")[1], rel=1e-5)
+    assert told["loss_as_trained"] != pytest.approx(told["loss"], rel=0.01)
+
+
+def test_class_weights_go_on_after_an_interruption() -> None:
+    told = document("train", unbalanced(), "--class-weight", "balanced", "--out", "a", *QUICK)
+    Path("a/checkpoint.gpunn").unlink()
+    again = document("train", "--resume", "--out", "a", "--device", "cpu", "--quiet")
+    assert again["result"]["held_out"] == told["result"]["held_out"]
+
+
+def test_balanced_classes_have_the_same_sum() -> None:
+    assert recipe.balanced([0, 1, 1, 1]) == {0: 2.0, 1: pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize("option", [("--smoothing", "0.1"), ("--class-weight", "balanced")])
+def test_numbers_have_neither(option: tuple[str, str]) -> None:
+    told = call("train", "friedman", *option, *QUICK, code=2).stderr
+    assert f"{option[0]}: expected a target of classes, got one of numbers; leave it out, or pass --task" in told
+    assert not Path("runs").exists()
+
+
+def test_smoothing_is_below_1() -> None:
+    assert "0<=x<1" in call("train", "moons", "--smoothing", "1", *QUICK, code=2).stderr
+
+
+def rows(*arguments: Any) -> dict[str, str]:
+    lines = call("train", *arguments).stdout.splitlines()
+    return {name.strip(): value for name, value in (line.split("  ", 1) for line in lines)}
+
+
+def test_every_choice_is_in_the_summary() -> None:
+    told = {name: value.strip() for name, value in rows("moons", "--out", "a", *QUICK).items()}
+    expected = {
+        "layers": "hidden 8; relu, batch norm, dropout 0.2, float32",
+        "optimizer": "AdamW, weight decay 0.01; the rate makes one cycle up to 0.003",
+        "epochs": "6 at most, patience 10, batches of 100",
+        "held out": "a share of 0.2, drawn by seed 0",
+        "numbers": "standardise; gaps become the median, with a flag",
+        "smoothing": "0",
+        "class weights": "none",
+    }
+    assert {name: told[name] for name in expected} == expected
+
+
+def test_other_choices_are_in_the_summary() -> None:
+    np.savez("other.npz", **dict(zip("xy", gn.data.friedman(50, seed=1).arrays())))
+    options = ("--hidden", "", "--no-batch-norm", "--optimizer", "sgd", "--rate", "0.01", "--numeric", "quantile")
+    told = rows("friedman", "--out", "a", *QUICK, *options, "--validation", "other.npz")
+    assert told["layers"].strip() == "hidden none; relu, no batch norm, dropout 0.2, float32"
+    assert told["optimizer"].strip() == "SGD, momentum 0.9; the rate makes one cycle up to 0.01"
+    assert told["held out"].strip() == str(Path("other.npz").absolute())
+    assert told["numbers"].strip().startswith("quantile;") and "smoothing" not in told and "class weights" not in told
