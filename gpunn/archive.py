@@ -190,8 +190,7 @@ def read(path: Path) -> tuple[dict[str, Host], dict[str, Any]]:
     """
     name, where = named(path)
     try:
-        files.require_file(os.stat(name).st_mode)
-        with open(name, "rb") as file:
+        with files.open_file(name) as file:
             header, data, start = _checked_bytes(where, file)
     except OSError as error:
         raise _failed(where, "a file to read", error, "check the name, the working folder and permissions") from error

@@ -15,7 +15,8 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EACCES, EBADF, EINVAL, EISDIR, ENOTSUP
+from errno import EACCES, EBADF, EFBIG, EINVAL, EISDIR, ENOTSUP
+from io import BufferedReader
 from typing import BinaryIO
 
 try:
@@ -24,6 +25,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 DAY = 86_400.0
+TEXT_LIMIT = 64 << 20  # bytes of a text that is read whole
 
 
 def replace(target: str, fill: Callable[[BinaryIO], None]) -> None:
@@ -70,6 +72,31 @@ def require_file(mode: int) -> None:
         raise IsADirectoryError(EISDIR, "a folder of that name")
     if not stat.S_ISREG(mode):
         raise OSError(EINVAL, "a device, pipe or socket")
+
+
+def open_file(name: str | os.PathLike[str]) -> BufferedReader:
+    """A plain file to read from; whatever else has this name is refused and waited for by nobody."""
+    require_file(os.stat(name).st_mode)  # even to open a device may do something
+    file = open(name, "rb", opener=_open_at_once)  # noqa: SIM115  # the caller closes it
+    try:
+        require_file(os.fstat(file.fileno()).st_mode)  # it may be another one by now
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_text(name: str | os.PathLike[str]) -> str:
+    """All of a plain file in UTF-8, whose size is looked at first; raises OSError or UnicodeDecodeError."""
+    with open_file(name) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > TEXT_LIMIT:
+            raise OSError(EFBIG, f"{size} bytes, more than the {TEXT_LIMIT} that a text may have")
+        return file.read(size).decode()
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows does not have
 
 
 def _mode(target: str) -> int | None:

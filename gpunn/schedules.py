@@ -16,6 +16,7 @@ import numpy as np
 
 from gpunn import hyper
 from gpunn.errors import ConfigurationError
+from gpunn.rules import Rule, each, maybe, number, whole
 from gpunn.value import Value
 
 
@@ -270,6 +271,15 @@ class ReduceOnPlateau(_Checked):
         """The state before the first epoch."""
         count = models or 1
         return {"best": [None] * count, "bad": [0] * count, "wait": [0] * count, "factor": [1.0] * count}
+
+    def rules(self, models: int) -> dict[str, Rule]:
+        """What each entry of the state must be, for a state that comes from a file."""
+        return {
+            "best": each(maybe(number()), models),
+            "bad": each(whole(0, self.patience), models),
+            "wait": each(whole(0, self.cooldown), models),
+            "factor": each(number(self.minimum, 1.0), models),
+        }
 
     def observe(self, state: dict[str, list[Any]], values: Any) -> list[float]:
         """Take in each model's value after an epoch and return the next epoch's factors; NaN is no improvement."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def command(run: str, as_json: bool) -> None:
     """
     network = load_network(run, "cpu")
     folder = RunFolder(Path(run)) if Path(run).is_dir() else None
-    record = folder.read() if folder and folder.record.exists() else None
+    record = folder.read() if folder and lexists(folder.record) else None
     history = folder.history() if folder else None
     preprocessing = network.preprocessing if isinstance(network.preprocessing, Preprocessing) else None
     if as_json:

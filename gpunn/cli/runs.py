@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 import gpunn as gn
-from gpunn import checkpoint
+from gpunn import checkpoint, files
 from gpunn.backends import get_backend
 from gpunn.cli.output import plain, write_file
 from gpunn.errors import CheckpointError, ConfigurationError, MissingExtraError
@@ -43,7 +44,7 @@ class RunFolder:
 
     @property
     def taken(self) -> bool:
-        return any(path.exists() for path in (self.model, self.checkpoint, self.record))
+        return any(map(os.path.lexists, (self.model, self.checkpoint, self.record)))
 
     def write(self, record: dict[str, Any]) -> None:
         text = json.dumps({"format": FORMAT, **plain(record)}, indent=2, allow_nan=False) + "\n"
@@ -52,11 +53,12 @@ class RunFolder:
     def read(self) -> dict[str, Any]:
         """The record; refuses what `write` did not write."""
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            record = json.loads(files.read_text(self.record))
             if record["format"] != FORMAT or not isinstance(record["settings"], dict):
                 raise ValueError(f"format {record['format']!r}")
             if not isinstance(record["data"]["sha256"], str):
                 raise ValueError("no digest of the data")
+            json.dumps(record, ensure_ascii=False).encode()  # half of a character in UTF-16 cannot be shown
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise self._unreadable("the record of a run", f"{type(error).__name__}: {error}"[:200]) from error
         return dict(record)
@@ -101,11 +103,18 @@ class RunFolder:
         return []
 
     def history(self) -> gn.History | None:
-        """What `write_history` wrote, if it did."""
-        try:
-            return gn.History.from_json((self.path / "history.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        """What `write_history` wrote, if it did; refuses anything else of that name."""
+        path = self.path / "history.json"
+        if not os.path.lexists(path):
             return None
+        try:
+            return gn.History.from_json(files.read_text(path))
+        except CheckpointError as error:
+            where, expected, got = f"{path}: {error.where}", error.expected, error.got
+        except (OSError, UnicodeDecodeError) as error:
+            where, expected, got = str(path), "the history of a run", f"{type(error).__name__}: {error}"[:200]
+        fix = "remove it, or copy the run's folder again"
+        raise CheckpointError(where, expected=expected, got=got, fix=fix)
 
 
 def new_folder(out: str | None, name: str) -> RunFolder:

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -30,11 +31,15 @@ CHECKPOINTS = 10  # written in a training that goes to its end
 
 
 class Watch(gn.Callback):
-    """Keeps the history of a training that may end by an exception."""
+    """Keeps the history of a training that may end by an exception, and does something once nothing is refused any
+    more."""
 
-    history: gn.History | None = None
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self.begin = begin
+        self.history: gn.History | None = None
 
     def on_start(self, run: Run) -> None:
+        self.begin()
         self.history = run.history
 
 
@@ -99,11 +104,12 @@ class Training:
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> list[str]:
         """Train, and write the run's files however training ends; returns what is to be said about it."""
-        watch = Watch()
         self.record = {"status": RUNNING, "run": str(folder.path), **self.record}
-        if resume:
+        watch = Watch(lambda: folder.write(self.record))
+        if resume:  # what is refused leaves the run as it was
             self._check_data(folder)
-        folder.write(self.record)
+        else:
+            watch.begin()
         go_on = f"to go on: gpunn train --resume --out {shlex.quote(str(folder.path))}"
         try:
             history = self._fit(folder, watch, resume=resume, quiet=quiet)
@@ -111,13 +117,16 @@ class Training:
             status = STOPPED if reason == STOPPED else FAILED if reason.startswith(NOT_FINITE) else FINISHED
             self._keep(folder, status, history)
         except SystemExit:
+            if resume and watch.history is None:
+                raise
             self._keep(folder, TERMINATED, watch.history)
             return [f"{TERMINATED}; {go_on}"]  # whoever ended it does not wait for pictures
         except KeyboardInterrupt:  # the second, which waits for nothing
             folder.write({**self.record, "status": STOPPED})
             raise KeyboardInterrupt(f"{STOPPED}; {go_on}") from None
         except BaseException:
-            folder.write({**self.record, "status": FAILED})
+            if not resume or watch.history is not None:
+                folder.write({**self.record, "status": FAILED})
             raise
         notes = {
             FAILED: [f"training failed: {reason}; the best weights so far are kept"],
@@ -143,7 +152,7 @@ class Training:
             callbacks=[watch],
             checkpoint=folder.checkpoint,
             every=max(1, s["epochs"] // CHECKPOINTS),
-            resume=folder.checkpoint if resume and folder.checkpoint.exists() else None,
+            resume=folder.checkpoint if resume and os.path.lexists(folder.checkpoint) else None,
             progress=False if quiet else None,
         )
 

@@ -6,6 +6,7 @@ four share that and differ in small numbers, computed once a step: the formulas 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +26,9 @@ from gpunn.optimizers.base import (
     kept,
     shrunk,
 )
+from gpunn.rules import require
 from gpunn.schedules import Rate
+from gpunn.types import Array
 
 
 def _average(xp: Any, g: Any, m: Any, v: Any, fresh1: Any, fresh2: Any) -> Any:
@@ -67,6 +70,7 @@ class _Averaging(Optimizer, abstract=True):
 
     intervals = {"eps": EPSILON, "weight_decay": NOT_NEGATIVE}
     scalars: ClassVar[tuple[str, ...]] = ("step", "floor")
+    squares: ClassVar[tuple[str, ...]] = ("v",)
 
     rate: Rate = 1e-3
     betas: tuple[Number, Number] = (0.9, 0.999)
@@ -97,6 +101,7 @@ class Adam(_Averaging):
     """
 
     decoupled: ClassVar[bool] = False
+    squares = ("v", "largest")
 
     amsgrad: bool = False
     epsilon: str = "pytorch"
@@ -155,6 +160,8 @@ def adamax_scalars(xp: Any, rate: Any, count: Any, beta1: Any) -> Any:
 @dataclass(frozen=True)
 class Adamax(_Averaging):
     """W ← W - η m̂ / u with u ← max(β₂ u, |g| + ε), a running maximum in place of √v̂."""
+
+    squares = ("u",)
 
     rate: Rate = 2e-3
 
@@ -220,6 +227,13 @@ class NAdam(_Averaging):
         plan = vars(super().plan())
         exact = {**plan["exact"], "momentum_decay": self.momentum_decay}
         return OptimizerPlan(**{**plan, "exact": exact, "kept": {"product": 1.0}})
+
+    def check_state(self, state: Mapping[str, Array], updates: int) -> None:
+        super().check_state(state, updates)
+        product = state["product"]
+        fits = ((product >= 0.0) & (product < 1.0 if updates else product == 1.0)).all()
+        expected = "numbers >= 0 and below 1" if updates else "1 before the first update"
+        require(fits, "optimizer/product", expected=expected, got=f"{product.min():g} to {product.max():g}")
 
     def update(self, t: OptimizerFrame) -> None:
         scalars = (t.rate, t.count, t.product, t.beta1, t.beta2, t.eps, t.momentum_decay)

@@ -48,6 +48,7 @@ class Adagrad(Optimizer):
         "initial_accumulator_value": NOT_NEGATIVE,
         "eps": EPSILON,
     }
+    squares = ("s",)
 
     rate: Rate = 1e-2
     lr_decay: Number = 0.0
@@ -89,6 +90,7 @@ class Adadelta(Optimizer):
     """
 
     intervals = {"rho": {"low": 0.0, "high": 1.0}, "eps": EPSILON, "weight_decay": NOT_NEGATIVE}
+    squares = ("v", "u")
 
     rate: Rate = 1.0
     rho: Number = 0.9
@@ -135,6 +137,7 @@ class RMSprop(Optimizer):
     """
 
     intervals = {"alpha": BELOW_ONE, "eps": EPSILON, "momentum": BELOW_ONE, "weight_decay": NOT_NEGATIVE}
+    squares = ("v",)
 
     rate: Rate = 1e-2
     alpha: Number = 0.99

@@ -24,6 +24,7 @@ from gpunn.backends.base import Backend
 from gpunn.errors import ConfigurationError
 from gpunn.loss_scale import Guarded, LossScale
 from gpunn.parameters import ParameterStore
+from gpunn.rules import require
 from gpunn.schedules import Rate, check_rate, table
 from gpunn.types import Array
 from gpunn.value import Value
@@ -53,6 +54,7 @@ class Optimizer(Value, abstract=True):
 
     family: ClassVar[str] = "optimizer"
     intervals: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what the numbers among the fields may be
+    squares: ClassVar[tuple[str, ...]] = ()  # the moments that are never below 0
 
     rate: Rate = 1e-3
 
@@ -69,6 +71,12 @@ class Optimizer(Value, abstract=True):
 
     def update(self, t: OptimizerFrame) -> None:
         raise NotImplementedError(f"{type(self).__name__} needs an update method")
+
+    def check_state(self, state: Mapping[str, Array], updates: int) -> None:
+        """Refuse arrays of a frame's `state`, on the host, that no training leaves after so many updates."""
+        for name in self.squares:
+            least = state[name].min(initial=0.0) if name in state else 0.0
+            require(not least < 0.0, f"optimizer/{name}", expected="numbers >= 0", got=f"{least:g}")
 
     def per_model(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The fields that hold one number for each model, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from gpunn.backends.elementwise import elementwise
 from gpunn.errors import ConfigurationError
 from gpunn.optimizers.base import NOT_NEGATIVE, Optimizer, OptimizerFrame, OptimizerPlan
 from gpunn.optimizers.wolfe import Point, wolfe_search
+from gpunn.rules import require
 from gpunn.schedules import Rate
 from gpunn.types import Array
 
@@ -74,6 +75,21 @@ class LBFGS(Optimizer):
         raise ConfigurationError(
             "LBFGS", expected="a full batch and minimize_step", got="a step of the training loop", fix="use Adam or SGD"
         )
+
+    def check_state(self, state: Mapping[str, Array], updates: int) -> None:
+        """The number of steps remembered, and of each of them s and y with a curvature: 1/ρ = s y > 0."""
+        pairs, begun, loss = (float(state[name].item()) for name in ("pairs", "begun", "loss"))
+        known = pairs.is_integer() and 0 <= pairs <= updates
+        require(known, "optimizer/pairs", expected=f"a whole number from 0 to {updates}", got=f"{pairs:g}")
+        wanted = float(updates > 0)
+        require(begun == wanted, "optimizer/begun", expected=f"{wanted:g}", got=f"{begun:g}")
+        require(math.isfinite(loss), "optimizer/loss", expected="a finite number", got=f"{loss:g}")
+        for i in range(min(int(pairs), self.history_size)):
+            y, rho = state[f"y{i}"], float(state[f"rho{i}"].item())
+            with np.errstate(all="ignore"):
+                curvature = rho * float((y * y).sum(dtype=np.float64))
+            fits = rho > 0.0 and 0.0 < curvature < math.inf
+            require(fits, f"optimizer/rho{i}", expected="a curvature above 0", got=f"{rho:g} and {curvature:g}")
 
     def refuse_population(self, models: int) -> None:
         raise ConfigurationError(

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import rules
 from gpunn.metrics import grows
+from gpunn.rules import Rule, require, short
 from gpunn.training.figures import draw, figure, save, spread
 from gpunn.training.stopping import improvement, monitored
 from gpunn.types import Array
 
 OWN_SCALE = ("gradient_norm", "rate")  # drawn over powers of ten
 NOT_DRAWN = ("seconds", "examples_per_second")
+WORDS = ("nan", "inf", "-inf")  # for what JSON has no numbers
 
 
 class History(Mapping[Any, Array]):
@@ -153,8 +156,8 @@ class History(Mapping[Any, Array]):
 
     @classmethod
     def from_json(cls, text: str) -> History:
-        """The history that `to_json` wrote; more epochs can be added to it."""
-        data = json.loads(text)
+        """The history that `to_json` wrote; more epochs can be added to it. Refuses what is none."""
+        data = _checked(text)
         history = cls(population=data["population"])
         history.epochs, history._stopped, history._best = data["epochs"], data["stopped"], data["best"]
         history._columns = {name: np.array(values, np.float64) for name, values in data["values"].items()}
@@ -180,6 +183,54 @@ class History(Mapping[Any, Array]):
                 panel.set_yscale("log")
             panel.set(title=name.replace("_", " "), xlabel="epoch")
         return save(made, path)
+
+
+LIST = Rule("a list", lambda value: isinstance(value, list))
+PARTS = rules.record({
+    "population": rules.truth, "epochs": rules.whole(), "stopped": LIST, "best": LIST, "values": rules.mapping
+})  # fmt: skip
+
+
+def _checked(written: Any) -> dict[str, Any]:
+    """The JSON of a history, all of which fits together."""
+    try:
+        data = json.loads(written)
+    except (RecursionError, TypeError, ValueError) as error:
+        require(False, "history", expected="JSON", got=f"{type(error).__name__}: {error}"[:200])
+    PARTS.check("history", data)
+    epochs, columns, models = data["epochs"], data["values"], _width(data)
+    require(bool(columns) == bool(epochs), "history.values", expected=f"columns of {epochs} epochs", got=short(columns))
+    require(models or not epochs, "history.values", expected="a number for each model", got="no model")
+    for name, column in columns.items():
+        _column(epochs, models if data["population"] else None).check(f"history.values.{name}", column)
+    for name, rule in (("stopped", rules.text), ("best", rules.maybe(rules.whole(1, epochs)))):
+        count = len(data[name])
+        require(count in (0, models), f"history.{name}", expected=f"none or {models}", got=f"{count}")
+        rules.each(rule, count).check(f"history.{name}", data[name])
+    return dict(data)
+
+
+def _width(data: Mapping[str, Any]) -> int:
+    """How many models there are, as the first column says or, before the first epoch, the other lists."""
+    if not data["population"]:
+        return 1
+    first = next(iter(data["values"].values()), None)
+    row = first[0] if isinstance(first, list) and first else data["stopped"] or data["best"]
+    return len(row) if isinstance(row, list) else 0
+
+
+def _column(epochs: int, models: int | None) -> Rule:
+    """A number for each epoch, or a row of one for each model."""
+    number = rules.number()
+
+    def is_number(value: Any) -> bool:
+        return value in WORDS if isinstance(value, str) else number.holds(value)
+
+    def is_row(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == models and all(map(is_number, value))
+
+    fits, kind = (is_number, "numbers") if models is None else (is_row, f"rows of {models} numbers")
+    return Rule(f"{epochs} {kind}", lambda v: isinstance(v, list) and len(v) == epochs and all(map(fits, v)))
 
 
 def _longer(column: Array, room: int) -> Array:

@@ -12,8 +12,10 @@ import numpy as np
 from gpunn import archive
 from gpunn.dataframes import stored_columns
 from gpunn.errors import CheckpointError, GpunnError
+from gpunn.rules import short
 from gpunn.training.history import History
 from gpunn.training.loop import Progress, Run
+from gpunn.training.saved import check_arrays, check_parts, checked_history, checked_progress
 from gpunn.types import Array
 from gpunn.value import to_json
 
@@ -50,15 +52,14 @@ def saver(path: Any) -> Callable[[Run], None]:
         arrays, meta = network_parts(run.network)
         host = run.network.ops.to_host
         arrays |= _named(run)
-        first = run.best.arrays() if None in run.at.best else {}  # what stays the best until an epoch has ended
-        arrays |= {f"run/{name}": host(array) for name, array in {**_arrays(run), **first}.items()}
+        arrays |= {f"run/{name}": host(array) for name, array in _changing(run, run.at).items()}
         archive.write(path, arrays, {"network": meta, "run": {**_settings(run), **_progress(run)}})
 
     return save
 
 
 def resume(path: Any, run: Run, columns: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
-    """Bring a training to where the file's was. Nothing is written unless everything fits.
+    """Bring a training to where the file's was. Nothing is written unless everything fits (see `saved`).
 
     `columns` are the names of X's; returns the file's, which must be the same ones in the same order if both have any.
     """
@@ -70,61 +71,54 @@ def resume(path: Any, run: Run, columns: tuple[str, ...] | None = None) -> tuple
             got="a saved network",
             fix="load it with gn.load and fit it",
         )
-    ours = {"architecture": network_parts(run.network)[1]["architecture"], **_settings(run)}
-    theirs = {**meta["run"], "architecture": meta.get("network", {}).get("architecture")}
-    for name, value in ours.items():
-        here, there = json.loads(json.dumps(value)), theirs.get(name)
-        if there != here:
-            where, here, there = _difference(name, here, there)
-            raise CheckpointError(
-                f"{path}: {where}",
-                expected=_short(here),
-                got=_short(there),
-                fix="resume with the network, data and settings that the file was written with",
-            )
-    network = run.network
-    best = {n.removeprefix("network/"): a for n, a in arrays.items() if n.startswith("network/")}
     try:
-        at, history = Progress(**meta["run"]["progress"]), History.from_json(meta["run"]["history"])
-        step = np.array([meta["network"]["step"]], np.uint64)
-        known = stored_columns(meta["network"].get("columns"), network.inputs)
+        at, history = _checked(run, arrays, meta)
+        known = stored_columns(meta["network"].get("columns"), run.network.inputs)
         if None not in (known, columns) and known != columns:
             raise CheckpointError(
-                "columns of X", expected=_short(known), got=_short(columns), fix="give them in the order of the file"
+                "columns of X", expected=short(known), got=short(columns), fix="give them in the order of the file"
             )
-        wanted = _arrays(run) | (run.best.arrays() if None in at.best else {})
-        _check_arrays(wanted, arrays)
-        network.load_parameters(best)
     except GpunnError as error:
         raise CheckpointError(
             f"{path}: {error.where}", expected=error.expected, got=error.got, fix=error.fix
         ) from error
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            str(path),
-            expected="the state of a training",
-            got=f"{type(error).__name__}: {error}"[:200],
-            fix="give a file that fit wrote",
-        ) from error
+    network, host = run.network, {name.removeprefix("run/"): array for name, array in arrays.items()}
+    network.load_parameters({n.removeprefix("network/"): a for n, a in arrays.items() if n.startswith("network/")})
     run.best.take(np.ones(run.models, bool))  # the file's network is the best one
-    for name, array in wanted.items():
-        network.ops.copy(network.ops.from_host(arrays[f"run/{name}"]), out=array)
+    for name, array in _changing(run, at).items():
+        network.ops.copy(network.ops.from_host(host[name]), out=array)
+    step = np.array([meta["network"]["step"]], np.uint64)
     network.ops.copy(network.ops.from_host(step), out=network.step)
     run.at, run.history = at, history
     return columns if known is None else known
 
 
-def _check_arrays(wanted: Mapping[str, Array], arrays: Mapping[str, Array]) -> None:
-    """Every array that is to be read is there, as it should be."""
-    for name, array in wanted.items():
-        found = arrays.get(f"run/{name}")
-        if found is None or (found.shape, found.dtype) != (tuple(array.shape), array.dtype):
+def _checked(run: Run, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> tuple[Progress, History]:
+    """Where the file's training stands, if this one may go on from there; nothing is written."""
+    settings = _settings(run)
+    check_parts(meta, settings)
+    described = network_parts(run.network)[1]
+    theirs = {**meta["run"], "architecture": meta["network"]["architecture"], "network loss": meta["network"]["loss"]}
+    ours = {"architecture": described["architecture"], **settings, "network loss": settings["loss"]}
+    for name, value in ours.items():
+        here, there = json.loads(json.dumps(value)), theirs[name]
+        if there != here:
+            where, here, there = _difference(name, here, there)
             raise CheckpointError(
-                name,
-                expected=f"{array.dtype} of shape {tuple(array.shape)}",
-                got="none" if found is None else f"{found.dtype} of shape {found.shape}",
-                fix="give a file that fit wrote",
-            )
+                where, expected=short(here), got=short(there),
+                fix="resume with the network, data and settings that the file was written with",
+            )  # fmt: skip
+    history = checked_history(run, meta["run"]["history"])
+    at = checked_progress(run, meta["run"]["progress"], history)
+    views = {**run.network.parameters, **run.network.state}
+    wanted = {f"network/{name}": view for name, view in views.items()}
+    check_arrays(run, at, wanted | {f"run/{name}": array for name, array in _changing(run, at).items()}, arrays)
+    return at, history
+
+
+def _changing(run: Run, at: Progress) -> dict[str, Array]:
+    """The arrays that go on changing, and the initial ones while they are a model's best."""
+    return _arrays(run) | (run.best.arrays() if None in at.best else {})
 
 
 def _arrays(run: Run) -> dict[str, Array]:
@@ -196,8 +190,3 @@ def _difference(where: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
     else:
         return where, ours, theirs
     return next(_difference(*part) for part in parts if part[1] != part[2])
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -2,7 +2,8 @@
 
 A criterion is a value that holds no numbers of the training. `start(models)` gives the state that it keeps from epoch
 to epoch, which JSON can store, and `judge(state, record)` says after each epoch which models stop. The record maps
-names such as "loss" to one number for each model.
+names such as "loss" to one number for each model. `rules(models, epochs)` says what the state is after so many epochs:
+a checkpoint with another one is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from gpunn import hyper
 from gpunn.errors import ConfigurationError
 from gpunn.metrics import grows
+from gpunn.rules import Rule, anything, each, maybe, number, whole
 from gpunn.types import Array
 from gpunn.value import Value
 from gpunn.words import recorded
@@ -64,6 +66,10 @@ class Stopping(Value, abstract=True):
 
     def start(self, models: int) -> State:
         return {}
+
+    def rules(self, models: int, epochs: int) -> Mapping[str, Rule]:
+        """A rule for each name in the state."""
+        return dict.fromkeys(self.start(models), anything)
 
     def judge(self, state: State, record: Mapping[str, Array]) -> Array:
         """Which models stop, as an array of K truth values; only `state` is changed."""
@@ -137,6 +143,9 @@ class EarlyStopping(Stopping):
     def start(self, models: int) -> State:
         return {"best": [None] * models, "waited": [0] * models}
 
+    def rules(self, models: int, epochs: int) -> Mapping[str, Rule]:
+        return {"best": each(maybe(number()), models), "waited": each(whole(0, epochs), models)}
+
     def judge(self, state: State, record: Mapping[str, Array]) -> Array:
         value, best = self._value(record), _array(state["best"])
         better = improvement(self.monitored(record), self.mode).better(value, best, self.minimum_change)
@@ -182,6 +191,9 @@ class LossTolerance(Stopping):
 
     def start(self, models: int) -> State:
         return {"previous": [None] * models, "waited": [0] * models}
+
+    def rules(self, models: int, epochs: int) -> Mapping[str, Rule]:
+        return {"previous": each(maybe(number()), models), "waited": each(whole(0, epochs), models)}
 
     def judge(self, state: State, record: Mapping[str, Array]) -> Array:
         value, previous = self._value(record), _array(state["previous"])

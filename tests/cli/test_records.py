@@ -88,11 +88,15 @@ def test_open_settings_and_whole_numbers_are_no_damage(run: Path, record: Any) -
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"population": null, "epochs": 1, "stopped": [], "best": [], "values": []}']
 )
-def test_a_damaged_history_is_none(text: str, run: Path) -> None:
+def test_a_damaged_history_is_refused(text: str, run: Path) -> None:
     path = run / "history.json"
     before = path.read_text()
     path.write_text(text)
     try:
+        told = call("inspect", run, code=4).stderr
+        assert "history.json: history" in told and "remove it, or copy the run's folder again" in told
+        assert told.count("\n") == 1
+        path.unlink()
         assert document("inspect", run)["history"] is None
     finally:
         path.write_text(before)
