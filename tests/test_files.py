@@ -297,3 +297,26 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
     result = crash("race", tmp_path, 100)
     assert result["failed"] == 0 and result["reads"] > 10 and result["seen"] > 2
     assert os.listdir(tmp_path) == ["one.gpunn"]
+
+
+# Reading
+
+
+def test_a_file_that_becomes_a_pipe_is_not_waited_for(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at its kind and the opening, somebody puts a pipe in its place."""
+    kind = os.stat(target)
+    target.unlink()
+    os.mkfifo(target)
+    monkeypatch.setattr(os, "stat", lambda name: kind)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="a device, pipe or socket"):
+        files.open_file(target)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_text_has_a_limit(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "TEXT_LIMIT", len(OLD))
+    assert files.read_text(target) == OLD.decode()
+    monkeypatch.setattr(files, "TEXT_LIMIT", len(OLD) - 1)
+    with pytest.raises(OSError, match=r"3000 bytes, more than the 2999 that a text may have"):
+        files.read_text(target)

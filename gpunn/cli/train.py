@@ -19,6 +19,8 @@ from gpunn.training.signals import EXIT_ON_TERMINATION
 
 ANEW = {"out", "resume", "device", "memory", "as_json", "quiet"}  # what may be said anew where a run goes on
 
+MOST = 10**9  # of anything that is counted: beyond some number there is no float
+
 
 @click.command("train", short_help="Train on a file or a built-in set.")
 @click.argument("data", required=False)
@@ -57,11 +59,13 @@ ANEW = {"out", "resume", "device", "memory", "as_json", "quiet"}  # what may be 
     type=click.FloatRange(0, min_open=True),
     help="The highest of the one cycle; suits the optimizer unless given.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="At most; 20 to 200 for some 1,500 updates unless given.")
-@click.option("--batch-size", type=click.IntRange(1), help="A 25th of the rows, 16 to 1024, unless given.")
+@click.option("--epochs", type=click.IntRange(1, MOST), help="At most; 20 to 200 for some 1,500 updates unless given.")
+@click.option("--batch-size", type=click.IntRange(1, MOST), help="A 25th of the rows, 16 to 1024, unless given.")
 @click.option("--validation", default="0.2", show_default=True, metavar="SHARE|FILE", help="What to hold out.")
 @click.option(
-    "--patience", type=click.IntRange(1), help="Epochs without a better held-out loss; a third of all unless given."
+    "--patience",
+    type=click.IntRange(1, MOST),
+    help="Epochs without a better held-out loss; a third of all unless given.",
 )
 @click.option(
     "--smoothing",

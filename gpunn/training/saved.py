@@ -123,14 +123,10 @@ def checked_history(run: Run, written: str) -> History:
     require(not history.stopped, "history.stopped", expected="a training that goes on", got=short(history.stopped))
     marked = len(_best_epochs(run, history))
     require(marked == run.models, "history.best", expected=f"{run.models} epochs", got=f"{marked}")
-    for name in history.names:
-        values = history[name]
-        width = values.reshape(history.epochs, -1).shape[1]
-        place = f"history.values.{name}"
-        require(width == run.models, place, expected=f"{run.models} numbers an epoch", got=f"{width}")
-        if name in OWN:
-            fits = (np.isfinite(values) & (values >= 0.0)).all()
-            require(fits, place, expected="finite numbers >= 0", got=short(values.tolist()))
+    for name in OWN if history.epochs else ():
+        fits = (np.isfinite(history[name]) & (history[name] >= 0.0)).all()
+        got = short(history[name].tolist())
+        require(fits, f"history.values.{name}", expected="finite numbers >= 0", got=got)
     return history
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.errors import MissingExtraError
+from gpunn.errors import CheckpointError, MissingExtraError
 from gpunn.training import figures
 from gpunn.training.history import History
 from tests.faults import exactly
@@ -211,6 +211,52 @@ def test_numbers_are_stored_exactly() -> None:
     again = History.from_json(history.to_json())["loss"]
     assert again[:5].tobytes() == np.array(numbers[:5]).tobytes()
     np.testing.assert_array_equal(again, numbers)
+
+
+EDITS: list[tuple[str, Any, str]] = [
+    ("population", 0, "history.population: expected true or false, got 0"),
+    ("epochs", 10**400, r"history.values.loss: expected 10+ numbers, got \[1.0, 0.5"),
+    ("epochs", True, "history.epochs: expected a whole number >= 0, got true"),
+    ("epochs", 0, "history.values: expected columns of 0 epochs, got {"),
+    ("stopped", "x", 'history.stopped: expected a list, got "x"'),
+    ("stopped", [None], r"history.stopped\[0\]: expected text, got null"),
+    ("stopped", ["\ud800"], r"history.stopped\[0\]: expected text, got "),
+    ("stopped", ["a", "b"], "history.stopped: expected none or 1, got 2"),
+    ("best", [0], r"history.best\[0\]: expected a whole number from 1 to 3, or null, got 0"),
+    ("best", [4], r"history.best\[0\]: expected a whole number from 1 to 3, or null, got 4"),
+    ("best", None, "history.best: expected a list, got null"),
+    ("values", [], r"history.values: expected an object, got \[\]"),
+    ("values", {}, "history.values: expected columns of 3 epochs, got {}"),
+    ("values", {"loss": [1.0, 2.0]}, r"history.values.loss: expected 3 numbers, got \[1.0, 2.0\]"),
+    ("values", {"loss": [1.0, 2.0, "x"]}, "history.values.loss: expected 3 numbers, got"),
+    ("values", {"loss": [1.0, 2.0, True]}, "history.values.loss: expected 3 numbers, got"),
+    ("values", {"loss": [1.0, 2.0, None]}, "history.values.loss: expected 3 numbers, got"),
+    ("values", {"loss": [1.0, 2.0, 10**400]}, "history.values.loss: expected 3 numbers, got"),
+    ("values", {"loss": [[1.0]] * 3}, "history.values.loss: expected 3 numbers, got"),
+    ("x", 1, "history: expected an object of population, epochs, stopped, best, values, got"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "match"), EDITS, ids=[f"{n} {m[-30:]}" for n, _, m in EDITS])
+def test_what_is_no_history(name: str, value: Any, match: str) -> None:
+    data = {**json.loads(single().to_json()), name: value}
+    with pytest.raises(CheckpointError, match=match):
+        History.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("values", [{"loss": [[]] * 3}, {"loss": [[1.0, 2.0], [1.0], [1.0, 2.0]]}, {"loss": [1.0] * 3}])
+def test_what_is_no_history_of_a_population(values: Any) -> None:
+    data = {**json.loads(population().to_json()), "values": values, "stopped": [], "best": []}
+    with pytest.raises(
+        CheckpointError, match="history.values.*: expected (3 rows of 2 numbers|a number for each model)"
+    ):
+        History.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "9" * 5000, None, b"\xff"])
+def test_what_is_no_json(text: Any) -> None:
+    with pytest.raises(CheckpointError, match="history: expected JSON, got .*Error: .*; give a file as gpunn wrote it"):
+        History.from_json(text)
 
 
 def test_a_stored_history_goes_on() -> None:
