@@ -95,9 +95,8 @@ def resume(path: Any, run: Run, columns: tuple[str, ...] | None = None) -> tuple
 
 def _checked(run: Run, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> tuple[Progress, History]:
     """Where the file's training stands, if this one may go on from there; nothing is written."""
-    settings = _settings(run)
-    check_parts(meta, settings)
-    described = network_parts(run.network)[1]
+    settings, described = _settings(run), network_parts(run.network)[1]
+    check_parts(meta, described, settings)
     theirs = {**meta["run"], "architecture": meta["network"]["architecture"], "network loss": meta["network"]["loss"]}
     ours = {"architecture": described["architecture"], **settings, "network loss": settings["loss"]}
     for name, value in ours.items():
