@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpunn.cli.options import device_option, memory_option, say_models, unknown_option
+from gpunn.cli.options import device_option, memory_option, say_models, say_unused, unknown_option
 from gpunn.cli.output import json_option, print_document, print_table
 from gpunn.cli.runs import load_network
 from gpunn.data import evaluate
@@ -30,7 +30,9 @@ def command(run: str, data: str, leave_out: tuple[str, ...], memory: int | None,
     """
     network = load_network(run, device)
     say_models(network)
-    table = preprocessing_of(network).read(data, memory=memory).without(*leave_out)
+    preprocessing = preprocessing_of(network)
+    table = preprocessing.read(data, memory=memory).without(*leave_out)
+    say_unused(preprocessing, table)
     figures = evaluate(network, table)
     if as_json:
         about = {"run": run, "data": data, "models": network.models or 1, "rows": table.rows}

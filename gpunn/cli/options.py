@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from gpunn.data import Preprocessing, Table
+from gpunn.data.table import named
 from gpunn.network import Network
 
 device_option = click.option(
@@ -13,7 +15,7 @@ memory_option = click.option(
     "--memory", type=click.IntRange(1), metavar="BYTES", help="What a compressed file may become when it is read."
 )
 unknown_option = click.option(
-    "--leave-out", metavar="COL", multiple=True, help="A column of DATA that the network was not trained with."
+    "--leave-out", metavar="COL", multiple=True, help="A column of DATA that is not to be looked at."
 )
 
 
@@ -21,6 +23,13 @@ def say_models(network: Network) -> None:
     """How the models of a population answer together."""
     if (network.models or 1) > 1:
         click.echo(f"gpunn: {network.models} models: what is predicted is the mean of theirs", err=True)
+
+
+def say_unused(preprocessing: Preprocessing, table: Table) -> None:
+    """Which columns change nothing, in case one of them should."""
+    unused = preprocessing.unused(table)
+    if unused:
+        click.echo(f"gpunn: columns that training did not have are not used: {named(unused)}", err=True)
 
 
 dtype_option = click.option(

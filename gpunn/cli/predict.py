@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gpunn.cli.options import device_option, memory_option, say_models, unknown_option
+from gpunn.cli.options import device_option, memory_option, say_models, say_unused, unknown_option
 from gpunn.cli.output import json_option, print_document, write_file
 from gpunn.cli.runs import load_network
 from gpunn.data import Answers, predict
@@ -53,7 +53,9 @@ def command(
         )
     network = load_network(run, device)
     say_models(network)
-    table = preprocessing_of(network).read(data, memory=memory).without(*leave_out)
+    preprocessing = preprocessing_of(network)
+    table = preprocessing.read(data, memory=memory).without(*leave_out)
+    say_unused(preprocessing, table)
     columns = columns_of(predict(network, table), probabilities)
     if output is not None:
         parquet = output.lower().endswith(".parquet")

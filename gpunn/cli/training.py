@@ -15,6 +15,7 @@ from typing import Any, Self
 import gpunn as gn
 from gpunn.cli import recipe
 from gpunn.cli.checks import installed
+from gpunn.cli.options import say_unused
 from gpunn.cli.runs import RunFolder
 from gpunn.data import BUILT_IN, Preprocessing, Table, evaluate, read
 from gpunn.data.goals import Classes, fit_goal
@@ -267,7 +268,9 @@ def _divided(table: Table, s: dict[str, Any], memory: int | None) -> tuple[Table
         train, held_out = split(table, share, seed=s["seed"], task=task)
         return train, held_out, Preprocessing.fit(train, **learn)
     preprocessing = Preprocessing.fit(table, **learn)
-    return table, preprocessing.read(s["validation"], memory=memory), preprocessing
+    held_out = preprocessing.read(s["validation"], memory=memory)
+    say_unused(preprocessing, held_out)
+    return table, held_out, preprocessing
 
 
 def share_of(validation: str) -> float | None:

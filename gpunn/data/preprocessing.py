@@ -11,7 +11,7 @@ import numpy as np
 from gpunn import hyper
 from gpunn.data.columns import Embedded, Encoder, fit_categories, fit_numbers
 from gpunn.data.goals import Classes, Goal, fit_goal
-from gpunn.data.reading import load, read
+from gpunn.data.reading import as_column, holds_values, load, read
 from gpunn.data.table import Host, Table, named
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.layers import Branch, Columns, Embedding, Flatten, Layer
@@ -60,7 +60,8 @@ class Preprocessing(Value):
         leave_out: Sequence[str] = (),
         most_categories: int = MOST_CATEGORIES,
     ) -> Self:
-        """Learn from the training rows of a table, or of anything that `read` takes.
+        """Learn from the training rows of a table, or of anything that `read` takes; `target` is as there: a name,
+        several, or the values themselves.
 
         `task` is "classification" or "regression"; else text, bools and few different whole numbers are classes.
         `numeric` is "standardise", "quantile" or None; `categorical` "one-hot", "embedding" or "auto", by the number of
@@ -159,19 +160,24 @@ class Preprocessing(Value):
         """A table from what `read` takes, its columns of the kinds they had in training, in any order."""
         return load(source, None, self.kinds, memory)
 
+    def unused(self, table: Table) -> tuple[str, ...]:
+        """The columns that training did not have, which change nothing."""
+        known = {*(encoder.name for encoder in self.columns), *self.target.names, *self.left_out}
+        return tuple(name for name in table.columns if name not in known)
+
     def inputs(self, source: Any, dtype: Any = "float32") -> Host:
-        """The network's inputs, (n, width); the table needs every column of training and no other, but for targets."""
+        """The network's inputs, (n, width); the table needs every column of training, and others are not looked at."""
         table = self.read(source)
         wanted = [encoder.name for encoder in self.columns]
         missing = [name for name in wanted if name not in table.columns]
-        extra = [n for n in table.columns if n not in {*wanted, *self.target.names, *self.left_out}]
-        if missing or extra:
+        if missing:
+            extra = self.unused(table)
             raise DataError(
                 table.source,
                 expected=f"the columns of training: {named(wanted)}",
-                got=f"{named(missing)} missing and {named(extra)} unknown",
-                fix="rename or add what is missing; drop what is unknown: table.without('name'); "
-                "in a terminal: --leave-out 'name'",
+                got=f"{named(missing)} missing"
+                + (f", beside {named(extra)}, which training did not have" if extra else ""),
+                fix="rename or add what is missing",
             )
         X = np.empty(
             (table.rows, self.width), hyper.choice("inputs dtype", str(np.dtype(dtype)), ("float32", "float64"))
@@ -194,7 +200,9 @@ class Preprocessing(Value):
         return X
 
     def targets(self, source: Any, dtype: Any = "float32") -> Host:
-        """Class numbers (n,), or standardised targets (n, outputs)."""
+        """Class numbers (n,), or standardised targets (n, outputs), of a table or of the values themselves."""
+        if holds_values(source) and len(getattr(source, "shape", (0,))) == 1 and len(self.target.names) == 1:
+            source = as_column(source, self.target.names[0])
         return self.target.encode(self.read(source), dtype)
 
     def decode(self, outputs: Any) -> Host:

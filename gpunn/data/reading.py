@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gpunn.data.arrays import from_memory, read_arrays
+from gpunn.data.arrays import from_arrays, from_memory, read_arrays
 from gpunn.data.arrow import from_arrow, of_pandas, read_arrow
 from gpunn.data.builtin import BUILT_IN
-from gpunn.data.table import Table, check_slips, table
+from gpunn.data.table import TARGETS, Table, check_slips, table
 from gpunn.errors import DataError
 from gpunn.files import require_file
 from gpunn.hyper import choice, whole
@@ -23,14 +23,17 @@ def read(
 ) -> Table:
     """A table from a file (.csv .parquet .arrow .feather .npz .npy), a built-in name, or what is in memory.
 
-    In memory: pandas and Arrow tables, dicts of columns, (X, y), a matrix. `target` is a name or position, or several;
-    else the column called target, label, class or y, else the last. `kinds` says what a column is where that cannot be
-    seen: {"postcode": "categorical"}. `memory` bounds the bytes that a compressed file may take.
+    In memory: pandas and Arrow tables, dicts of columns, (X, y), a matrix. `target` is a name or position, or several,
+    or the values themselves as a series, array or table; else the column called target, label, class or y, else the
+    last. `kinds` says what a column is where that cannot be seen: {"postcode": "categorical"}. `memory` bounds the
+    bytes that a compressed file may take.
     """
     kinds = dict(kinds or {})
     for name, kind in kinds.items():
         choice(f"kinds[{name!r}]", kind, ("numeric", "boolean", "categorical"))
-    found = load(source, target, kinds, None if memory is None else whole("memory", memory))
+    given = holds_values(target)
+    found = load(source, None if given else target, kinds, None if memory is None else whole("memory", memory))
+    found = _with_target(found, target, kinds) if given else found
     for name in kinds:
         found[name]
     if not isinstance(source, Table):
@@ -38,6 +41,31 @@ def read(
             if name not in kinds:
                 check_slips(found, name)
     return found
+
+
+def holds_values(target: Any) -> bool:
+    """Whether a target is given by its values; a list of them could be one of names."""
+    return getattr(target, "shape", ()) != () or hasattr(target, "to_numpy")
+
+
+def _with_target(found: Table, target: Any, kinds: Mapping[str, str]) -> Table:
+    """The table with these values as its target, in place of a column of the same name."""
+    name = getattr(target, "name", None)
+    if not isinstance(name, str):
+        name = next((usual for usual in reversed(TARGETS) if usual not in found.columns), TARGETS[-1])
+    values = as_column(target, name)
+    names = values.columns
+    columns = {n: column for n, column in found.data.items() if n not in names} | dict(values.data)
+    return table(found.source, columns.items(), names[0] if len(names) == 1 else names, kinds)
+
+
+def as_column(values: Any, name: str) -> Table:
+    """A series or array as a table of this one column, or NAME0, NAME1, ...; a table has its own names."""
+    if hasattr(values, "to_frame"):
+        return load(values.to_frame(name), None, {}, None)
+    if hasattr(values, "columns") or hasattr(values, "column_names"):
+        return load(values, None, {}, None)
+    return from_arrays("target", {name: values})
 
 
 def load(source: Any, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:

@@ -25,16 +25,24 @@ def save(path: str, how: Callable[..., None] = np.savez, **more: Any) -> str:
     return path
 
 
-def test_unknown_columns_can_be_left_out() -> None:
+def test_columns_that_training_did_not_have_are_said_and_can_be_left_out() -> None:
     call("train", save("a.npz"), "--out", "a", *QUICK)
     other = save("b.npz", number=np.arange(60), page=np.arange(60))
     for command in ("evaluate", "predict"):
-        told = call(command, "a", other, *CPU, code=3).stderr
-        assert "got none missing and 'number', 'page' unknown; " in told
-        assert "table.without('name'); in a terminal: --leave-out 'name'\n" in told
-        less = ("--leave-out", "number", "--leave-out", "page")
-        assert call(command, "a", other, *less, *CPU).stdout == call(command, "a", "a.npz", *CPU).stdout
+        plain, told = call(command, "a", "a.npz", *CPU), call(command, "a", other, *CPU)
+        assert told.stdout == plain.stdout and plain.stderr == ""
+        assert told.stderr == "gpunn: columns that training did not have are not used: 'number', 'page'\n"
+        less = call(command, "a", other, "--leave-out", "number", "--leave-out", "page", *CPU)
+        assert (less.stdout, less.stderr) == (plain.stdout, "")
         assert "expected a column 'pages'" in call(command, "a", other, "--leave-out", "pages", *CPU, code=3).stderr
+    np.savez("c.npz", a=X[:, 0], c=X[:, 1])
+    told = call("predict", "a", "c.npz", *CPU, code=3)
+    assert "got 'b' missing, beside 'c', which training did not have; rename or add" in told.stderr
+
+
+def test_columns_of_a_file_to_validate_on_are_said_too() -> None:
+    told = call("train", save("a.npz"), "--validation", save("b.npz", page=np.arange(60)), "--out", "a", *QUICK)
+    assert told.stderr.startswith("gpunn: columns that training did not have are not used: 'page'\n")
 
 
 def test_numbers_far_from_those_of_training_can_be_ranked() -> None:

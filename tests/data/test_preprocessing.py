@@ -292,13 +292,12 @@ def test_tables_that_do_not_fit() -> None:
     fitted = Preprocessing.fit(TRAIN)
     table = gn.data.read(TRAIN)
     with pytest.raises(
-        DataError, match=r"^table: expected the columns of training: 'age', .*, got 'city' missing and none"
+        DataError, match=r"^table: expected the columns of training: 'age', .*, got 'city' missing; rename"
     ):
         fitted.inputs(table.without("city"))
-    with pytest.raises(
-        DataError, match=r", got none missing and 'more' unknown; .*drop what is unknown: table\.without"
-    ):
-        fitted.inputs({**TRAIN, "more": [1] * N})
+    told = r"got 'city' missing, beside 'more', which training did not have; rename or add what is missing$"
+    with pytest.raises(DataError, match=told):
+        fitted.inputs({**{name: v for name, v in TRAIN.items() if name != "city"}, "more": [1] * N})
     other = {"age": ["x"], "colour": ["red"], "city": ["c1"], "ok": [True], "day": [np.datetime64("2020-01-01")]}
     with pytest.raises(DataError, match=r"^table row 1 column 'age': expected a number, got 'x'; correct it"):
         fitted.inputs(other)
@@ -333,3 +332,65 @@ def test_flags_are_those_of_training() -> None:
     values = column("numeric", np.array([1.0, np.nan, 3.0]))
     assert fit_numbers("a", values, "standardise") == Standard("a", 2.0, mean=2.0, deviation=(2 / 3) ** 0.5, flag=True)
     assert Quantities(("a",), (0.0,), (1.0,)).task == "regression"
+
+
+def test_columns_that_training_did_not_have_are_not_looked_at() -> None:
+    fitted = Preprocessing.fit(TRAIN, leave_out=["colour"])
+    more = {"note": ["x", None] * (N // 2), **TRAIN, "more": [1] * N}
+    np.testing.assert_array_equal(fitted.inputs(more), fitted.inputs(TRAIN))
+    assert fitted.unused(gn.data.read(more)) == ("note", "more")
+    assert fitted.unused(gn.data.read(TRAIN)) == ()
+
+
+# Targets by their values
+
+TABLE = {"a": [1.0, 2.0, 3.0, 4.0], "b": ["u", "u", "v", "v"]}
+LABELS = ["no", "yes", "yes", "no"]
+
+
+def frame(**columns: Any) -> Any:
+    pytest.importorskip("pyarrow")
+    return pytest.importorskip("pandas").DataFrame({**TABLE, **columns})
+
+
+def test_a_series_as_target() -> None:
+    whole = frame(answer=LABELS)
+    fitted = Preprocessing.fit(whole[["a", "b"]], whole["answer"])
+    assert fitted == Preprocessing.fit(whole, "answer") and fitted.classes == ("no", "yes")
+    np.testing.assert_array_equal(fitted.targets(whole["answer"]), [0, 1, 1, 0])
+    np.testing.assert_array_equal(fitted.targets(whole), [0, 1, 1, 0])
+    assert Preprocessing.fit(whole, whole["answer"]) == fitted  # the column is the target and no input
+    turned = Preprocessing.fit(whole, whole["answer"].map({"no": 1, "yes": 0}))
+    assert turned.classes == (0, 1) and [encoder.name for encoder in turned.columns] == ["a", "b"]
+
+
+@pytest.mark.parametrize("how", ["array", "series", "arrow"])
+def test_values_without_a_name_are_called_y(how: str) -> None:
+    table = frame()
+    if how == "array":
+        y: Any = np.array([0.5, 1.5, 2.5, 4.5])
+    elif how == "series":
+        y = type(table["a"])([0.5, 1.5, 2.5, 4.5], index=[9, 8, 7, 6])  # rows are taken in their order
+    else:
+        y = pytest.importorskip("pyarrow").array([0.5, 1.5, 2.5, 4.5])
+    fitted = Preprocessing.fit(table, y)
+    assert fitted.target.names == ("y",) and [encoder.name for encoder in fitted.columns] == ["a", "b"]
+    np.testing.assert_allclose(fitted.decode(fitted.targets(y)), [0.5, 1.5, 2.5, 4.5], rtol=1e-6)
+    assert Preprocessing.fit(frame(y=[1, 2, 3, 4]), y).target.names == ("class",)
+    assert Preprocessing.fit(TABLE, np.array(LABELS)).classes == ("no", "yes")  # beside a dict
+
+
+def test_several_targets_by_their_values() -> None:
+    Y = np.array([[0.5, 1.0], [1.5, 3.0], [2.5, 2.0], [4.5, 0.0]])
+    assert Preprocessing.fit(frame(), Y).target.names == ("y0", "y1")
+    table = pytest.importorskip("pandas").DataFrame(Y, columns=["p", "q"])
+    fitted = Preprocessing.fit(frame(), table)
+    assert fitted.target.names == ("p", "q")
+    np.testing.assert_allclose(fitted.decode(fitted.targets(table)), Y, rtol=1e-6, atol=1e-6)
+
+
+def test_values_of_another_length() -> None:
+    with pytest.raises(
+        DataError, match=r"^table: expected columns of one length, got 4 rows of 'a' and 3 of 'y'; give"
+    ):
+        Preprocessing.fit(TABLE, np.array([0, 1, 0]))
