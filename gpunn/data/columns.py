@@ -11,7 +11,7 @@ import numpy as np
 
 from gpunn import hyper
 from gpunn.data.table import Column, Host
-from gpunn.errors import ConfigurationError
+from gpunn.errors import ConfigurationError, DataError
 from gpunn.value import Value
 
 KNOTS = 65
@@ -42,6 +42,30 @@ class Encoder(Value, abstract=True):
     def describe(self) -> str:
         """What becomes of the column, in words."""
         raise NotImplementedError(f"{type(self).__name__} needs a describe method")
+
+
+@dataclass(frozen=True)
+class Exact(Encoder):
+    """A number in every row, as it is."""
+
+    kind = "numeric"
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    def encode(self, column: Column) -> Host:
+        if column.missing is not None:
+            raise DataError(
+                f"column {self.name!r}",
+                expected="a number in every row",
+                got=f"none in row {int(np.argmax(column.missing)) + 1}",
+                fix="fill it, or leave the row out: training had no gaps",
+            )
+        return column.data[:, None].astype(np.float64)
+
+    def describe(self) -> str:
+        return "as it is; no gaps"
 
 
 # Numbers. What is missing becomes the median, and 1 in a column of its own where training had gaps too

@@ -14,8 +14,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from gpunn.backends.base import Backend
+from gpunn.data.goals import Goal
 from gpunn.errors import ConfigurationError, DataError
-from gpunn.estimators import inputs, parameters
+from gpunn.estimators import inputs, naming, parameters
 from gpunn.estimators.fitting import (
     Task,
     examples,
@@ -104,6 +105,10 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
     def _weights(self, y: Array, weight: Array | None, ops: Backend, partly: bool) -> Array | None:
         return weight
 
+    def _goal(self, target: str) -> Goal | None:
+        """What the outputs say of a target of this name, for a network that is saved by itself."""
+        raise NotImplementedError
+
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
         """What early stopping looks at, of arrays on the host."""
         raise NotImplementedError
@@ -146,6 +151,8 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
             parameters.layers_of(self, self.n_outputs_), X.shape[1], device=ops,
             dtype=self.dtype or ("float32" if narrow else "float64"), seed=seed,
         )  # fmt: skip
+        self.network_.preprocessing = naming.preprocessing(self)
+        self.network_.columns = tuple(naming.feature_names(self)) if hasattr(self, "feature_names_in_") else None
         parameters.draw_weights(self, self.network_, random)
         self.n_layers_ = len(parameters.widths(self)) + 2
         self._memory = Memory(parameters.update_rules(self, None))

@@ -15,8 +15,9 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from gpunn.backends import get_backend
 from gpunn.backends.base import Backend
+from gpunn.data.goals import Goal
 from gpunn.errors import ConfigurationError, DataError
-from gpunn.estimators import inputs
+from gpunn.estimators import inputs, naming
 from gpunn.estimators.base import MultilayerPerceptron, steps_by_batches
 from gpunn.estimators.objectives import BinaryCrossEntropies
 from gpunn.hyper import number
@@ -149,6 +150,9 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
 
     def _public_loss(self) -> Loss:
         return self._given_loss() or (CrossEntropy() if self.out_activation_ == "softmax" else BinaryCrossEntropy())
+
+    def _goal(self, target: str) -> Goal | None:
+        return None if self._several else naming.classes(target, self.classes_.tolist())
 
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
         if not np.isfinite(outputs).all():

@@ -13,8 +13,9 @@ from sklearn.utils.metaestimators import available_if
 
 from gpunn.backends import get_backend
 from gpunn.backends.base import Backend
+from gpunn.data.goals import Goal
 from gpunn.errors import ConfigurationError, DataError
-from gpunn.estimators import inputs
+from gpunn.estimators import inputs, naming
 from gpunn.estimators.base import MultilayerPerceptron, steps_by_batches
 from gpunn.estimators.objectives import AbsoluteErrors, HalfSquaredErrors, Hubers, PoissonDeviances
 from gpunn.losses import AbsoluteError, Huber, Loss, SquaredError
@@ -101,6 +102,9 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc] 
         if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return y.reshape(y.shape[0], -1)
+
+    def _goal(self, target: str) -> Goal | None:
+        return None if self._exponential else naming.quantities(target, self.n_outputs_)
 
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
         with np.errstate(over="ignore"):
