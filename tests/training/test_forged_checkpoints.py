@@ -41,7 +41,7 @@ def ending(name: str, folder: Path) -> tuple[list[bytes], dict[str, Any]]:
 
 
 def ended(net: gn.Network, history: gn.History) -> tuple[list[bytes], dict[str, Any]]:
-    columns = {name: values.tobytes() for name, values in history.items() if name not in UNTIMED}
+    columns = {name: history[name].tobytes() for name in history.names if name not in UNTIMED}
     return contents(net), {**columns, "stopped": history.stopped, "best": history.best_epoch}
 
 
