@@ -1,5 +1,7 @@
 """Neural networks on NumPy and CuPy from one implementation: `import gpunn as gn`."""
 
+from gpunn import starting  # noqa: F401  # isort: skip  # before all that takes time to load
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from its own row and from those above it; a name stands for the module and all inside it.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("gpunn.errors", "gpunn.types", "gpunn.hyper", "gpunn.words", "gpunn.value", "gpunn.rules"),
-    ("gpunn.files", "gpunn.archive", "gpunn.cores", "gpunn.dataframes"),
+    ("gpunn.files", "gpunn.archive", "gpunn.cores", "gpunn.dataframes", "gpunn.starting"),
     ("gpunn.backends",),
     ("gpunn.parameters", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
     ("gpunn.precision", "gpunn.loss_scale"),

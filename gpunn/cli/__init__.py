@@ -1,6 +1,6 @@
 """The command `gpunn`: training, evaluation and prediction on tables from a terminal."""
 
-from gpunn.cli.exits import INTERRUPTED
+from gpunn.starting import INTERRUPTED
 
 try:
     from gpunn.cli.command import gpunn, main

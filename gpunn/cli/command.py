@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from errno import EPIPE
 from types import FrameType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 import gpunn as gn
+from gpunn import starting
 from gpunn.cli import benchmark, doctor, evaluate, inspect, predict, train
 from gpunn.cli.exits import EXITS, INTERRUPTED, exit_code
 from gpunn.cli.output import error_document, print_document
@@ -19,12 +21,27 @@ from gpunn.errors import CheckpointError, ConfigurationError, GpunnError
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises a KeyboardInterrupt, where before and after it ends the process: there is nothing to tell then."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not starting.end:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, starting.end)
+
+
 class Commands(click.Group):
     """Sub-commands whose errors are one line on stderr, and a document on stdout where one was asked for."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with _interruptible():
+                return super().invoke(context)
         except GpunnError as error:
             self._end(context, error)
         except click.UsageError as error:  # which click tells people

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from gpunn import starting
 from gpunn.errors import CheckpointError, ConfigurationError, DeviceError, GpunnError, MissingExtraError
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
-FAILURE, USAGE, DATA, FILE, DEVICE, MISSING, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+FAILURE, USAGE, DATA, FILE, DEVICE, MISSING, INTERRUPTED = 1, 2, 3, 4, 5, 6, starting.INTERRUPTED
 
 EXITS = {
     0: "done",
