@@ -10,7 +10,7 @@ class GpunnError(Exception):
 
     def __init__(self, where: str, *, expected: str, got: str, fix: str) -> None:
         self.where, self.expected, self.got, self.fix = where, expected, got, fix
-        super().__init__(f"{where}: expected {expected}, got {got}; {fix}")
+        super().__init__(printable(f"{where}: expected {expected}, got {got}; {fix}"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keyword-only arguments need help to cross a process boundary."""
@@ -59,6 +59,16 @@ class MissingExtraError(GpunnError, ImportError):
 
 class CheckpointError(GpunnError, ValueError):
     """A file that cannot be written, or is not the checkpoint it should be."""
+
+
+def printable(text: str) -> str:
+    """One line without effects on a terminal: what `repr` escapes, such as line breaks, is escaped here too.
+
+    Names in data may hold commands to the terminal, marks that reverse the order of letters, and signs of no width.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def readable(size: float) -> str:

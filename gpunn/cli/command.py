@@ -16,8 +16,8 @@ import gpunn as gn
 from gpunn import starting
 from gpunn.cli import benchmark, doctor, evaluate, inspect, predict, train
 from gpunn.cli.exits import EXITS, INTERRUPTED, exit_code
-from gpunn.cli.output import error_document, print_document
-from gpunn.errors import CheckpointError, ConfigurationError, GpunnError
+from gpunn.cli.output import error_document, escape_what_cannot_be_shown, print_document, say
+from gpunn.errors import CheckpointError, ConfigurationError, GpunnError, printable
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
 
@@ -47,7 +47,7 @@ class Commands(click.Group):
         except click.UsageError as error:  # which click tells people
             if self._wants_json(context):
                 print_document(error_document(_usage(error)))
-            raise
+            raise click.UsageError(printable(error.format_message()), error.ctx) from None
         except OSError as error:
             if error.errno == EPIPE:  # whoever read the results has gone, and click ends quietly
                 raise
@@ -61,13 +61,13 @@ class Commands(click.Group):
 
     def _stop(self, context: click.Context, status: str, told: str, code: int) -> None:
         """By a signal, before there was a result."""
-        click.echo(f"gpunn: {told or status}", err=True)
+        say(f"gpunn: {told or status}", error=True)
         if self._wants_json(context):
             print_document({"status": status})
         context.exit(code)
 
     def _end(self, context: click.Context, error: GpunnError) -> None:
-        click.echo(f"gpunn: {error}", err=True)
+        say(f"gpunn: {error}", error=True)
         if self._wants_json(context):
             with suppress(OSError):  # the error may be stdout's
                 print_document(error_document(error))
@@ -130,6 +130,7 @@ def main() -> None:
 
     The first process of a container is not ended by a SIGTERM that it has no handler for.
     """
+    escape_what_cannot_be_shown()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     sys.exit(gpunn(prog_name="gpunn"))

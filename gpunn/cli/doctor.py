@@ -12,7 +12,7 @@ from gpunn.cli.checks import FAULT, OK, WARNING, blas, extras, machine, python
 from gpunn.cli.exits import FAILURE
 from gpunn.cli.gpu_checks import gpus
 from gpunn.cli.machine import blas_libraries
-from gpunn.cli.output import json_option, print_document, print_table
+from gpunn.cli.output import json_option, print_document, print_table, say
 
 
 @click.command("doctor")
@@ -34,9 +34,9 @@ def command(context: click.Context, as_json: bool) -> None:
         print_document({"ok": not counts[FAULT], "version": gn.__version__, "checks": found})
     else:
         print_table(([check.name, check.status, check.found] for check in checks), header=("", "", "found"))
-        click.echo()
+        say()
         for check in checks:
             if check.status != OK and check.fix:
-                click.echo(f"{check.name} ({check.status}): {check.fix}")
-        click.echo(", ".join(f"{counts[kind]} {kind.lower()}{'s' * (counts[kind] != 1)}" for kind in (FAULT, WARNING)))
+                say(f"{check.name} ({check.status}): {check.fix}")
+        say(", ".join(f"{counts[kind]} {kind.lower()}{'s' * (counts[kind] != 1)}" for kind in (FAULT, WARNING)))
     context.exit(FAILURE if counts[FAULT] else 0)

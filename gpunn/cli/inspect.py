@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import gpunn as gn
-from gpunn.cli.output import json_option, print_document, print_table, text
+from gpunn.cli.output import json_option, print_document, print_table, say, text
 from gpunn.cli.runs import RunFolder, load_network
 from gpunn.cli.training import count, several
 from gpunn.data import Preprocessing
@@ -38,13 +38,15 @@ def command(run: str, as_json: bool) -> None:
     if as_json:
         print_document(document(run, network, preprocessing, history, record))
         return
-    click.echo(network.summary())
+    for line in network.summary().split("\n"):
+        say(line)
     if network.models is not None:
-        click.echo(f"{several(network.models, 'model')} of this architecture, whose predictions are averaged")
+        say(f"{several(network.models, 'model')} of this architecture, whose predictions are averaged")
     if preprocessing is not None:
         show_preprocessing(preprocessing)
     if record is not None:
-        click.echo("\nasked for")
+        say()
+        say("asked for")
         print_table((name, text(value)) for name, value in record["settings"].items() if value not in (None, []))
     if history is not None:
         show_history(history)
@@ -69,7 +71,8 @@ def document(
 
 def show_preprocessing(preprocessing: Preprocessing) -> None:
     rows = preprocessing.describe()
-    click.echo(f"\npreprocessing of {len(rows)} columns")
+    say()
+    say(f"preprocessing of {len(rows)} columns")
     shown = (
         rows if len(rows) <= FEW else [*rows[: FEW // 2], ("...", "", f"{len(rows) - FEW} more"), *rows[-FEW // 2 :]]
     )
@@ -77,7 +80,8 @@ def show_preprocessing(preprocessing: Preprocessing) -> None:
 
 
 def show_history(history: gn.History) -> None:
-    click.echo(f"\n{history!r}")
+    say()
+    say(repr(history))
     if not history.epochs:
         return
     names = [name for name in history.names if name not in ("examples_per_second",)]

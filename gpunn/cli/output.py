@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
 import click
 
 from gpunn import files
-from gpunn.errors import CheckpointError, GpunnError
+from gpunn.errors import CheckpointError, GpunnError, printable
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+
+
+def say(text: str = "", *, error: bool = False) -> None:
+    """One line on stdout or stderr, whatever is in the text: all that the command prints for people comes by here."""
+    click.echo(printable(text), file=sys.stderr if error else sys.stdout)
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Let stdout and stderr write signs that their encoding does not have as \\u0177 is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where there is none
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_document(document: Any) -> None:
@@ -38,11 +52,11 @@ def error_document(error: GpunnError) -> dict[str, Any]:
 
 
 def print_table(rows: Iterable[Sequence[Any]], *, header: Sequence[str] = ()) -> None:
-    """A table in columns as wide as they must be, the last one as it is."""
-    cells = [list(header), *([text(cell) for cell in row] for row in rows)][not header :]
+    """A table in columns as wide as they must be, the last one as it is; each row is one line."""
+    cells = [[printable(text(cell)) for cell in row] for row in (header, *rows)][not header :]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
 def text(value: Any) -> str:

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from gpunn.cli.exits import FAILURE, INTERRUPTED
 from gpunn.cli.options import device_option, dtype_option, memory_option
-from gpunn.cli.output import json_option, print_document, print_table
+from gpunn.cli.output import json_option, print_document, print_table, say
 from gpunn.cli.recipe import ACTIVATIONS, OPTIMIZERS
 from gpunn.cli.runs import RunFolder, new_folder
 from gpunn.cli.training import FINISHED, STOPPED, TERMINATED, Training, share_of, source_path
@@ -114,7 +114,7 @@ def command(context: click.Context, /, **options: Any) -> None:
     training = Training.prepare(_absolute(settings), options["device"], options["memory"])
     folder = folder or new_folder(options["out"], Path(settings["data"]).stem)
     for note in training.run(folder, resume=options["resume"], quiet=options["quiet"]):
-        click.echo(f"gpunn: {note}", err=True)
+        say(f"gpunn: {note}", error=True)
     status = training.record["status"]
     if options["as_json"]:
         print_document(training.record)
