@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import gpunn as gn
 from gpunn import checkpoint, files
 from gpunn.backends import get_backend
 from gpunn.cli.output import plain, write_file
-from gpunn.errors import CheckpointError, ConfigurationError, MissingExtraError
+from gpunn.errors import CheckpointError, ConfigurationError, GpunnError
 
 FORMAT = 1
 OPEN = {"task", "rate"}  # settings that a record may leave open: the data or the optimizer decide
@@ -95,11 +96,16 @@ class RunFolder:
         history.to_csv(self.path / "history.csv")
 
     def draw(self, history: gn.History) -> list[str]:
-        """curves.png; returns what is to be said where it cannot be drawn."""
+        """curves.png; returns what is to be said where it cannot be drawn, whatever the reason: the result is there."""
         try:
-            history.plot(self.path / "curves.png")
-        except MissingExtraError as error:
-            return [f"no curves.png: {error}"]
+            picture = io.BytesIO()
+            history.plot().savefig(picture, format="png")
+            write_file(self.path / "curves.png", picture.getvalue())
+        except KeyboardInterrupt:
+            return ["no curves.png: interrupted"]
+        except Exception as error:
+            why = str(error) if isinstance(error, GpunnError) else f"{type(error).__name__}: {error}"
+            return [f"no curves.png: {' '.join(why.split())[:300]}"]
         return []
 
     def history(self) -> gn.History | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,35 @@ DOTS = 40  # with so few values each is shown as a dot too
 def figure(panels: int) -> tuple[Any, list[Any]]:
     """A figure of its own, unknown to pyplot and to any window, and its panels side by side."""
     try:
-        module = import_module("matplotlib.figure")
-    except ImportError:
+        _import_matplotlib()
+        figures, agg = map(import_module, ("matplotlib.figure", "matplotlib.backends.backend_agg"))
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("matplotlib")
         raise MissingExtraError(
-            "plot", expected="matplotlib", got="none", fix='run: python -m pip install "gpunn[plot]"'
-        ) from None
-    made = module.Figure(figsize=(4.5 * panels, 3.5), layout="constrained")
+            "plot", expected="matplotlib", got="none" if missing else str(error),
+            fix='run: python -m pip install "gpunn[plot]"',
+        ) from None  # fmt: skip
+    made = figures.Figure(figsize=(4.5 * panels, 3.5), layout="constrained")
+    agg.FigureCanvasAgg(made)
     return made, list(made.subplots(1, panels, squeeze=False)[0])
+
+
+def _import_matplotlib() -> None:
+    """Import it whatever backend MPLBACKEND names: nothing here needs one, but a name that it does not know ends it.
+
+    A notebook names its own, which is unknown where the notebook's package is not installed.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        module = import_module("matplotlib")
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            module.rcParams["backend"] = backend  # for the user's own windows
 
 
 def save(made: Any, path: str | Path | None) -> Any:

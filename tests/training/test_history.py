@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -386,3 +387,41 @@ def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         single().plot()
     assert issubclass(MissingExtraError, ImportError)
     assert "\n" not in message
+
+
+def test_plot_with_a_matplotlib_that_lacks_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "import_module", _lacking)
+    message = 'plot: expected matplotlib, got no libpng; run: python -m pip install "gpunn[plot]"'
+    with pytest.raises(MissingExtraError, match=exactly(message)):
+        single().plot()
+
+
+def _lacking(name: str) -> Any:
+    raise ImportError("no libpng")
+
+
+@pytest.mark.parametrize(
+    ("backend", "known"), [("module://matplotlib_inline.backend_inline", None), ("aggg", False), ("svg", True)]
+)
+def test_plot_with_any_backend(backend: str, known: bool | None, tmp_path: Path) -> None:
+    """Such as a notebook's, known where its package is; a known one is the one of the user's own drawings, later on."""
+    pytest.importorskip("matplotlib")
+    program = (
+        "import os, sys, numpy as np, gpunn as gn\n"
+        "flow, X = gn.GradientFlow(), np.eye(2)\n"
+        "net = gn.Network([gn.Dense(2, 'relu'), gn.Dense(1)], 2, device='cpu')\n"
+        "net.fit(X, X[:, :1], loss=gn.SquaredError(), optimizer=gn.SGD(0.1), epochs=1, batch_size=2,\n"
+        "        callbacks=[flow], progress=False).plot('a.png')\n"
+        "flow.plot('b.png')\n"
+        "import matplotlib\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "print(matplotlib.rcParams._get_backend_or_none(), repr(os.environ['MPLBACKEND']))\n"
+    )
+    environment = os.environ | {"MPLBACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    used = {None: (backend, "None"), True: (backend,), False: ("None",)}[known]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout in {f"{name} {backend!r}\n" for name in used}
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("a.png", "b.png"))
