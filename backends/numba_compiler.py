@@ -49,10 +49,10 @@ def compile_loop(source: str, arrays: tuple[Array, ...]) -> Callable[..., bool]:
 
 
 def _compiled(function: Callable[..., None]) -> Any:
-    """By Numba when it is first called, or from where Numba stores code, if it may write anywhere."""
+    """By Numba when it is first called, or from where Numba stores code, if it may write anywhere that is safe."""
     options = {"error_model": "numpy", "nogil": True}
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(cache=loop_store.is_safe(), **options)(function)
     except RuntimeError:
         return numba.njit(**options)(function)
 
