@@ -53,8 +53,25 @@ def replace(target: str, fill: Callable[[BinaryIO], None]) -> None:
         raise
 
 
+def make_folder(path: str | os.PathLike[str]) -> bool:
+    """Make the folder and those above it that are missing, to last; returns whether it was missing itself."""
+    folder = os.path.realpath(path)
+    if os.path.isdir(folder):
+        return False
+    if os.path.dirname(folder) != folder:
+        make_folder(os.path.dirname(folder))
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
+        return False  # another process was faster
+    sync_folder(folder)
+    return True
+
+
 def sync_folder(target: str) -> None:
-    """Bring the rename to the disk, on systems where folders can be opened and synchronised."""
+    """Bring the name of `target` to the disk, on systems where folders can be opened and synchronised."""
     try:
         number = os.open(os.path.dirname(target), os.O_RDONLY)
         try:
@@ -126,13 +143,13 @@ def _temporary(target: str, mode: int | None) -> BinaryIO:
         file: BinaryIO = open(  # noqa: SIM115  # the caller closes it
             f"{start}{secrets.token_hex(4)}.tmp", "xb", opener=lambda name, flags: os.open(name, flags, permissions)
         )
-        _lock(file, wait=True)
+        lock(file, wait=True)
         if os.fstat(file.fileno()).st_nlink:
             return file
         file.close()  # swept between its creation and the lock
 
 
-def _lock(file: BinaryIO, *, wait: bool) -> bool | None:
+def lock(file: BinaryIO, *, wait: bool) -> bool | None:
     """Whether the file is now ours; None where there are no locks."""
     if fcntl is None:
         return None
@@ -161,7 +178,7 @@ def _remove_abandoned(entry: os.DirEntry[str], ours: bool) -> None:
     if not stat.S_ISREG(status.st_mode):
         return
     with open(entry.path, "rb") as file:
-        locked = _lock(file, wait=False)
+        locked = lock(file, wait=False)
         if fcntl is None:
             file.close()
         if locked is not False and ((locked and ours) or time.time() - status.st_mtime > DAY):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gpunn.cli.output import say
 from gpunn.data import Preprocessing, Table
 from gpunn.data.table import named
 from gpunn.network import Network
@@ -22,14 +23,14 @@ unknown_option = click.option(
 def say_models(network: Network) -> None:
     """How the models of a population answer together."""
     if (network.models or 1) > 1:
-        click.echo(f"gpunn: {network.models} models: what is predicted is the mean of theirs", err=True)
+        say(f"gpunn: {network.models} models: what is predicted is the mean of theirs", error=True)
 
 
 def say_unused(preprocessing: Preprocessing, table: Table) -> None:
     """Which columns change nothing, in case one of them should."""
     unused = preprocessing.unused(table)
     if unused:
-        click.echo(f"gpunn: columns that training did not have are not used: {named(unused)}", err=True)
+        say(f"gpunn: columns that training did not have are not used: {named(unused)}", error=True)
 
 
 dtype_option = click.option(

@@ -76,9 +76,13 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         files.replace(os.path.realpath(path), fill)
     except OSError as error:
-        raise CheckpointError(
-            str(path),
-            expected="a file that can be written",
-            got=error.strerror or str(error),
-            fix="free space, or write to a folder that exists and may be written",
-        ) from error
+        raise unwritten(path, error) from error
+
+
+def unwritten(path: str | os.PathLike[str], error: OSError) -> CheckpointError:
+    return CheckpointError(
+        str(path),
+        expected="a file that can be written",
+        got=error.strerror or str(error),
+        fix="free space, or write to a folder that exists and may be written",
+    )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ import click
 import gpunn as gn
 from gpunn import checkpoint, files
 from gpunn.backends import get_backend
-from gpunn.cli.output import plain, write_file
+from gpunn.cli.lock import InUse, Lock
+from gpunn.cli.output import plain, unwritten, write_file
 from gpunn.errors import CheckpointError, ConfigurationError, GpunnError
 
 FORMAT = 1
@@ -27,6 +31,17 @@ class RunFolder:
     """Where everything about one training lies."""
 
     path: Path
+    lock: Lock | None = None  # of the training that writes there; to read takes none
+
+    def require(self) -> None:
+        """Refuse to write to a folder that is no longer this training's."""
+        if self.lock is not None:
+            self.lock.require()
+
+    def release(self) -> None:
+        """Let other trainings have it."""
+        if self.lock is not None:
+            self.lock.release()
 
     @property
     def model(self) -> Path:
@@ -48,6 +63,7 @@ class RunFolder:
         return any(map(os.path.lexists, (self.model, self.checkpoint, self.record)))
 
     def write(self, record: dict[str, Any]) -> None:
+        self.require()
         text = json.dumps({"format": FORMAT, **plain(record)}, indent=2, allow_nan=False) + "\n"
         write_file(self.record, text.encode())
 
@@ -92,8 +108,13 @@ class RunFolder:
 
     def write_history(self, history: gn.History) -> None:
         """As JSON, to the last digit, and as a table for spreadsheets."""
+        self.require()
         write_file(self.path / "history.json", history.to_json().encode())
-        history.to_csv(self.path / "history.csv")
+        table = self.path / "history.csv"
+        try:
+            history.to_csv(table)
+        except OSError as error:
+            raise unwritten(table, error) from error
 
     def draw(self, history: gn.History) -> list[str]:
         """curves.png; returns what is to be said where it cannot be drawn, whatever the reason: the result is there."""
@@ -131,28 +152,43 @@ def new_folder(out: str | None, name: str) -> RunFolder:
         )
     try:
         if out is not None:
-            folder = RunFolder(Path(out))
-            folder.path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(out)
+            folder = locked("--out", Path(out))
             if folder.taken:
+                folder.release()
                 raise ConfigurationError(
                     "--out",
                     expected="a folder without a run",
                     got=out,
-                    fix="choose another one, or go on with that run: gpunn train --resume --out " + out,
+                    fix="choose another one, or go on with that run: gpunn train --resume --out " + shlex.quote(out),
                 )
             return folder
-        number = 1
-        while True:
+        for number in count(1):
             path = Path("runs", name if number == 1 else f"{name}-{number}")
-            try:
-                path.mkdir(parents=True)
-                return RunFolder(path)
-            except FileExistsError:
-                number += 1
+            if files.make_folder(path):
+                with suppress(InUse):
+                    return RunFolder(path, Lock(path))
+        raise AssertionError("unreachable")
     except OSError as error:
         raise CheckpointError(
             "--out", expected="a folder that can be made", got=str(error), fix="choose another --out"
         ) from error
+
+
+def locked(option: str, path: Path) -> RunFolder:
+    """The folder for one training, until its `release`."""
+    try:
+        return RunFolder(path, Lock(path))
+    except InUse as error:
+        raise ConfigurationError(
+            option, expected="a folder that no other training uses", got=f"{path}, which {error} uses",
+            fix="wait until that one has ended, or end it; or choose another --out",
+        ) from None  # fmt: skip
+    except OSError as error:
+        raise CheckpointError(
+            str(path), expected="a folder that can be written", got=error.strerror or str(error),
+            fix="allow it, or choose another --out",
+        ) from error  # fmt: skip
 
 
 def load_network(run: str, device: str) -> gn.Network:

@@ -12,7 +12,7 @@ from gpunn.cli.exits import FAILURE, INTERRUPTED
 from gpunn.cli.options import device_option, dtype_option, memory_option
 from gpunn.cli.output import json_option, print_document, print_table, say
 from gpunn.cli.recipe import ACTIVATIONS, OPTIMIZERS
-from gpunn.cli.runs import RunFolder, new_folder
+from gpunn.cli.runs import RunFolder, locked, new_folder
 from gpunn.cli.training import FINISHED, STOPPED, TERMINATED, Training, share_of, source_path
 from gpunn.errors import ConfigurationError
 from gpunn.training.signals import EXIT_ON_TERMINATION
@@ -99,7 +99,7 @@ def command(context: click.Context, /, **options: Any) -> None:
     calibrated unless --smoothing or --class-weight is given.
 
     The run's folder has model.gpunn, checkpoint.gpunn, history.csv, history.json, curves.png and run.json. After Ctrl-C
-    or SIGTERM, --resume goes on as if nothing had happened.
+    or SIGTERM, --resume goes on as if nothing had happened. While it trains, no other training gets the folder.
 
     \b
     Example:
@@ -109,10 +109,13 @@ def command(context: click.Context, /, **options: Any) -> None:
     folder = None
     if options["resume"]:
         folder, settings = _resumed(context, options)
+        _hold(context, folder)
     elif options["data"] is None:
         raise click.MissingParameter(ctx=context, param=command.params[0])
     training = Training.prepare(_absolute(settings), options["device"], options["memory"])
-    folder = folder or new_folder(options["out"], Path(settings["data"]).stem)
+    if folder is None:
+        folder = new_folder(options["out"], Path(settings["data"]).stem)
+        _hold(context, folder)
     for note in training.run(folder, resume=options["resume"], quiet=options["quiet"]):
         say(f"gpunn: {note}", error=True)
     status = training.record["status"]
@@ -121,6 +124,13 @@ def command(context: click.Context, /, **options: Any) -> None:
     elif status != TERMINATED:
         print_table(training.rows())
     context.exit({FINISHED: 0, STOPPED: INTERRUPTED, TERMINATED: EXIT_ON_TERMINATION}.get(status, FAILURE))
+
+
+def _hold(context: click.Context, folder: RunFolder) -> None:
+    """Keep other trainings away until the command ends."""
+    context.call_on_close(folder.release)
+    if folder.lock is not None and not folder.lock.works:
+        say(f"gpunn: {folder.path} is on a file system without locks: let no other training use it", error=True)
 
 
 def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
@@ -154,4 +164,4 @@ def _resumed(context: click.Context, options: dict[str, Any]) -> tuple[RunFolder
                 got=repr(value),
                 fix="leave it out to go on, or train anew with another --out",
             )
-    return folder, own
+    return locked("--resume", folder.path), own

@@ -7,7 +7,8 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -32,16 +33,19 @@ CHECKPOINTS = 10  # written in a training that goes to its end
 
 
 class Watch(gn.Callback):
-    """Keeps the history of a training that may end by an exception, and does something once nothing is refused any
-    more."""
+    """Keeps the history of a training that may end by an exception, notes that it runs once nothing is refused any
+    more, and sees to it that its folder stays."""
 
-    def __init__(self, begin: Callable[[], None]) -> None:
-        self.begin = begin
+    def __init__(self, folder: RunFolder, record: dict[str, Any]) -> None:
+        self.folder, self.record = folder, record
         self.history: gn.History | None = None
 
     def on_start(self, run: Run) -> None:
-        self.begin()
+        self.folder.write(self.record)
         self.history = run.history
+
+    def on_epoch(self, run: Run, record: Mapping[str, Any]) -> None:
+        self.folder.require()
 
 
 @dataclass
@@ -106,11 +110,11 @@ class Training:
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> list[str]:
         """Train, and write the run's files however training ends; returns what is to be said about it."""
         self.record = {"status": RUNNING, "run": str(folder.path), **self.record}
-        watch = Watch(lambda: folder.write(self.record))
+        watch = Watch(folder, self.record)
         if resume:  # what is refused leaves the run as it was
             self._check_data(folder)
         else:
-            watch.begin()
+            folder.write(self.record)
         go_on = f"to go on: gpunn train --resume --out {shlex.quote(str(folder.path))}"
         try:
             history = self._fit(folder, watch, resume=resume, quiet=quiet)
@@ -123,11 +127,11 @@ class Training:
             self._keep(folder, TERMINATED, watch.history)
             return [f"{TERMINATED}; {go_on}"]  # whoever ended it does not wait for pictures
         except KeyboardInterrupt:  # the second, which waits for nothing
-            folder.write({**self.record, "status": STOPPED})
+            self._note_end(folder, STOPPED)
             raise KeyboardInterrupt(f"{STOPPED}; {go_on}") from None
         except BaseException:
             if not resume or watch.history is not None:
-                folder.write({**self.record, "status": FAILED})
+                self._note_end(folder, FAILED)
             raise
         notes = {
             FAILED: [f"training failed: {reason}; the best weights so far are kept"],
@@ -157,8 +161,14 @@ class Training:
             progress=False if quiet else None,
         )
 
+    def _note_end(self, folder: RunFolder, status: str) -> None:
+        """In the record, if it can be written: why the training ended is more important than why that failed."""
+        with suppress(CheckpointError):
+            folder.write({**self.record, "status": status})
+
     def _keep(self, folder: RunFolder, status: str, history: gn.History | None) -> None:
         """The best weights, what came out, and how it went."""
+        folder.require()
         self.network.loss = self.preprocessing.loss  # smoothing is for training alone
         self.network.save(folder.model)
         self.record["status"] = status

@@ -1,0 +1,98 @@
+"""One training at a time in a folder: a lock on a file in it, which the system frees however its holder ends.
+
+The file says who holds the lock, and is removed with it; a process that is killed leaves the file, which then means
+nothing. Processes that the holder starts do not get the lock, but one that it forks would keep it. Over NFS the lock
+holds between machines too; where a file system has no locks, `works` is false, and nothing keeps others away.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from gpunn import files
+from gpunn.errors import CheckpointError
+
+NAME = "run.lock"
+HOLDER = re.compile(rb"process \d{1,10} on [\w.-]{1,64}")
+TRIES = 100  # to lock the file before somebody removes it
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+
+
+class InUse(Exception):
+    """Another process holds the lock; the text says which."""
+
+
+class Lock:
+    """The lock on a folder that is there, from now until `release`; raises InUse and OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._place = os.stat(folder)
+        self._file = self._taken()
+
+    @property
+    def works(self) -> bool:
+        return self._file is not None
+
+    def release(self) -> None:
+        if self._file is not None:
+            with suppress(OSError), self._file:
+                if self._in_place(self._file):
+                    os.unlink(self.folder / NAME)  # while it is locked: else it might be another's
+            self._file = None
+
+    def require(self) -> None:
+        """Refuse a folder that is not the one that was locked; a file that somebody has removed is made again."""
+        try:
+            there = os.path.samestat(self._place, os.stat(self.folder)) or self._file is None
+            if there and self._file is not None and not self._in_place(self._file):
+                again = self._taken()
+                self._file.close()
+                self._file = again
+            got = "another folder of that name"
+        except OSError as error:
+            there, got = False, error.strerror or str(error)
+        except InUse as error:
+            there, got = False, f"one that {error} uses too"
+        if not there:
+            raise CheckpointError(
+                str(self.folder),
+                expected="the folder that this training began with",
+                got=got,
+                fix="leave it in its place and its lock alone until the training has ended",
+            )
+
+    def _taken(self) -> BinaryIO | None:
+        """The locked file; None where there are no locks, or files that are never the same one."""
+        for _ in range(TRIES):
+            file: BinaryIO = open(  # noqa: SIM115  # `release` closes it
+                self.folder / NAME, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT | NO_LINK, 0o666)
+            )
+            locked = files.lock(file, wait=False)
+            if locked and self._in_place(file):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}".encode())
+                file.flush()
+                return file
+            holder = HOLDER.fullmatch(file.read(100)) if locked is False else None
+            file.close()
+            if locked is False:
+                raise InUse(holder[0].decode() if holder else "another process")
+            if locked is None:
+                with suppress(OSError):
+                    os.unlink(self.folder / NAME)
+                break
+            # else its holder has removed it since it was opened
+        return None
+
+    def _in_place(self, file: BinaryIO) -> bool:
+        """Whether this is the file of that name."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.lstat(self.folder / NAME))
+        except FileNotFoundError:
+            return False
