@@ -154,13 +154,14 @@ def _csv(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> An
     forced = {name: pa.string() for name, kind in kinds.items() if kind == "categorical" and name in names}
     block = max(BLOCK, min(os.path.getsize(path), 64 * BLOCK))  # a row must fit in one
     try:
-        found = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(use_threads=False, block_size=block),  # else rows have no numbers
-            convert_options=csv.ConvertOptions(
-                strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=forced
-            ),
-        )
+        with pa.OSFile(os.fsencode(path)) as file:
+            found = csv.read_csv(
+                file,
+                read_options=csv.ReadOptions(use_threads=False, block_size=block),  # else rows have no numbers
+                convert_options=csv.ConvertOptions(
+                    strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=forced
+                ),
+            )
     except pa.ArrowInvalid as error:
         ragged = RAGGED.search(str(error))
         if not ragged:
@@ -246,15 +247,20 @@ def _not_utf8(where: str, rest: bytes) -> DataError:
 # Binary files
 
 
+def _mapped(pa: Any, path: str) -> Any:
+    """The file in memory, also one whose name is no UTF-8, which pyarrow takes as bytes only."""
+    return pa.memory_map(os.fsencode(path))
+
+
 def _parquet(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> Any:
-    with pa.parquet.ParquetFile(path, memory_map=True) as file:
+    with _mapped(pa, path) as content, pa.parquet.ParquetFile(content) as file:
         schema = file.schema_arrow
         check_names(path, schema.names)
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         check_size(path, sum(max(g.total_byte_size, 8 * g.num_rows * g.num_columns) for g in groups), memory)
         texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-    checked = {"memory_map": True, "read_dictionary": texts, "page_checksum_verification": True}
-    with pa.parquet.ParquetFile(path, **checked) as file:
+    checked = {"read_dictionary": texts, "page_checksum_verification": True}
+    with _mapped(pa, path) as content, pa.parquet.ParquetFile(content, **checked) as file:
         found = file.read(use_threads=False)
         check_places(path, file.metadata)  # only now: pyarrow ends the process where it meets a damaged entry by itself
     return found
@@ -262,7 +268,7 @@ def _parquet(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -
 
 def _ipc(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> Any:
     """Arrow's file and stream formats; the first is the second between marks."""
-    with pa.memory_map(path) as file:
+    with _mapped(pa, path) as file:
         content = file.read_buffer()
         start = 8 if content.slice(0, 6).to_pybytes() == b"ARROW1" else 0
         stream = content.slice(start)

@@ -183,6 +183,20 @@ def test_signs_that_an_output_does_not_have(variables: dict[str, str], arguments
     assert "\\u0177" in text
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="this system has only names in Unicode")
+def test_files_and_folders_whose_names_are_no_utf8() -> None:
+    pytest.importorskip("pyarrow")
+    name = os.fsdecode(b"\xff.csv")
+    Path(name).write_text("x,y\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(40)))
+    told = call("train", name, "--validation", name, *QUICK).stdout
+    assert "run                runs/\\udcff\n" in told
+    run = str(Path("runs", Path(name).stem))
+    call("train", name, "--resume", "--out", run, "--quiet", *CPU)
+    call("inspect", run)
+    call("predict", run, name, "-o", os.fsdecode(b"\xfe.csv"), *CPU)
+    assert b"\xfe.csv" in os.listdir(b".")
+
+
 def test_every_kind_of_error_is_printable() -> None:
     """A class with a message of its own making would go by the one place."""
     assert not [kind for kind in GpunnError.__subclasses__() if "__init__" in vars(kind)]
