@@ -146,6 +146,12 @@ class Frame:
             self.children[name] = Frame(setting, child, planned.layer.child_wants_dX(wants_dX, below))
             below = below or child.trains
 
+    def walk(self) -> Iterator[Frame]:
+        """This frame and all below it."""
+        yield self
+        for child in self.children.values():
+            yield from child.walk()
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"this frame has no {name!r}: name it in the layer's plan")
 

@@ -15,11 +15,11 @@ from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, ShapeError
 from gpunn.hyper import choice
 from gpunn.inputs import Checked, checked_targets
-from gpunn.layers.activation import resolve
 from gpunn.losses import Loss
-from gpunn.memory import Need, cut, gives_back, require_room
+from gpunn.memory import Need, gives_back, require_room
 from gpunn.optimizers import Optimizer
 from gpunn.passes import Pass, loss_of_network
+from gpunn.prediction import outputs
 from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.batches import examples
 from gpunn.training.evaluation import Evaluator, check_metrics
@@ -47,7 +47,7 @@ class Network(Engine):
     @reads
     def predict(self, X: Any, *, batch_size: int | None = None) -> Array:
         """The last layer's output for X, of shape (n, ...) or (K, n, ...). NumPy in, NumPy out; CuPy in, CuPy out."""
-        return self._outputs(X, batch_size, link=None)
+        return outputs(self, X, batch_size, link=None)
 
     @own_words("predict_probability")
     @gives_back
@@ -63,47 +63,7 @@ class Network(Engine):
                 fix="train it, or pass loss=gn.CrossEntropy()",
             )
         link = loss_of_network("predict_probability loss", loss, self.network).link
-        return self._outputs(X, batch_size, link)
-
-    def _outputs(self, X: Any, batch_size: int | None, link: str | None) -> Array:
-        array = self.checked_inputs(X)
-        planned = self.built()
-        axis = array.ndim - len(planned.shape) - 1
-        n, chunk = array.shape[axis], self.chunk(batch_size)
-        stays = self.ops.owns(array)
-        shape = (*self.lead, n, *planned.plan.output)
-        function = resolve(link, "link")
-        inputs = Checked(array, self.dtype, len(planned.shape))
-
-        def rehearse(stage: Engine, size: int) -> None:
-            for rows in cut(n, size):
-                stage.compile(rows, training=False, backward=False)
-            stage.on_device(inputs.head(size).array)
-            if function is not None:
-                stage.ops.empty((*self.lead, min(n, size), *planned.plan.output), self.dtype)
-            if stays:
-                stage.ops.empty(shape, self.dtype)
-
-        if not all(self.keeps(rows, training=False, backward=False) for rows in cut(n, chunk)):
-            require_room("predict batch_size", "batch_size={}", self, Need(self.rehearsed, rehearse), chunk, n)
-        out = self.ops.empty(shape, self.dtype) if stays else np.empty(shape, self.dtype)
-
-        def compute(rows: slice) -> None:
-            part = self.on_device(array[(slice(None),) * axis + (rows,)])
-            A = self.compile(part.shape[axis], training=False, backward=False).forward(part)
-            if function is not None:
-                P = self.ops.empty(A.shape, self.dtype)  # A may be X itself
-                function.value(self.ops, A, None, out=P)
-                A = P
-            place = (slice(None),) * len(self.lead) + (rows,)
-            if stays:
-                self.ops.copy(A, out=out[place])
-            else:
-                out[place] = self.ops.to_host(A)
-
-        for start in range(0, n, chunk):
-            compute(slice(start, min(start + chunk, n)))
-        return out
+        return outputs(self, X, batch_size, link)
 
     @own_words("evaluate")
     @gives_back

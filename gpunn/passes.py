@@ -135,6 +135,11 @@ class Pass:
         self.dA = self.loss.evaluate(self.loss_frame, A, y, weight)
         return self.loss_frame.value
 
+    def forget_inputs(self) -> None:
+        """Let go of the rows that forward was given, which may be a user's, or a whole file that is mapped."""
+        for frame in self.frame.walk():
+            vars(frame).pop("X", None)
+
     def backward(self) -> None:
         """All gradients, from the loss that `value` took last; those of half precision times the loss scale."""
         if self.seed is None:

@@ -101,6 +101,8 @@ class Uses:
             yield
         finally:
             taken = blocks.pop()
+            for made in taken.values():
+                made.forget_inputs()
             with self._lock:
                 for key, made in taken.items():
                     self._keep(key, made)

@@ -22,7 +22,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("gpunn.parameters", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
     ("gpunn.precision", "gpunn.loss_scale"),
     ("gpunn.layers", "gpunn.losses", "gpunn.metrics", "gpunn.regularization", "gpunn.optimizers", "gpunn.schedules"),
-    ("gpunn.passes", "gpunn.uses", "gpunn.inputs", "gpunn.memory", "gpunn.summary", "gpunn.engine"),
+    ("gpunn.passes", "gpunn.uses", "gpunn.inputs", "gpunn.memory", "gpunn.summary", "gpunn.engine", "gpunn.prediction"),
     ("gpunn.training",),
     ("gpunn.network",),
     ("gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing"),
@@ -33,9 +33,9 @@ TYPES_ONLY = {("gpunn.frame", "gpunn.layers.base")}  # upward imports for annota
 NUMPY = {
     "gpunn.archive", "gpunn.backends", "gpunn.dataframes", "gpunn.engine", "gpunn.frame", "gpunn.hyper",
     "gpunn.initializers", "gpunn.inputs", "gpunn.loss_scale", "gpunn.memory", "gpunn.metrics", "gpunn.network",
-    "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision", "gpunn.randomness",
-    "gpunn.regularization", "gpunn.schedules", "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators",
-    "gpunn.testing",
+    "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision", "gpunn.prediction",
+    "gpunn.randomness", "gpunn.regularization", "gpunn.schedules", "gpunn.training", "gpunn.checkpoint", "gpunn.data",
+    "gpunn.estimators", "gpunn.testing",
 }  # fmt: skip
 CUPY = {"gpunn.backends.cupy_backend", "gpunn.backends.detection", "gpunn.backends.gemm", "gpunn.backends.kernels"}
 

@@ -1,8 +1,10 @@
 """One network in several threads: readers get the answers that they would get alone, and a training is alone."""
 
 import copy
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -256,6 +258,9 @@ def test_an_estimator_refuses_to_predict_while_it_learns_on() -> None:
 class Made(SimpleNamespace):
     """Stands for a pass."""
 
+    def forget_inputs(self) -> None:
+        pass
+
 
 def take(uses: Uses, key: int) -> Any:
     return uses.take((key,), Made)  # type: ignore[arg-type]
@@ -294,6 +299,22 @@ def test_no_more_passes_are_kept_than_were_in_use_at_once() -> None:
     assert len(uses) == THREADS
     uses.forget()
     assert not len(uses)
+
+
+@pytest.mark.parametrize("name", ["predict", "evaluate", "loss_of", "gradients"])
+def test_a_pass_that_is_kept_keeps_no_inputs(name: str) -> None:
+    network = gn.Network([gn.Residual([gn.Dense(7)]), gn.Dense(3)], 7, device="cpu")
+    network.loss = LOSS
+    given = X[:20].copy()
+    lives = weakref.ref(given)
+    more: dict[str, tuple[Any, ...]] = {"predict": (), "evaluate": (Y[:20],)}
+    gc.disable()
+    try:
+        getattr(network, name)(given, *more.get(name, (Y[:20], LOSS)))
+        del given
+        assert lives() is None and len(network.uses) == 1
+    finally:
+        gc.enable()
 
 
 # Turns on a GPU
