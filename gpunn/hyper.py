@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpunn.errors import ConfigurationError
+from gpunn.types import Shape
 
 LARGEST = sys.float_info.max  # a Python int may lie beyond
+LARGEST_WHOLE = 2**63 - 1  # what an index of an array can be
+AXES, NUMBERS = 62, 2**58  # of one example: NumPy has 64 axes, two for models and rows, and counts bytes in 63 bits
+LONGEST = 400  # characters of a value in a message
 
 
 def number(
@@ -33,7 +38,7 @@ def number(
             left = "" if low == -math.inf else f"{low:g} {'<' if open_low else '<='} "
             right = "" if high == math.inf else f" {'<' if open_high else '<='} {high:g}"
             expected = f"a number with {left}value{right}"
-        raise ConfigurationError(where, expected=expected, got=repr(value), fix="choose a value in that range")
+        raise ConfigurationError(where, expected=expected, got=shown(value), fix="choose a value in that range")
     return float(value)
 
 
@@ -46,18 +51,49 @@ def numbers(where: str, value: Any, **interval: Any) -> float | tuple[float, ...
     return number(where, value, **interval)
 
 
-def whole(where: str, value: Any, *, low: int = 1) -> int:
-    """A whole number not below `low`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+def whole(where: str, value: Any, *, low: int = 1, high: int = LARGEST_WHOLE) -> int:
+    """A whole number from `low` to `high`."""
+    known = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not known or not low <= value <= high:
+        limit = f" and <= {high}" if known and value > high else ""
         raise ConfigurationError(
-            where, expected=f"a whole number >= {low}", got=repr(value), fix="give such a number"
-        )  # fmt: skip
+            where, expected=f"a whole number >= {low}{limit}", got=shown(value), fix="give such a number"
+        )
     return int(value)
+
+
+def whole_shape(where: str, extents: Sequence[Any]) -> Shape:
+    """A shape of whole numbers, each 1 or more."""
+    if len(extents) <= AXES:
+        extents = [whole(where, extent) for extent in extents]
+    shape = tuple(extents)
+    check_shape(where, shape)
+    return shape
+
+
+def check_shape(where: str, shape: Shape) -> None:
+    """Refuse an array that no machine can have."""
+    if len(shape) > AXES or math.prod(map(int, shape)) > NUMBERS:
+        raise ConfigurationError(
+            where,
+            expected=f"at most {AXES} axes and {NUMBERS} numbers",
+            got=f"{len(shape)} axes" if len(shape) > AXES else f"shape {shown(shape)}",
+            fix="use fewer or smaller axes",
+        )
+
+
+def shown(value: Any) -> str:
+    """A value as code, cut where it is too long to read."""
+    try:
+        text = repr(value)
+    except ValueError:  # of a whole number with thousands of digits
+        return f"a {type(value).__name__} of more digits than Python prints"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def choice(where: str, value: Any, options: tuple[Any, ...]) -> Any:
     """One of a few named options."""
     if not any(value is o or (type(value) is type(o) and value == o) for o in options):
         named = ", ".join(repr(o) for o in options)
-        raise ConfigurationError(where, expected=f"one of {named}", got=repr(value), fix="choose one of them")
+        raise ConfigurationError(where, expected=f"one of {named}", got=shown(value), fix="choose one of them")
     return value

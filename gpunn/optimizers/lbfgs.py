@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from gpunn.optimizers.wolfe import Point, wolfe_search
 from gpunn.rules import require
 from gpunn.schedules import Rate
 from gpunn.types import Array
+
+SMALLEST = sys.float_info.min
+LONGEST_HISTORY = 10_000  # steps, each with two buffers of the gradient's size
 
 
 class Outcome(NamedTuple):
@@ -58,8 +62,8 @@ class LBFGS(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("history_size", "max_evaluations"):
-            object.__setattr__(self, name, hyper.whole(f"LBFGS {name}", getattr(self, name)))
+        for name, high in (("history_size", LONGEST_HISTORY), ("max_evaluations", hyper.LARGEST_WHOLE)):
+            object.__setattr__(self, name, hyper.whole(f"LBFGS {name}", getattr(self, name), high=high))
         for name in ("tolerance_gradient", "tolerance_change"):
             value = hyper.number(f"LBFGS {name}", getattr(self, name), **NOT_NEGATIVE)
             object.__setattr__(self, name, value)
@@ -123,6 +127,10 @@ class _Step:
     def take(self) -> Outcome:
         loss, square = self._begin()
         reason = self._reason(loss, square, math.inf)
+        if reason is None and self._read(self.t.rate) == 0.0:  # nothing moves, and a schedule may rise again
+            if not self.evaluations:
+                self._evaluate()  # for who reads the loss and the gradient of every step
+            return Outcome(loss, math.sqrt(square), self.evaluations, None)
         if reason is not None:
             return Outcome(loss, math.sqrt(square), self.evaluations, reason)
         end, slope = None, self._set_direction()
@@ -192,7 +200,7 @@ class _Step:
     def _search(self, loss: float, square: float, slope: float) -> Point | None:
         """A step along the direction, or None; the values and the gradient are then at its end."""
         rate = self._read(self.t.rate)
-        first = rate if self.pairs else rate * min(1.0, 1.0 / math.sqrt(square))
+        first = max(rate if self.pairs else rate * min(1.0, 1.0 / math.sqrt(square)), SMALLEST)
         budget = self.optimizer.max_evaluations
         end = wolfe_search(
             self._at, Point(0.0, loss, slope), first, budget, 10.0 * float(np.finfo(self.t.store.dtype).eps)
@@ -218,8 +226,8 @@ class _Step:
         t, i = self.t, self.pairs % self.optimizer.history_size
         y = t.moments["start"]  # which has served
         self.ops.elementwise(formulas.subtract, (self.dW, self.gradient), (y,))
-        curvature = step * self._dot(y, self.direction)
-        if curvature > 1e-12 * self._dot(y, y):
+        curvature, square = step * self._dot(y, self.direction), self._dot(y, y)
+        if curvature > 1e-12 * square > 0.0:  # tiny numbers have squares of 0
             self._write(self.scale, step)
             self.ops.elementwise(formulas.multiply, (self.direction, self.scale), (t.moments[f"s{i}"],))
             self.ops.copy(y, out=t.moments[f"y{i}"])

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gpunn as gn
 from gpunn import optimizers as o
+from gpunn import schedules
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.errors import ConfigurationError
 from gpunn.initializers import Gaussian
@@ -278,6 +280,58 @@ def test_a_shorter_step_is_evaluated_again(budget: int) -> None:
     assert more
 
 
+# Rates and numbers that are 0, or nearly
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_rate_of_zero_moves_nothing(backend: Any, dtype: str) -> None:
+    """And the next step goes on as if it had not been; loss and gradient are those of the point all the same."""
+    problem, other = (Problem(backend, logistic(), 8, dtype) for _ in range(2))
+    schedule = schedules.Sequence([1.0, 0.0, 1.0])
+    optimizer, outcomes, points = o.LBFGS(schedule), [], []
+    t = OptimizerFrame(backend, problem.store, optimizer)
+    for step in range(3):
+        write(backend, np.full((1,), schedule(step)), t.rate)
+        outcomes.append(optimizer.minimize_step(t, problem.evaluate))
+        points.append(problem.w)
+        np.testing.assert_allclose(
+            backend.to_host(problem.store.gradient_views["W"])[:, 0], problem.function(problem.w)[1], rtol=1e-5
+        )
+    assert outcomes[1].loss == outcomes[0].loss and outcomes[1].reason is None and outcomes[1].evaluations == 1
+    np.testing.assert_array_equal(points[1], points[0])
+    other.run(o.LBFGS(), 2)
+    np.testing.assert_array_equal(points[2], other.w)
+
+
+@pytest.mark.parametrize("rate", [0.0, 5e-324, lambda step: 1.0 - step % 2])
+def test_a_training_with_rates_of_zero(rate: Any) -> None:
+    """The loss of an epoch in which nothing moves is that of the one before, as with any optimizer."""
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    net = gn.Network([gn.Dense(4, "tanh"), gn.Dense(1)], 3, device="cpu", dtype="float64")
+    before = net.vector.copy()
+    history = net.fit(
+        X, X[:, :1] ** 2, loss=gn.SquaredError(), optimizer=o.LBFGS(rate), epochs=4, batch_size=20, progress=False
+    )
+    losses = history["loss"]
+    if rate == 0.0:
+        np.testing.assert_array_equal(net.vector, before)
+        assert losses == pytest.approx([losses[0]] * 4) and losses[0] > 0  # to rounding: the order is another
+    elif callable(rate):
+        assert losses[1] == pytest.approx(losses[0]) and losses[3] == pytest.approx(losses[2])
+        assert losses[1] > losses[2] > 0
+
+
+def test_changes_whose_squares_are_zero() -> None:
+    """In float32 the gradient changes by numbers whose squares vanish: the pair is not kept, and nothing is divided."""
+
+    def slight(w: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(1e-20 * w.sum() + 5e-24 * (w * w).sum()), 1e-20 + 1e-23 * w
+
+    problem = Problem(NumpyBackend(), slight, 8, "float32")
+    t, outcomes = problem.run(o.LBFGS(1e20, tolerance_gradient=0.0, max_evaluations=1), 3)
+    assert len(outcomes) == 3 and float(t.pairs[0]) == 0.0
+
+
 # Errors
 
 
@@ -294,6 +348,10 @@ def test_refused() -> None:
     [
         ({"rate": -1.0}, "LBFGS rate: expected a number with 0 <= value, got -1.0"),
         ({"history_size": 0}, "LBFGS history_size: expected a whole number >= 1, got 0"),
+        (
+            {"history_size": 10**18},
+            "LBFGS history_size: expected a whole number >= 1 and <= 10000, got 1000000000000000000",
+        ),
         ({"max_evaluations": 2.5}, "LBFGS max_evaluations: expected a whole number >= 1, got 2.5"),
         ({"tolerance_gradient": -1.0}, "LBFGS tolerance_gradient: expected a number with 0 <= value, got -1.0"),
         ({"tolerance_change": math.nan}, "LBFGS tolerance_change: expected a number with 0 <= value, got nan"),
