@@ -16,11 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpunn.data.declared import check_size
-from gpunn.data.table import TARGETS, Column, Host, Table, column, table, texts
+from gpunn.data.table import NO_ROWS, TARGETS, Column, Host, Table, column, table, texts
 from gpunn.errors import DataError, GpunnError
 
 DAMAGED = "write the file again"
 MOST_ARRAYS = 10_000
+MOST_COLUMNS = 100_000  # each takes a few hundred bytes beside its numbers
 PIECE = 1 << 20
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes, and what zipfile unpacks piece by piece
 
@@ -37,7 +38,17 @@ def from_arrays(
         if array.ndim == 1:
             pairs.append((name, _column(f"{source} column {name!r}", array)))
             continue
-        matrix = array.reshape(len(array), math.prod(array.shape[1:]))
+        width = math.prod(array.shape[1:])
+        if not len(array):  # and then of any width
+            raise DataError(source, expected="rows", got="none", fix=NO_ROWS)
+        if len(pairs) + width > MOST_COLUMNS:
+            raise DataError(
+                source,
+                expected=f"at most {MOST_COLUMNS} columns",
+                got=f"{len(pairs) + width} up to {name!r} of shape {array.shape}",
+                fix="leave some out",
+            )
+        matrix = array.reshape(len(array), width)
         each = [f"{name}{j}" for j in range(matrix.shape[1])]
         if target is None and name.lower() in TARGETS:
             target = each

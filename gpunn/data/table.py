@@ -16,6 +16,7 @@ Target = str | tuple[str, ...]  # the name of a target, or the names of several
 
 KINDS = ("numeric", "boolean", "categorical", "time", "empty")
 TARGETS = ("target", "label", "class", "y")  # names that mark the target where none is given
+NO_ROWS = "give a table with at least one row below the names"
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
@@ -217,7 +218,7 @@ def table(
             fix="give every column one value a row",
         )
     if not pairs or not lengths[pairs[0][0]]:
-        raise DataError(source, expected="rows", got="none", fix="give a table with at least one row below the names")
+        raise DataError(source, expected="rows", got="none", fix=NO_ROWS)
     found = Table(source, dict(pairs))
     for name, column in pairs:
         if column.kind == "numeric" and column.data.dtype.kind == "f":

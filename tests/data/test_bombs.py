@@ -4,8 +4,11 @@ import io
 import re
 import subprocess
 import sys
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ LARGE = 5 << 26  # bytes, above what any file may take
 TAKEN = 96 << 20  # what refusing one may take, pyarrow's own import included
 READ = """
 import sys
+import time
+import tracemalloc
 import gpunn as gn
 import numpy as np
 from tests.data.peak import peak
@@ -158,3 +163,67 @@ def test_the_memory_that_is_measured() -> None:
     command = [sys.executable, "-c", READ.replace("gn.data.read(sys.argv[1])", full)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[0]) > TAKEN
+
+
+# Shapes that take no bytes, or few for each column
+
+
+def npy(shape: tuple[int, ...], descr: str = "<f8", content: bytes = b"") -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue() + content
+
+
+NONE = "expected rows, got none; give a table with at least one row"
+MANY = "expected at most 100000 columns, got .*; leave some out"
+DAMAGED = "expected arrays that NumPy wrote, got .*; write the file again"
+SHAPES: list[tuple[tuple[int, ...], str, bytes, str]] = [
+    ((0, 10**12), "<f8", b"", NONE),
+    ((0, 10**12), "<M8[us]", b"", NONE),
+    ((0, 10**6, 10**6), "<f8", b"", NONE),
+    ((0, 0), "<f8", b"", NONE),
+    ((10**12, 0), "<f8", b"", NONE),
+    ((10**12, 0, 10**6), "<f8", b"", NONE),
+    ((1, 1_000_000), "|u1", bytes(1_000_000), MANY),
+    ((2, 1_000, 101), "|u1", bytes(202_000), MANY),
+    ((0, 10**30), "<f8", b"", DAMAGED),
+    ((10**12,), "<U0", b"", DAMAGED),
+    ((2, 10**12), "<U0", b"", DAMAGED),
+    ((1,) * 70, "<f8", bytes(8), DAMAGED),
+    ((2**62, 4), "<f8", b"", "expected 147573952589676412928 bytes for .*, got 0; write the file again"),
+    ((0, -5), "<f8", b"", "expected 0 bytes for .*, got 0; write the file again"),
+]
+
+
+@pytest.mark.parametrize(("shape", "descr", "content", "message"), SHAPES)
+def test_shapes_that_take_few_bytes(
+    tmp_path: Path, shape: tuple[int, ...], descr: str, content: bytes, message: str
+) -> None:
+    """In an .npy and in an .npz, refused at once and in little memory."""
+    data = npy(shape, descr, content)
+    (tmp_path / "a.npy").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("X.npy", data)
+    for name in ("a.npy", "a.npz"):
+        path = str(tmp_path / name)
+        tracemalloc.start()
+        start = time.perf_counter()
+        try:
+            with pytest.raises(DataError, match=f"^{re.escape(path)}.*: {message}"):
+                gn.data.read(path)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000 and time.perf_counter() - start < 1.0
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("wrap", [lambda X: X, lambda X: {"X": X, "y": []}, lambda X: (X, np.empty(0))])
+def test_arrays_without_rows(wrap: Any) -> None:
+    for X in (np.empty((0, 10**12)), np.empty((10**12, 0))):
+        with pytest.raises(DataError, match=f"(array|table|\\(X, y\\)): {NONE}"):
+            gn.data.read(wrap(X))
+
+
+def test_as_many_columns_as_there_may_be() -> None:
+    assert len(gn.data.read((np.zeros((1, 1_999)), [1.0])).columns) == 2_000
+    with pytest.raises(DataError, match="at most 100000 columns, got 150000 up to 'b' of shape \\(1, 75000\\); leave"):
+        gn.data.read({"a": np.zeros((1, 75_000), bool), "b": np.zeros((1, 75_000), bool)})
