@@ -34,7 +34,7 @@ Specs = dict[str, tuple[str, Shape]]  # the safetensors code and the shape of ea
 
 FORMAT = 1
 HEADER_LIMIT = 100_000_000  # bytes; safetensors' own
-DEPTH_LIMIT = 128  # of nested JSON
+DEPTH_LIMIT = 650  # of nested JSON: that of a network, and what is around it; Python's own is some 1,000
 CHUNK = 1 << 20
 NO_DIGEST = "0" * 64
 DTYPES = {
@@ -88,27 +88,42 @@ def _header(specs: Specs, text: str, version: str) -> tuple[bytes, dict[str, int
     return packed + b" " * (-len(packed) % 8), starts
 
 
-def _check_json(where: str, value: Any, depth: int = 0) -> None:
+def _check_json(where: str, value: dict[Any, Any] | list[Any]) -> None:
     """Only what JSON gives back as it was; but a tuple comes back as a list, and every NaN as the same one."""
-    if depth > DEPTH_LIMIT and isinstance(value, (dict, list, tuple)):
-        raise CheckpointError(
-            where[:200], expected=f"at most {DEPTH_LIMIT} levels of nesting", got="more", fix="store it flatter"
-        )
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise CheckpointError(where, expected="names as keys", got=repr(key), fix="turn the keys into text")
-            _check_json(f"{where}.{key}", item, depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            _check_json(f"{where}[{i}]", item, depth + 1)
-    elif value is not None and not isinstance(value, (str, int, float)):
-        raise CheckpointError(
-            where,
-            expected="numbers, text, lists and dicts",
-            got=f"a {type(value).__name__}",
-            fix="convert it, as float(x) and x.tolist() do, or store it as an array",
-        )
+    waiting: list[tuple[Any, int, Any]] = [(value, 0, None)]
+    while waiting:
+        whole, depth, place = waiting.pop()
+        if depth > DEPTH_LIMIT:
+            raise _too_deep(_named(where, place)[:200])
+        for key, item in whole.items() if isinstance(whole, dict) else enumerate(whole):
+            if isinstance(whole, dict) and not isinstance(key, str):
+                raise CheckpointError(
+                    _named(where, place), expected="names as keys", got=repr(key), fix="turn the keys into text"
+                )
+            if isinstance(item, (dict, list, tuple)):
+                waiting.append((item, depth + 1, (place, key)))
+            elif item is not None and not isinstance(item, (str, int, float)):
+                raise CheckpointError(
+                    _named(where, (place, key)),
+                    expected="numbers, text, lists and dicts",
+                    got=f"a {type(item).__name__}",
+                    fix="convert it, as float(x) and x.tolist() do, or store it as an array",
+                )
+
+
+def _named(where: str, place: Any) -> str:
+    """What errors call a part of JSON: `place` is its key, after the place of what it is in."""
+    keys = []
+    while place is not None:
+        place, key = place
+        keys.append(f".{key}" if isinstance(key, str) else f"[{key}]")
+    return where + "".join(reversed(keys))
+
+
+def _too_deep(where: str) -> CheckpointError:
+    return CheckpointError(
+        where, expected=f"at most {DEPTH_LIMIT} levels of nesting", got="more", fix="store it flatter"
+    )
 
 
 # Writing
@@ -241,8 +256,9 @@ def _parsed(where: str, header: bytes, data: Host, start: re.Match[bytes]) -> tu
     try:
         entries = json.loads(header.decode("ascii"))
         text = entries.pop("__metadata__")["meta"]
-        meta = json.loads(text)
-        _check_json(f"{where} meta", meta)
+        meta = _loaded(f"{where} meta", text)
+        if isinstance(meta, dict):
+            _check_json(f"{where} meta", meta)
         specs = {name: _declared(entry) for name, entry in entries.items()}
         expected, starts = _header(specs, text, start[2].decode())
         same = header == expected.replace(NO_DIGEST.encode(), start[4], 1)
@@ -258,6 +274,13 @@ def _parsed(where: str, header: bytes, data: Host, start: re.Match[bytes]) -> tu
             got=f"{type(error).__name__}: {error}"[:200],
             fix="save it again with gpunn; other programs may read its files but not edit them",
         ) from None
+
+
+def _loaded(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise _too_deep(where) from None
 
 
 def _declared(entry: Any) -> tuple[str, Shape]:

@@ -16,7 +16,7 @@ from gpunn.backends.base import Backend
 from gpunn.dataframes import arranged, column_names
 from gpunn.errors import ConfigurationError, DeviceMemoryError, ShapeError
 from gpunn.frame import Planned, Setting, bytes_needed, plan_layer
-from gpunn.hyper import number, whole
+from gpunn.hyper import number, whole, whole_shape
 from gpunn.inputs import as_array, check_inputs, to_device
 from gpunn.layers.base import Layer, walk
 from gpunn.layers.composite import Sequential
@@ -30,10 +30,11 @@ from gpunn.randomness import check_seeds
 from gpunn.summary import summary_table
 from gpunn.types import Array, Shape
 from gpunn.uses import Uses
-from gpunn.value import Value, to_json
+from gpunn.value import Value, check_depth, to_json
 from gpunn.words import own_words
 
 CHUNK_BYTES = 64 * 1024 * 1024  # what the activations of one chunk of a prediction may take
+MOST_MODELS = 2**20  # the seeds of so many take 40 MB
 
 
 class Engine:
@@ -55,10 +56,11 @@ class Engine:
         scale: float = 1.0,
     ) -> None:
         self.network = layers if isinstance(layers, Sequential) else Sequential(layers)
+        check_depth("Network layers", self.network)
         self.ops = device if isinstance(device, Backend) else get_backend(device)
         self.precision = precision(dtype, self.ops)
         self.ops, self.dtype = self.ops.of_precision(self.precision.name), self.precision.dtype
-        self.models = None if models is None else whole("Network models", models)
+        self.models = None if models is None else whole("Network models", models, high=MOST_MODELS)
         self.seeds = check_seeds(seed, self.models)
         self.scale = number("Network scale", scale)
         self.reads_indices = self.network.integer_input  # then X stays whole numbers, neither cast nor scaled
@@ -72,7 +74,7 @@ class Engine:
         self._check_per_model()
         if inputs is not None:
             given = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-            self.build(tuple(whole("Network inputs", extent) for extent in given))
+            self.build(whole_shape("Network inputs", given))
 
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self.network.layers))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from gpunn.backends.base import Backend
 from gpunn.errors import GpunnError
+from gpunn.hyper import check_shape
 from gpunn.parameters import Parameter, ParameterStore, State
 from gpunn.randomness import Purpose, stream_key
 from gpunn.types import Array, Shape
@@ -52,6 +54,8 @@ class Plan:
     """Everything a layer needs for inputs of one shape, by name; a bare shape stands for `Buffer(shape)`.
 
     `backward` holds what only training and gradients need; `dX` among it is left out where nobody below wants it.
+    A child is a layer with the shape of its input, and with its plan if the layer around it has asked for it already:
+    what is planned twice on each level takes 2^depth plans.
     """
 
     output: Shape
@@ -60,7 +64,12 @@ class Plan:
     buffers: Mapping[str, Shape | Buffer] = field(default_factory=dict)
     backward: Mapping[str, Shape | Buffer] = field(default_factory=dict)
     constants: Mapping[str, Constant] = field(default_factory=dict)
-    children: Mapping[str, tuple[Layer, Shape]] = field(default_factory=dict)
+    children: Mapping[str, tuple[Layer, Shape] | tuple[Layer, Shape, Plan]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_shape("output", self.output)
+        for name, array in {**self.buffers, **self.backward, **self.parameters, **self.state}.items():
+            check_shape(name, array if isinstance(array, (tuple, list)) else array.shape)
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,19 @@ class Planned:
     shape: Shape
     plan: Plan
     children: Mapping[str, Planned]
+    trains: bool = field(init=False)  # whether it or a layer inside has parameters
+
+    def __post_init__(self) -> None:
+        below = any(child.trains for child in self.children.values())
+        object.__setattr__(self, "trains", bool(self.plan.parameters) or below)
 
     def walk(self) -> Iterator[Planned]:
         """This node and all below it, in forward order."""
-        yield self
-        for child in self.children.values():
-            yield from child.walk()
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += reversed(list(node.children.values()))
 
     def named(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
@@ -90,24 +106,36 @@ class Planned:
     def state(self) -> dict[str, State]:
         return {node.named(n): s for node in self.walk() for n, s in node.plan.state.items()}
 
-    @property
-    def trains(self) -> bool:
-        return any(node.plan.parameters for node in self.walk())
+
+@contextmanager
+def planning(path: str) -> Iterator[None]:
+    """An error in this block came from the layer at this path, or from one inside it."""
+    try:
+        yield
+    except GpunnError as error:
+        inside = error.where.removeprefix("layers.")  # a child of this layer knows its place in this layer only
+        joint = f"layers.{path}{' ' if inside == error.where else '.'}" if path else ""
+        where = joint + inside if path else error.where
+        raise type(error)(where, expected=error.expected, got=error.got, fix=error.fix) from None
 
 
 def plan_layer(layer: Layer, shape: Shape, path: str = "") -> Planned:
     """Plan a layer and its children; an error says which layer it came from."""
-    try:
+    with planning(path):
+        check_shape("input", shape)
         plan = layer.plan(shape)
-    except GpunnError as error:
-        inside = error.where.removeprefix("layers.")  # a child of this layer knows its place in this layer only
-        joint = "" if not path else f"layers.{path} " if inside == error.where else f"layers.{path}."
-        where = joint + inside if path else error.where
-        raise type(error)(where, expected=error.expected, got=error.got, fix=error.fix) from None
+    return _placed(layer, path, shape, plan)
+
+
+def _placed(layer: Layer, path: str, shape: Shape, plan: Plan) -> Planned:
+    """A planned layer at its place in the network, and the layers inside it at theirs."""
+    children = {}
     prefix = f"{path}." if path else ""
-    children = {
-        name: plan_layer(child, child_shape, prefix + name) for name, (child, child_shape) in plan.children.items()
-    }
+    for name, (child, child_shape, *planned) in plan.children.items():
+        if not planned:
+            with planning(prefix + name):
+                planned = [child.plan(child_shape)]
+        children[name] = _placed(child, prefix + name, child_shape, planned[0])
     return Planned(layer, path, shape, plan, children)
 
 
@@ -122,6 +150,10 @@ class Frame:
     columns: Any
 
     def __init__(self, setting: Setting, planned: Planned, wants_dX: bool) -> None:
+        self._make(setting, planned, wants_dX)
+
+    def _make(self, setting: Setting, planned: Planned, wants_dX: bool) -> None:
+        """All arrays, and the frames of the layers inside: Python counts one call a level here, two for a class."""
         self.ops, self.training, self.track = setting.ops, setting.training, setting.track
         self.wants_dX, self.shape, self.step = wants_dX and setting.backward, planned.shape, setting.step
         self.path = planned.path
@@ -143,7 +175,8 @@ class Frame:
         self.children: dict[str, Frame] = {}
         below = wants_dX
         for name, child in planned.children.items():
-            self.children[name] = Frame(setting, child, planned.layer.child_wants_dX(wants_dX, below))
+            self.children[name] = frame = Frame.__new__(Frame)
+            frame._make(setting, child, planned.layer.child_wants_dX(wants_dX, below))
             below = below or child.trains
 
     def walk(self) -> Iterator[Frame]:

@@ -15,7 +15,7 @@ from gpunn.types import Shape
 LARGEST = sys.float_info.max  # a Python int may lie beyond
 LARGEST_WHOLE = 2**63 - 1  # what an index of an array can be
 AXES, NUMBERS = 62, 2**58  # of one example: NumPy has 64 axes, two for models and rows, and counts bytes in 63 bits
-LONGEST = 400  # characters of a value in a message
+LONGEST = 500  # characters of a value in a message
 
 
 def number(

@@ -24,6 +24,12 @@ class Hollow(np.ndarray[Any, Any]):
 
 def hollow(shape: Shape, dtype: Any) -> Array:
     one: Array = np.zeros((), dtype)
+    size = math.prod(shape) * one.itemsize
+    if size >= 2**63:
+        raise DeviceMemoryError(
+            "memory", expected="room for every array", got="more than 2**63 bytes asked for",
+            fix="use a smaller batch or network",
+        )  # fmt: skip
     return np.lib.stride_tricks.as_strided(one, shape, (0,) * len(shape)).view(Hollow)
 
 

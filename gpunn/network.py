@@ -12,7 +12,7 @@ from gpunn import archive
 from gpunn import metrics as scores
 from gpunn.backends.base import Backend
 from gpunn.engine import Engine
-from gpunn.errors import ConfigurationError, ShapeError
+from gpunn.errors import ConfigurationError, GpunnError
 from gpunn.hyper import choice
 from gpunn.inputs import Checked, checked_targets
 from gpunn.losses import Loss
@@ -28,12 +28,12 @@ from gpunn.training.resume import network_parts
 from gpunn.training.setup import Options, fit
 from gpunn.types import Array
 from gpunn.uses import reads, trains
-from gpunn.value import Value, from_json
+from gpunn.value import Value, from_json, too_deep
 from gpunn.words import own_words
 
 
 class Network(Engine):
-    """Layers, one vector of parameters, and a device; `models=K` makes it K networks of one architecture.
+    """Layers, one vector of parameters, and a device; `models=K`, up to 2**20, makes it K networks of one architecture.
 
     Data are NumPy arrays or what NumPy understands, such as a tensor of PyTorch in host memory: a network on a GPU
     uploads them once. What CuPy, PyTorch, JAX or cuDF have on its GPU it takes without a copy; then CuPy comes out.
@@ -275,8 +275,10 @@ class Network(Engine):
                 from_json(data["layers"]), inputs, device=device, dtype=data["dtype"], models=models,
                 seed=data["seeds"] if models else data["seeds"][0], scale=data["scale"],
             )  # fmt: skip
-        except (ConfigurationError, ShapeError):
+        except (GpunnError, MemoryError):
             raise
+        except RecursionError:
+            raise too_deep("Network.from_json") from None
         except Exception as error:  # the text may come from anywhere and be anything
             raise ConfigurationError(
                 "Network.from_json",

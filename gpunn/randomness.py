@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.errors import ConfigurationError
+from gpunn.hyper import shown
 
 LIMIT = 2**63
 
@@ -35,6 +36,13 @@ def stream_key(seed: int, purpose: Purpose, number: int = 0) -> np.ndarray[Any, 
 def check_seeds(seed: Any, models: int | None) -> tuple[int, ...]:
     """One seed for each model: given, or counted up from the one given."""
     several = isinstance(seed, (list, tuple, range)) or (isinstance(seed, np.ndarray) and seed.ndim > 0)
+    if several and len(seed) != models:
+        raise ConfigurationError(
+            "Network seed",
+            expected="one seed" if models is None else f"one seed or {models} of them",
+            got=f"{len(seed)} seeds",
+            fix="set models= to the number of seeds",
+        )
     seeds = tuple(seed) if several else None
     given = seeds if seeds is not None else (seed,)
     for value in given:
@@ -44,16 +52,9 @@ def check_seeds(seed: Any, models: int | None) -> tuple[int, ...]:
             raise ConfigurationError(
                 "Network seed",
                 expected="integers from 0 to 2**63 - 1",
-                got=repr(value),
+                got=shown(value),
                 fix="pass seed=0 or a list of one seed for each model",
             )
     if seeds is None:
         return tuple(int(seed) + k for k in range(models or 1))
-    if models is None or len(seeds) != models:
-        raise ConfigurationError(
-            "Network seed",
-            expected="one seed" if models is None else f"one seed or {models} of them",
-            got=f"{len(seeds)} seeds",
-            fix="set models= to the number of seeds",
-        )
     return tuple(int(value) for value in seeds)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, ClassVar, Self
 
 from gpunn.errors import ConfigurationError
 from gpunn.words import check_words
+
+DEPTH_LIMIT = 640  # of values and lists inside one another; code takes one call a level, and Python allows some 1,000
 
 
 class Value:
@@ -35,6 +38,38 @@ class Value:
             Value.known[key] = cls
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Value.__repr__  # type: ignore[method-assign]  # keeps @dataclass from writing a longer one
+        for name in ("__eq__", "__hash__"):  # nor those that make several calls for each level of nesting
+            if name not in cls.__dict__:
+                setattr(cls, name, getattr(Value, name))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is a value of the same class with equal fields."""
+        if type(other) is not type(self):
+            return NotImplemented
+        waiting: list[tuple[Any, Any]] = [(self, other)]
+        while waiting:
+            one, two = waiting.pop()
+            if one is two:
+                continue
+            if type(one) is type(two) and (isinstance(one, tuple) or _follows(one, "__eq__")):
+                parts, others = _parts(one), _parts(two)
+                if len(parts) != len(others):
+                    return False
+                waiting += zip(parts, others)
+            elif one != two:
+                return False
+        return True
+
+    def __hash__(self) -> int:
+        plain: list[Any] = []
+        waiting: list[Any] = [self]
+        while waiting:
+            part = waiting.pop()
+            nests = isinstance(part, tuple) or _follows(part, "__hash__")
+            plain.append(type(part).__name__ if nests else part)
+            if nests:
+                waiting += _parts(part)
+        return hash(tuple(plain))
 
     def __new__(cls, *arguments: Any, **words: Any) -> Self:
         """Look at the words before Python does: its own message names none of ours."""
@@ -48,47 +83,99 @@ class Value:
 
     def __repr__(self) -> str:
         """Code that makes this value; what stands at its default is left out."""
-        parts: list[str] = []
-        for position, field in enumerate(sorted(fields(self), key=lambda f: f.kw_only is True)):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if field.default is MISSING or value != field.default:
-                named = field.kw_only or len(parts) != position
-                parts.append(f"{field.name}={_code(value)}" if named else _code(value))
-        return f"{type(self).__name__}({', '.join(parts)})"
+        pieces: list[str] = []
+        _write(self, pieces)
+        return "".join(pieces)
 
 
-def _code(value: Any) -> str:
-    """A tuple of layers as the list one would write."""
+def _follows(value: Any, name: str) -> bool:
+    """Whether the method of this name is that of all values, and not the class's own."""
+    return getattr(type(value), name) is getattr(Value, name)
+
+
+def _write(value: Any, pieces: list[str]) -> None:
+    """Code that makes a value, with a tuple of layers as the list one would write."""
     if isinstance(value, tuple) and any(isinstance(v, Value) for v in value):
-        return f"[{', '.join(map(_code, value))}]"
-    return repr(value)
+        pieces.append("[")
+        for i, item in enumerate(value):
+            pieces.append(", " * (i > 0))
+            _write(item, pieces)
+        pieces.append("]")
+    elif _follows(value, "__repr__"):
+        pieces.append(f"{type(value).__name__}(")
+        written = 0
+        for position, field in enumerate(sorted(fields(value), key=lambda f: f.kw_only is True)):
+            own = getattr(value, field.name)
+            if field.default is MISSING or own != field.default:
+                named = field.kw_only is True or written != position
+                pieces.append(", " * (written > 0) + f"{field.name}=" * named)
+                _write(own, pieces)
+                written += 1
+        pieces.append(")")
+    else:
+        pieces.append(repr(value))
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    """What stands directly in a value, tuple, list or dict."""
+    if isinstance(value, (tuple, list)):
+        return value
+    if isinstance(value, dict):
+        return list(value.values())
+    return [getattr(value, field.name) for field in fields(value)] if is_dataclass(value) else ()
+
+
+def check_depth(where: str, value: Any) -> None:
+    """Refuse a value, or JSON, that nests too deep."""
+    level = [value]
+    for _ in range(DEPTH_LIMIT):
+        inside = {id(part): part for v in level for part in _parts(v) if isinstance(part, (Value, tuple, list, dict))}
+        level = list(inside.values())  # each once: one layer may stand in many places
+        if not level:
+            return
+    raise too_deep(where)
+
+
+def too_deep(where: str) -> ConfigurationError:
+    return ConfigurationError(
+        where,
+        expected=f"at most {DEPTH_LIMIT} levels of layers and lists inside one another",
+        got="more",
+        fix="put layers that follow one another into one list",
+    )
 
 
 def is_own(*values: Any) -> bool:
     """Whether these and all in them are of gpunn's own classes."""
-    return all(
-        is_own(*value)
-        if isinstance(value, (tuple, list))
-        else type(value).__module__.startswith("gpunn.") and is_own(*(getattr(value, f.name) for f in fields(value)))
-        if is_dataclass(value)
-        else True
-        for value in values
-    )
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if is_dataclass(value) and not type(value).__module__.startswith("gpunn."):
+            return False
+        if not isinstance(value, dict):
+            waiting += _parts(value)
+    return True
 
 
 def to_json(value: Any) -> Any:
     """A value as nested dicts and lists of plain ones."""
     if isinstance(value, Value) and is_dataclass(value):
-        return {value.family: type(value).__name__, **{f.name: to_json(getattr(value, f.name)) for f in fields(value)}}
+        names = [field.name for field in fields(value)]
+        return {value.family: type(value).__name__, **dict(zip(names, map(to_json, _parts(value))))}
     if isinstance(value, (tuple, list)):
-        return [to_json(v) for v in value]
+        return list(map(to_json, value))
     return value
 
 
 def from_json(data: Any) -> Any:
     """What `to_json` was given. Only classes that were imported can be named; nothing else is ever run."""
+    check_depth("architecture", data)
+    return _made(data)
+
+
+def _made(data: Any) -> Any:
     if isinstance(data, list):
-        return tuple(from_json(v) for v in data)
+        return tuple(map(_made, data))
     if not isinstance(data, dict):
         return data
     key = next(((f, name) for f, name in data.items() if isinstance(name, str) and (f, name) in Value.known), None)
@@ -99,8 +186,10 @@ def from_json(data: Any) -> Any:
             got=json.dumps(data)[:100],
             fix="import the module that defines it before loading",
         )
+    given = {field: v for field, v in data.items() if field != key[0]}
+    arguments = dict(zip(given, map(_made, given.values())))
     try:
-        return Value.known[key](**{field: from_json(v) for field, v in data.items() if field != key[0]})
+        return Value.known[key](**arguments)
     except TypeError as error:
         raise ConfigurationError(
             f"architecture {key[1]}",

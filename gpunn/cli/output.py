@@ -38,9 +38,9 @@ def print_document(document: Any) -> None:
 def plain(value: Any) -> Any:
     """The same of dicts, lists and Python's own numbers."""
     if isinstance(value, dict):
-        return {str(key): plain(v) for key, v in value.items()}
+        return dict(zip(map(str, value), map(plain, value.values())))  # one call a level: networks may nest deep
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return list(map(plain, value))
     if hasattr(value, "tolist"):  # NumPy's numbers and arrays
         return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,8 @@
 """The contract of a layer, in ten lines.
 
 - A layer is a frozen dataclass: it says what it is and holds no array.
-- `plan(shape)` takes the shape of one input and names all it needs: parameters, state, buffers, children.
+- `plan(shape)` takes the shape of one input and names all it needs: parameters, state, buffers, children. To know
+  what a child returns, ask for its plan once, `with planning(name):`, and hand that plan on beside the child.
 - `forward(t, X)` reads X (n, *shape), or (K, n, *shape) for K models, and returns its output.
 - `backward(t, dA)` is called after it, in reverse order. It writes `t.dW` for each parameter W (gradients
   overwrite) and returns dX, or None where `t.wants_dX` is false. It must leave dA as it found it.
@@ -74,13 +75,14 @@ def vector_width(layer: Layer, shape: Shape) -> int:
 
 def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
     """A layer and all layers inside it, each with its path as in the names of its parameters."""
-    yield path, layer
-    prefix = f"{path}." if path else ""
-    for field in fields(layer):
-        value = getattr(layer, field.name)
-        if isinstance(value, Layer):
-            yield from walk(value, prefix + field.name)
-        elif isinstance(value, tuple):
-            for i, item in enumerate(value):
-                if isinstance(item, Layer):
-                    yield from walk(item, f"{prefix}{i}")
+    waiting = [(path, layer)]
+    while waiting:
+        path, layer = waiting.pop()
+        yield path, layer
+        prefix = f"{path}." if path else ""
+        inside = []
+        for field in fields(layer):
+            value = getattr(layer, field.name)
+            several = enumerate(value) if isinstance(value, tuple) else [(field.name, value)]
+            inside += [(f"{prefix}{name}", item) for name, item in several if isinstance(item, Layer)]
+        waiting += reversed(inside)

@@ -1,6 +1,9 @@
 """Layers made of layers. Where a value has several successors, their gradients are added:
 
 ∂L/∂u = Σ_v ∂L/∂v · ∂v/∂u over all successors v of u.
+
+They nest up to `value.DEPTH_LIMIT` levels of layers and lists, some 200 residuals with lists as bodies. Code that walks
+them takes at most one call a level: Python allows some 1,000 calls inside one another, and callers need some too.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 from gpunn import hyper
 from gpunn.backends import formulas
 from gpunn.errors import ConfigurationError, ShapeError
-from gpunn.frame import Frame, Plan, plan_layer
+from gpunn.frame import Frame, Plan, planning
 from gpunn.layers.base import Layer
 from gpunn.layers.dense import Dense, backward_through
 from gpunn.types import Array, Shape
@@ -38,10 +41,12 @@ class Sequential(Layer):
         return self.layers[-1].makes
 
     def plan(self, shape: Shape) -> Plan:
-        children: dict[str, tuple[Layer, Shape]] = {}
+        children: dict[str, tuple[Layer, Shape, Plan]] = {}
         for i, layer in enumerate(self.layers):
-            children[str(i)] = (layer, shape)
-            shape = plan_layer(layer, shape, str(i)).plan.output
+            with planning(str(i)):
+                plan = layer.plan(shape)
+            children[str(i)] = (layer, shape, plan)
+            shape = plan.output
         return Plan(output=shape, children=children)
 
     def child_wants_dX(self, own: bool, below: bool) -> bool:
@@ -95,8 +100,14 @@ class Residual(Layer):
         return self.body.integer_input and self.shortcut is not None and self.shortcut.integer_input
 
     def plan(self, shape: Shape) -> Plan:
-        output = plan_layer(self.body, shape, "body").plan.output
-        straight = plan_layer(self.shortcut, shape, "shortcut").plan.output if self.shortcut else shape
+        with planning("body"):
+            body = self.body.plan(shape)
+        children, output, straight = {"body": (self.body, shape, body)}, body.output, shape
+        if self.shortcut:
+            with planning("shortcut"):
+                plan = self.shortcut.plan(shape)
+            children["shortcut"] = (self.shortcut, shape, plan)
+            straight = plan.output
         if output != straight:
             raise ShapeError(
                 "Residual",
@@ -104,9 +115,6 @@ class Residual(Layer):
                 got=f"{output}",
                 fix="give a shortcut such as shortcut=Dense(units)",
             )
-        children = {"body": (self.body, shape)}
-        if self.shortcut:
-            children["shortcut"] = (self.shortcut, shape)
         return Plan(output=output, buffers={"A": output}, backward={"dX": shape}, children=children)
 
     def forward(self, t: Frame, X: Array) -> Array:
@@ -137,10 +145,14 @@ class Branch(Layer):
 
     @property
     def integer_input(self) -> bool:  # type: ignore[override]
-        return all(branch.integer_input for branch in self.branches)
+        return {branch.integer_input for branch in self.branches} == {True}
 
     def plan(self, shape: Shape) -> Plan:
-        outputs = [plan_layer(b, shape, str(i)).plan.output for i, b in enumerate(self.branches)]
+        children: dict[str, tuple[Layer, Shape, Plan]] = {}
+        for i, branch in enumerate(self.branches):
+            with planning(str(i)):
+                children[str(i)] = (branch, shape, branch.plan(shape))
+        outputs = [plan.output for _, _, plan in children.values()]
         fits = {o[:-1] for o in outputs} if self.merge == "concatenate" else set(outputs)
         if len(fits) != 1 or not outputs[0]:
             raise ShapeError(
@@ -152,7 +164,6 @@ class Branch(Layer):
             )
         output = outputs[0] if self.merge == "add" else (*outputs[0][:-1], sum(o[-1] for o in outputs))
         parts = {f"part{i}": o for i, o in enumerate(outputs)} if self.merge == "concatenate" else {}
-        children = {str(i): (b, shape) for i, b in enumerate(self.branches)}
         return Plan(output, buffers={"A": output}, backward={**parts, "dX": shape}, children=children)
 
     def forward(self, t: Frame, X: Array) -> Array:

@@ -38,7 +38,7 @@ class Reshape(Flatten):
 
     def __post_init__(self) -> None:
         given = self.shape if isinstance(self.shape, (tuple, list)) else (self.shape,)
-        object.__setattr__(self, "shape", tuple(hyper.whole("Reshape shape", extent) for extent in given))
+        object.__setattr__(self, "shape", hyper.whole_shape("Reshape shape", given))
 
     def target(self, shape: Shape) -> Shape:
         if math.prod(self.shape) != math.prod(shape):
