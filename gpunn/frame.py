@@ -181,9 +181,11 @@ class Frame:
 
     def walk(self) -> Iterator[Frame]:
         """This frame and all below it."""
-        yield self
-        for child in self.children.values():
-            yield from child.walk()
+        waiting = [self]
+        while waiting:
+            frame = waiting.pop()
+            yield frame
+            waiting += frame.children.values()
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"this frame has no {name!r}: name it in the layer's plan")
