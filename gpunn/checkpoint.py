@@ -12,10 +12,11 @@ from gpunn.archive import Host, Path, named, read, write
 from gpunn.backends import get_backend
 from gpunn.backends.base import Backend
 from gpunn.dataframes import stored_columns
-from gpunn.errors import CheckpointError, GpunnError
+from gpunn.errors import CheckpointError, DeviceMemoryError, GpunnError
 from gpunn.frame import plan_layer
 from gpunn.layers.composite import Sequential
 from gpunn.losses import Loss
+from gpunn.memory import memory_errors
 from gpunn.network import Network
 from gpunn.precision import stored_dtype
 from gpunn.training.resume import network_parts
@@ -49,6 +50,8 @@ def network_of(
         architecture = described["architecture"] if dtype is None else {**described["architecture"], "dtype": dtype}
         network = Network.from_json(json.dumps(architecture), device=ops)
         network.load_parameters(values)
+    except DeviceMemoryError:
+        raise
     except GpunnError as error:
         raise CheckpointError(
             f"{where}: {error.where}", expected=error.expected, got=error.got, fix=error.fix
@@ -87,5 +90,7 @@ def load_network(path: Path, device: str | Backend = "auto", *, dtype: str | Non
     `dtype` is another one to compute in: "float32" brings a network of half precision, whose values are kept in
     float32, to the CPU.
     """
-    arrays, meta = read(path)
-    return network_of(named(path)[1], arrays, meta, device, dtype)
+    where = named(path)[1]
+    with memory_errors(where):
+        arrays, meta = read(path)
+        return network_of(where, arrays, meta, device, dtype)

@@ -22,7 +22,7 @@ from gpunn.layers.base import Layer, walk
 from gpunn.layers.composite import Sequential
 from gpunn.loss_scale import LossScale
 from gpunn.losses import Loss
-from gpunn.memory import Rehearsal
+from gpunn.memory import Rehearsal, memory_errors
 from gpunn.parameters import ParameterStore
 from gpunn.passes import Pass, check_tables, tables
 from gpunn.precision import precision
@@ -44,6 +44,7 @@ class Engine:
     """
 
     @own_words("Network")
+    @memory_errors("Network")
     def __init__(
         self,
         layers: Sequence[Layer] | Sequential,

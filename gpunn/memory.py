@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -145,26 +146,36 @@ def largest_batch(need: Need, free: float, batch: int, rows: int, *, least: int 
     return max([confirmed, *(size for size in tried if need(size) <= free)])
 
 
-def gives_back(method: Method) -> Method:
-    """Where memory runs out inside this method of a network, what it had taken is given back with the error.
+@contextmanager
+def memory_errors(where: str) -> Iterator[None]:
+    """Where memory runs out in this block, or in a function that this decorates, the error is a DeviceMemoryError.
 
     A traceback, which an interactive session keeps, would hold the arrays of the functions it came through.
     """
+    try:
+        yield
+    except MemoryError as error:
+        traceback.clear_frames(error.__traceback__)
+        if isinstance(error, DeviceMemoryError):
+            raise
+        raise DeviceMemoryError(
+            where,
+            expected="room for every array",
+            got=str(error) or type(error).__name__,
+            fix="use a smaller batch or network",
+        ) from None
+
+
+def gives_back(method: Method) -> Method:
+    """Where memory runs out inside this method of a network, what it had taken is given back with the error."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
         try:
-            return method(self, *arguments, **options)
-        except MemoryError as error:
-            traceback.clear_frames(error.__traceback__)
+            with memory_errors(f"memory of {self.ops.device}"):
+                return method(self, *arguments, **options)
+        except MemoryError:
             self.forget_passes()
-            if isinstance(error, DeviceMemoryError):
-                raise
-            raise DeviceMemoryError(
-                f"memory of {self.ops.device}",
-                expected="room for every array",
-                got=str(error) or type(error).__name__,
-                fix="use a smaller batch or network",
-            ) from None
+            raise
 
     return call  # type: ignore[return-value]

@@ -16,7 +16,7 @@ from gpunn.errors import ConfigurationError, GpunnError
 from gpunn.hyper import choice
 from gpunn.inputs import Checked, checked_targets
 from gpunn.losses import Loss
-from gpunn.memory import Need, gives_back, require_room
+from gpunn.memory import Need, gives_back, memory_errors, require_room
 from gpunn.optimizers import Optimizer
 from gpunn.passes import Pass, loss_of_network
 from gpunn.prediction import outputs
@@ -166,6 +166,7 @@ class Network(Engine):
             ),
         )  # fmt: skip
 
+    @gives_back
     @reads
     def save(self, path: Any) -> None:
         """Write architecture, parameters and state to one file, which `gn.load` reads on any device."""
@@ -227,6 +228,7 @@ class Network(Engine):
         self.ops.copy(view, out=out)
         return out
 
+    @gives_back
     @reads
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold what a saved file holds, and the device's name."""
@@ -237,6 +239,7 @@ class Network(Engine):
         rest = self.loss, meta["step"]
         return _rebuilt, (self.to_json(), self.ops.device, values, rest, self.preprocessing, self.columns)
 
+    @gives_back
     @reads
     def member(self, k: int) -> Network:
         """Model k of a population as a network of its own, with a copy of its parameters and state."""
@@ -265,6 +268,7 @@ class Network(Engine):
         return single
 
     @classmethod
+    @memory_errors("Network.from_json")
     def from_json(cls, text: str, *, device: str | Backend = "auto") -> Network:
         """A network of the architecture that `to_json` wrote, with fresh initial values."""
         try:

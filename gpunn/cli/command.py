@@ -17,7 +17,7 @@ from gpunn import starting
 from gpunn.cli import benchmark, doctor, evaluate, inspect, predict, train
 from gpunn.cli.exits import EXITS, INTERRUPTED, exit_code
 from gpunn.cli.output import error_document, escape_what_cannot_be_shown, print_document, say
-from gpunn.errors import CheckpointError, ConfigurationError, GpunnError, printable
+from gpunn.errors import CheckpointError, ConfigurationError, DeviceMemoryError, GpunnError, printable
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
 
@@ -44,6 +44,8 @@ class Commands(click.Group):
                 return super().invoke(context)
         except GpunnError as error:
             self._end(context, error)
+        except MemoryError as error:
+            self._end(context, _out_of_memory(error))
         except click.UsageError as error:  # which click tells people
             if self._wants_json(context):
                 print_document(error_document(_usage(error)))
@@ -98,6 +100,15 @@ def _unwritten(error: OSError) -> GpunnError:
         "stdout" if error.filename is None else str(error.filename),
         expected="to write results", got=error.strerror or str(error), fix="free space, or write elsewhere",
     )  # fmt: skip
+
+
+def _out_of_memory(error: MemoryError) -> GpunnError:
+    return DeviceMemoryError(
+        "memory",
+        expected="room for the data and the network",
+        got=str(error) or type(error).__name__,
+        fix="give part of the data, use a smaller network, or raise the limit (ulimit -v)",
+    )
 
 
 def _table(codes: dict[int, str]) -> str:

@@ -13,6 +13,7 @@ from gpunn.data.table import Host
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.layers import Identity
 from gpunn.losses import TINY, Loss
+from gpunn.memory import memory_errors
 from gpunn.network import Network
 
 
@@ -29,6 +30,7 @@ class Answers:
     probabilities: Host | None = None
 
 
+@memory_errors("memory")
 def predict(network: Network, source: Any, *, batch_size: int | None = None) -> Answers:
     """What a network with preprocessing says of a table, or of anything that `read` takes; a target is not needed.
 
@@ -43,6 +45,7 @@ def predict(network: Network, source: Any, *, batch_size: int | None = None) -> 
     return Answers(goal.names, goal.decode(outputs))
 
 
+@memory_errors("memory")
 def evaluate(network: Network, source: Any, *, batch_size: int | None = None) -> dict[str, float]:
     """The loss and, of classes, the accuracy; of quantities "rmse" and "mae" in their own units, and "r2".
 

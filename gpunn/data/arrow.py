@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
@@ -17,6 +18,7 @@ from gpunn.errors import DataError, GpunnError, MissingExtraError
 DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 BLOCK = 1 << 20
 RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+NO_MEMORY = ("failed to map segment", "annot allocate memory")  # what the loader of libraries says then
 INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name: it counts rows and says nothing
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK": "zip", b"PAR1": "Parquet"}
 
@@ -30,6 +32,8 @@ def library(source: str) -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError) and any(words in str(error) for words in NO_MEMORY):
+            raise MemoryError(f"none to load pyarrow: {error}") from None
         raise MissingExtraError(
             source, expected="pyarrow", got=str(error), fix='run: python -m pip install "gpunn[data]"'
         ) from None
@@ -57,6 +61,8 @@ def read_arrow(path: str, target: Any, kinds: Mapping[str, str], memory: int | N
             path, expected="a table that fits in memory", got="a larger one", fix="give part of it, or free memory"
         ) from None
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from None
         raise DataError(
             path, expected=f"a whole {suffix} file", got=" ".join(str(error).split())[:200], fix="write the file again"
         ) from error

@@ -31,8 +31,20 @@ def read(
     kinds = dict(kinds or {})
     for name, kind in kinds.items():
         choice(f"kinds[{name!r}]", kind, ("numeric", "boolean", "categorical"))
+    try:
+        return _read(source, target, kinds, None if memory is None else whole("memory", memory))
+    except MemoryError as error:
+        raise DataError(
+            os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else "data",
+            expected="a table that fits in memory",
+            got=str(error)[:200] or "a larger one",
+            fix="give part of it, or free memory",
+        ) from None
+
+
+def _read(source: Any, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
     given = holds_values(target)
-    found = load(source, None if given else target, kinds, None if memory is None else whole("memory", memory))
+    found = load(source, None if given else target, kinds, memory)
     found = _with_target(found, target, kinds) if given else found
     for name in kinds:
         found[name]

@@ -28,6 +28,7 @@ from gpunn.estimators.fitting import (
 from gpunn.estimators.memory import Memory
 from gpunn.estimators.training import Validation
 from gpunn.losses import Loss
+from gpunn.memory import memory_errors
 from gpunn.network import Network
 from gpunn.types import Array
 
@@ -119,6 +120,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         """Train on X (n, features) and y, from new weights unless warm_start."""
         return self._fit(X, y, sample_weight, partly=False)
 
+    @memory_errors("memory")
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, partly: bool) -> Any:
         parameters.check(self)
         first = not hasattr(self, "network_") or not (partly or self.warm_start)
@@ -269,6 +271,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         view = self.network_.parameters[f"{layer}.{name}"]
         return self.network_.ops.to_host(view) if self._like is not None and not isinstance(view, np.ndarray) else view
 
+    @memory_errors("memory")
     def _outputs(self, X: Any, method: str) -> Array:
         """The last layer's, without its activation."""
         check_is_fitted(self)
