@@ -234,7 +234,7 @@ others: list[Lock] = []
         (moved, "No such file or directory"),
         (removed, "No such file or directory"),
         (replaced, "another folder of that name"),
-        (taken, rf"one that process {os.getpid()} on \S+ uses too"),
+        (taken, r"one that process \d+ on \S+ uses too"),
     ],
 )
 def test_a_folder_that_is_no_longer_the_one_of_the_training(change: Callable[[], None], got: str, lock: Lock) -> None:
