@@ -435,3 +435,10 @@ def test_any_callable_is_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
 
     call: Callable[..., float] = Score()
     assert judge(backend_named("cpu"), Z4, classes(12, 4), CROSS, call)["Score"] == 2.0
+
+
+def test_a_metric_that_is_derived_from_keeps_its_name() -> None:
+    class Stricter(type(gn.metrics.resolve("accuracy")["accuracy"])):  # type: ignore[misc]
+        """Has no name of its own."""
+
+    assert type(gn.metrics.resolve("accuracy")["accuracy"]) is Stricter.__base__

@@ -31,8 +31,9 @@ class Metric:
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        if cls.name and isinstance(cls.name, str):
-            Metric.named[cls.name] = cls()
+        name = vars(cls).get("name")  # not that of one it is derived from, which keeps its name
+        if name and isinstance(name, str):
+            Metric.named[name] = cls()
 
     def prepared(self, ops: Backend, shape: Shape, dtype: Any, loss: Loss) -> Rows:
         """A function of A, y and `out` that scores batches of outputs of this shape; all its arrays are made here."""

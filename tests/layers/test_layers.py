@@ -344,3 +344,11 @@ def test_a_frame_names_what_the_plan_forgot() -> None:
     frame = gn.Network([gn.Dense(2)], 3, device="cpu").compile(4).frame
     with pytest.raises(AttributeError, match=exactly("this frame has no 'scratch': name it in the layer's plan")):
         _ = frame.scratch
+
+
+def test_an_activation_that_is_derived_from_keeps_its_name() -> None:
+    class Warmer(gn.Tanh):
+        """Has no name of its own."""
+
+    assert type(gn.Dense(2, "tanh").function) is gn.Tanh
+    assert gn.Dense(2, Warmer()).function == Warmer()

@@ -160,7 +160,7 @@ class DeviceArray:
             raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
         if arr.shape != self.shape:
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
-        self.machine.transfer("H2D", wait=False)
+        self.machine.transfer("H2D", wait=False, stream=stream)
         self.host[...] = arr
 
     def item(self) -> Any:

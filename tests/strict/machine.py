@@ -96,9 +96,10 @@ class Machine:
         finally:
             self._fused -= 1
 
-    def transfer(self, direction: str, *, wait: bool) -> None:
-        """Count a copy between host and device ("H2D", "D2H"); refused during a capture, as in CuPy."""
-        if self.capturing:
+    def transfer(self, direction: str, *, wait: bool, stream: "Stream | None" = None) -> None:
+        """Count a copy between host and device ("H2D", "D2H"); refused while its stream, the current one unless given,
+        is capturing, as in CuPy."""
+        if (stream or self.current).works is not None:
             raise RuntimeError(f"the current stream is capturing, so {direction} transfers are disallowed")
         self.answer()
         self.counters.transfers += 1
