@@ -45,7 +45,7 @@ def network_of(
             preprocessing = from_json(described["preprocessing"])
             if not isinstance(preprocessing, Preprocessing):
                 raise ValueError(f"{preprocessing!r} as preprocessing")
-        columns = stored_columns(described.get("columns"), tuple(described["architecture"]["inputs"]))
+        columns = stored_columns(described.get("columns"), described["architecture"]["inputs"])
         _check_arrays(described["architecture"], values)
         architecture = described["architecture"] if dtype is None else {**described["architecture"], "dtype": dtype}
         network = Network.from_json(json.dumps(architecture), device=ops)

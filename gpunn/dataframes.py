@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.errors import ArrayTypeError, DataError
+from gpunn.rules import require, short
 
 Host = np.ndarray[Any, Any]
 
@@ -61,8 +62,11 @@ def column_names(where: str, value: Any) -> tuple[str, ...] | None:
 
 
 def arranged(where: str, value: Any, names: tuple[str, ...] | None) -> Any:
-    """A table with these columns in this order and no others; what has no names of columns, as it is."""
-    found = None if names is None else column_names(where, value)
+    """A table with these columns in this order and no others; what has no names of columns, as it is.
+
+    Without `names` the order of the columns is that of training; names that contradict that are refused here, too.
+    """
+    found = column_names(where, value)
     if names is None or found is None or found == names:
         return value
     missing = [name for name in names if name not in found]
@@ -81,13 +85,13 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(map(repr, names[:most])) + more
 
 
-def stored_columns(names: Any, inputs: tuple[int, ...]) -> tuple[str, ...] | None:
-    """Names of columns out of a file, which may hold anything; None where it has none."""
+def stored_columns(names: Any, inputs: Any) -> tuple[str, ...] | None:
+    """Names of columns out of a file, which may hold anything, as may its shape of inputs; None where it has none."""
     if names is None:
         return None
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not known or len(set(names)) < len(names) or inputs != (len(names),):
-        raise ValueError(f"{names!r} as names of columns"[:200])
+    fits = known and len(set(names)) == len(names) and inputs == [len(names)]
+    require(fits, "columns", expected=f"a name of its own for each of the inputs {short(inputs)}", got=short(names))
     return tuple(names)
 
 

@@ -1,7 +1,9 @@
 """Tables with named columns: found by name wherever a network takes inputs, and numbers of any kind in them."""
 
 import copy
+import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,27 +123,38 @@ def test_names_that_no_network_wrote(tmp_path: Path, names: Any) -> None:
     arrays, meta = archive.read(path)
     meta["network"]["columns"] = names
     archive.write(path, arrays, meta)
-    with pytest.raises(CheckpointError, match=r"expected a saved network, got ValueError: .* as names of columns"):
+    told = re.escape(f"columns: expected a name of its own for each of the inputs [3], got {json.dumps(names)}; give")
+    with pytest.raises(CheckpointError, match=told):
         gn.load(path, device="cpu")
-    fresh = network()
-    before = fresh.vector.copy()
-    with pytest.raises(CheckpointError, match="as names of columns"):
-        train(fresh, pandas(X), epochs=4, resume=path)
-    np.testing.assert_array_equal(fresh.vector, before)
-
-
-def test_a_resumed_training_needs_the_columns_in_the_order_of_the_file(tmp_path: Path) -> None:
-    path, whole = tmp_path / "a.gpunn", network()
-    train(whole, pandas(X), epochs=4)
-    train(network(), pandas(X), checkpoint=path, epochs=4, steps=None, callbacks=None)
-    other = network()
-    with pytest.raises(CheckpointError, match=r'columns of X: expected \["a", "b", "c"\], got \["c", "a", "b"\]; give'):
-        train(other, pandas(X[:, [2, 0, 1]], "cab"), epochs=4, resume=path)
     for inputs in (pandas(X), X):
-        other = network()
-        train(other, inputs, epochs=4, resume=path)
+        fresh = network()
+        before = fresh.vector.copy()
+        with pytest.raises(CheckpointError, match=told):
+            train(fresh, inputs, epochs=4, resume=path)
+        np.testing.assert_array_equal(fresh.vector, before)
+
+
+def test_columns_are_found_by_name_in_a_resumed_training(tmp_path: Path) -> None:
+    path, whole = tmp_path / "a.gpunn", network()
+    told = train(whole, pandas(X), epochs=4, validation=(pandas(X[:20]), Y[:20]))["validation_loss"]
+    train(network(), pandas(X), epochs=2, validation=(pandas(X[:20]), Y[:20]), checkpoint=path)
+    trained_on_others = network()
+    train(trained_on_others, pandas(X, "cab"))
+    for other, inputs in ((network(), shuffled()), (network(), X), (trained_on_others, shuffled())):
+        history = train(other, inputs, epochs=4, validation=(shuffled(array=X[:20]), Y[:20]), resume=path)
+        np.testing.assert_array_equal(history["validation_loss"], told)
         np.testing.assert_array_equal(other.vector, whole.vector)
         assert other.columns == NAMES
+
+
+def test_a_resumed_training_says_which_columns_are_missing(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.gpunn", network()
+    train(network(), pandas(X), checkpoint=path)
+    before = other.vector.copy()
+    with pytest.raises(DataError, match=r"^X: expected the columns of training: .*, got a table without 'b'; add"):
+        train(other, pandas(X, "adc"), epochs=4, resume=path)
+    np.testing.assert_array_equal(other.vector, before)
+    assert other.columns is None
 
 
 def test_missing_columns_are_named() -> None:
@@ -183,6 +196,27 @@ def test_columns_that_are_merely_counted_have_no_names() -> None:
     assert net.columns is None
     train(net, pandas(X))
     np.testing.assert_array_equal(net.predict(pd.DataFrame(X)), net.predict(X))
+
+
+def test_columns_that_are_merely_counted_stay_in_their_order() -> None:
+    net, table = network(), pd.DataFrame(X)
+    train(net, table)
+    before = net.vector.copy()
+    moved = table[[2, 0, 1]]
+    told = "expected columns whose names are text, got a column named 2; rename it"
+    for use in (
+        net.predict,
+        net.predict_probability,
+        lambda inputs: net.evaluate(inputs, Y),
+        lambda inputs: net.gradients(inputs, Y, LOSS),
+        lambda inputs: train(net, inputs),
+    ):
+        with pytest.raises(DataError, match=f"^X: {told}"):
+            use(moved)
+    for inputs in (table, X):
+        with pytest.raises(DataError, match=f"^fit validation X: {told}"):
+            train(net, inputs, validation=(moved, Y))
+    np.testing.assert_array_equal(net.vector, before)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,18 @@ def saver(path: Any) -> Callable[[Run], None]:
     return save
 
 
-def resume(path: Any, run: Run, columns: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
-    """Bring a training to where the file's was. Nothing is written unless everything fits (see `saved`).
+@dataclass(frozen=True, eq=False)
+class SavedTraining:
+    """What a file of `saver` holds, and the names of the columns that its training has; None where it knows none."""
 
-    `columns` are the names of X's; returns the file's, which must be the same ones in the same order if both have any.
-    """
+    path: Any
+    arrays: Mapping[str, Array]
+    meta: Mapping[str, Any]
+    columns: tuple[str, ...] | None
+
+
+def read_training(path: Any) -> SavedTraining:
+    """The training in a file. Only the names of columns are checked yet: data are brought into their order first."""
     arrays, meta = archive.read(path)
     if "run" not in meta:
         raise CheckpointError(
@@ -71,17 +79,34 @@ def resume(path: Any, run: Run, columns: tuple[str, ...] | None = None) -> tuple
             got="a saved network",
             fix="load it with gn.load and fit it",
         )
+    with _errors_of(path):
+        network = _object(meta, "network")
+        columns = stored_columns(network.get("columns"), _object(network, "architecture").get("inputs"))
+    return SavedTraining(path, arrays, meta, columns)
+
+
+def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a file's JSON; an empty one where there is none, which `_checked` refuses."""
+    found = data.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _errors_of(path: Any) -> Iterator[None]:
+    """Errors that say which file they are about."""
     try:
-        at, history = _checked(run, arrays, meta)
-        known = stored_columns(meta["network"].get("columns"), run.network.inputs)
-        if None not in (known, columns) and known != columns:
-            raise CheckpointError(
-                "columns of X", expected=short(known), got=short(columns), fix="give them in the order of the file"
-            )
+        yield
     except GpunnError as error:
         raise CheckpointError(
             f"{path}: {error.where}", expected=error.expected, got=error.got, fix=error.fix
         ) from error
+
+
+def resume(saved: SavedTraining, run: Run) -> None:
+    """Bring a training to where the file's was. Nothing is written unless everything fits (see `saved`)."""
+    arrays, meta = saved.arrays, saved.meta
+    with _errors_of(saved.path):
+        at, history = _checked(run, arrays, meta)
     network, host = run.network, {name.removeprefix("run/"): array for name, array in arrays.items()}
     network.load_parameters({n.removeprefix("network/"): a for n, a in arrays.items() if n.startswith("network/")})
     run.best.take(np.ones(run.models, bool))  # the file's network is the best one
@@ -90,7 +115,6 @@ def resume(path: Any, run: Run, columns: tuple[str, ...] | None = None) -> tuple
     step = np.array([meta["network"]["step"]], np.uint64)
     network.ops.copy(network.ops.from_host(step), out=network.step)
     run.at, run.history = at, history
-    return columns if known is None else known
 
 
 def _checked(run: Run, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> tuple[Progress, History]:

@@ -25,19 +25,25 @@ log = logging.getLogger("gpunn")
 
 
 def checked_sets(
-    network: Engine, X: Any, y: Any, loss: Loss, options: Any
+    network: Engine, X: Any, y: Any, loss: Loss, options: Any, columns: tuple[str, ...] | None
 ) -> tuple[CheckedExamples | CheckedStream, CheckedExamples | None]:
-    """The set to train on, whole or as a stream, and the one that is held out. `options` is as `fit` has it."""
-    columns = network.columns_for(X)
+    """The set to train on, whole or as a stream, and the one that is held out. `options` is as `fit` has it.
+
+    Tables are brought into the order of `columns`.
+    """
     if isinstance(options.validation, (tuple, list)) and options.validation:
         first, *others = options.validation
-        options = replace(options, validation=(arranged("fit validation X", first, columns), *others))
-    if not isinstance(X, np.ndarray):
-        X = as_array("X", arranged("X", X, columns), network.ops)
+        options = replace(options, validation=(_arrayed(network, "fit validation X", first, columns), *others))
+    X = _arrayed(network, "X", X, columns)
     streamed = _streamed(network, X, y, loss, options)
     if streamed is not None:
         return streamed, _given(network, loss, options)
     return split(network, X, y, loss, options)
+
+
+def _arrayed(network: Engine, where: str, X: Any, columns: tuple[str, ...] | None) -> Any:
+    """X as an array, which has no names any more by which others than these columns would be found."""
+    return X if isinstance(X, np.ndarray) else as_array(where, arranged(where, X, columns), network.ops)
 
 
 def split(network: Engine, X: Any, y: Any, loss: Loss, options: Any) -> tuple[CheckedExamples, CheckedExamples | None]:

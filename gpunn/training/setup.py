@@ -28,7 +28,7 @@ from gpunn.training.full_batch import FullBatchTrainer
 from gpunn.training.history import History
 from gpunn.training.loop import Plan, Run
 from gpunn.training.progress import Progress
-from gpunn.training.resume import resume, saver
+from gpunn.training.resume import read_training, resume, saver
 from gpunn.training.sets import checked_sets
 from gpunn.training.step import Recipe, Trainer
 from gpunn.training.stopping import EarlyStopping, GradientTolerance, Stopping, as_criteria, improvement, monitored
@@ -148,15 +148,18 @@ class Asked:
         return Run(network, trainer, plan)
 
 
-def ask(network: Engine, X: Any, y: Any, options: Options) -> Asked:
-    """Check everything that can be checked before any array of the training is made."""
+def ask(network: Engine, X: Any, y: Any, options: Options, columns: tuple[str, ...] | None = None) -> Asked:
+    """Check everything that can be checked before any array of the training is made.
+
+    `columns` are the names of those of tables in their order, as the network or X has them unless given.
+    """
     loss = loss_of_network("fit loss", options.loss, network.network)
     optimizer = checked_optimizer(options.optimizer)
     check_rates(optimizer, 1, network)
     recipe = _recipe(options)
     metrics = scores.resolve(options.metrics)
     stopping, callbacks = as_criteria(options.stopping), as_callbacks(options.callbacks)
-    data, held_out = checked_sets(network, X, y, loss, options)
+    data, held_out = checked_sets(network, X, y, loss, options, columns or network.columns_for(X))
     check_metrics(network, _by_row(metrics), loss, data)
     if held_out is not None:
         check_metrics(network, metrics, loss, held_out)
@@ -170,9 +173,9 @@ def ask(network: Engine, X: Any, y: Any, options: Options) -> Asked:
     return Asked(loss, optimizer, recipe, metrics, stopping, callbacks, data, held_out, options)
 
 
-def prepare(network: Engine, X: Any, y: Any, options: Options) -> Run:
+def prepare(network: Engine, X: Any, y: Any, options: Options, columns: tuple[str, ...] | None = None) -> Run:
     """Check everything, make sure that the device has room, and make the arrays of every step."""
-    asked = ask(network, X, y, options)
+    asked = ask(network, X, y, options, columns)
     asked.require_room(network)
     return asked.run(network)
 
@@ -208,12 +211,19 @@ def fit(network: Engine, X: Any, y: Any, options: Options) -> History:
     """Train."""
     if choice("fit deterministic", options.deterministic, (True, False)):
         network.ops.require_deterministic()
-    run = prepare(network, X, y, options)
-    columns = network.columns_for(X)
-    if options.resume is not None:
-        columns = resume(options.resume, run, columns)
+    run, columns = _started(network, X, y, options)
     network.loss, network.columns = run.trainer.loss, columns
     return run.go()
+
+
+def _started(network: Engine, X: Any, y: Any, options: Options) -> tuple[Run, tuple[str, ...] | None]:
+    """A training at its beginning or where the file to resume stands, and the names of the columns it goes by."""
+    saved = None if options.resume is None else read_training(options.resume)
+    columns = (saved and saved.columns) or network.columns_for(X)
+    run = prepare(network, X, y, options, columns)
+    if saved is not None:
+        resume(saved, run)
+    return run, columns
 
 
 def checked_optimizer(optimizer: Any) -> Optimizer:
