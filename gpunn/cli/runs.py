@@ -24,6 +24,12 @@ from gpunn.errors import CheckpointError, ConfigurationError, GpunnError
 
 FORMAT = 1
 OPEN = {"task", "rate"}  # settings that a record may leave open: the data or the optimizer decide
+# How runs were trained, by task, before these settings were recorded: the labels of classes were always smoothed.
+BEFORE = {
+    "classification": {"smoothing": 0.05, "class_weight": "none"},
+    "regression": {"smoothing": 0.0, "class_weight": "none"},
+    "multi-output regression": {"smoothing": 0.0, "class_weight": "none"},
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class RunFolder:
                 raise ValueError(f"format {record['format']!r}")
             if not isinstance(record["data"]["sha256"], str):
                 raise ValueError("no digest of the data")
-            json.dumps(record, ensure_ascii=False).encode()  # half of a character in UTF-16 cannot be shown
+            # half of a character in UTF-16 cannot be shown; a byte of a file's name that is no UTF-8 can
+            json.dumps(record, ensure_ascii=False).encode(errors="surrogateescape")
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise self._unreadable("the record of a run", f"{type(error).__name__}: {error}"[:200]) from error
         return dict(record)
@@ -83,7 +90,8 @@ class RunFolder:
     def settings(self, context: click.Context, options: Sequence[click.Parameter]) -> dict[str, Any]:
         """What was asked for, by exactly these options and of the kinds that they give."""
         known = {str(option.name): option for option in options}
-        settings = self.read()["settings"]
+        record = self.read()
+        settings = BEFORE.get(str(record["data"].get("task")), {}) | record["settings"]
         if settings.keys() != known.keys():
             odd = sorted(settings.keys() ^ known.keys())
             raise self._unreadable("the settings of this version's runs", f"a difference in {', '.join(odd)}"[:200])

@@ -25,9 +25,9 @@ def record(run: Path) -> Any:
     path.write_text(before)
 
 
-def refusal(run: Path, record: Any, *command: Any) -> str:
+def refusal(run: Path, record: Any, *command: Any, code: int = 4) -> str:
     (run / "run.json").write_text(record if isinstance(record, str) else json.dumps(record))
-    return call(*command, code=4).stderr
+    return call(*command, code=code).stderr
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,20 @@ def test_a_setting_that_is_missing(run: Path, record: Any) -> None:
     del record["settings"]["seed"]
     told = refusal(run, record, "train", "--resume", "--out", run, "--quiet")
     assert "expected the settings of this version's runs, got a difference in seed" in told
+
+
+@pytest.mark.parametrize(("data", "smoothing"), [("moons", 0.05), ("friedman", 0.0)])
+def test_settings_that_older_records_do_not_have(data: str, smoothing: float, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained = document("train", data, "--smoothing", smoothing, "--out", run, *QUICK)
+    record = json.loads((run / "run.json").read_text())
+    del record["settings"]["smoothing"], record["settings"]["class_weight"]
+    (run / "run.json").write_text(json.dumps(record))
+    told = refusal(run, record, "train", "--resume", "--smoothing", "0.1", "--out", run, "--quiet", code=2)
+    assert f"--smoothing: expected that of the run, {smoothing}, got 0.1" in told
+    resumed = document("train", "--resume", "--out", run, "--device", "cpu", "--quiet")
+    assert resumed["settings"] == trained["settings"]
+    assert resumed["result"]["held_out"] == trained["result"]["held_out"]
 
 
 def test_open_settings_and_whole_numbers_are_no_damage(run: Path, record: Any) -> None:
