@@ -10,7 +10,7 @@ from typing import Any
 from gpunn.data.arrays import from_arrays, from_memory, read_arrays
 from gpunn.data.arrow import from_arrow, of_pandas, read_arrow
 from gpunn.data.builtin import BUILT_IN
-from gpunn.data.table import TARGETS, Table, check_slips, table
+from gpunn.data.table import TARGETS, Table, alike, check_slips, table
 from gpunn.errors import DataError
 from gpunn.files import require_file
 from gpunn.hyper import choice, whole
@@ -61,14 +61,23 @@ def holds_values(target: Any) -> bool:
 
 
 def _with_target(found: Table, target: Any, kinds: Mapping[str, str]) -> Table:
-    """The table with these values as its target, in place of a column of the same name."""
+    """The table with these values as its target; a column of the same name must have the same values."""
     name = getattr(target, "name", None)
     if not isinstance(name, str):
         name = next((usual for usual in reversed(TARGETS) if usual not in found.columns), TARGETS[-1])
     values = as_column(target, name)
     names = values.columns
     columns = {n: column for n, column in found.data.items() if n not in names} | dict(values.data)
-    return table(found.source, columns.items(), names[0] if len(names) == 1 else names, kinds)
+    joined = table(found.source, columns.items(), names[0] if len(names) == 1 else names, kinds)
+    for name in names:
+        if name in found.columns and not alike(found[name], joined[name]):
+            raise DataError(
+                "target",
+                expected=f"the values of the column {name!r} of the table, whose name it has",
+                got="other values",
+                fix=f"rename it, as target.rename({name + '_to_predict'!r}) does, or remove that column from the table",
+            )
+    return joined
 
 
 def as_column(values: Any, name: str) -> Table:

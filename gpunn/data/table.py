@@ -68,6 +68,12 @@ def texts(values: Iterable[str | None]) -> Column:
     return column("categorical", np.maximum(data, 0), data < 0, tuple(codes))
 
 
+def alike(one: Column, other: Column) -> bool:
+    """Whether two columns have the same values in the same rows."""
+    present = one.present
+    return np.array_equal(present, other.present) and np.array_equal(one.values[present], other.values[present])
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Columns by name; `source` is what errors call it, and rows are counted from 1, without the line of names."""

@@ -360,8 +360,25 @@ def test_a_series_as_target() -> None:
     np.testing.assert_array_equal(fitted.targets(whole["answer"]), [0, 1, 1, 0])
     np.testing.assert_array_equal(fitted.targets(whole), [0, 1, 1, 0])
     assert Preprocessing.fit(whole, whole["answer"]) == fitted  # the column is the target and no input
-    turned = Preprocessing.fit(whole, whole["answer"].map({"no": 1, "yes": 0}))
-    assert turned.classes == (0, 1) and [encoder.name for encoder in turned.columns] == ["a", "b"]
+    turned = whole["answer"].map({"no": 1, "yes": 0})
+    assert Preprocessing.fit(whole[["a", "b"]], turned).classes == (0, 1)
+
+
+def test_a_target_that_has_the_name_of_another_column() -> None:
+    whole = frame(answer=LABELS, gaps=[1.0, None, 2.0, 3.0])
+    told = (
+        r"^target: expected the values of the column '(\w+)' of the table, whose name it has, got other values; "
+        r"rename it, as target\.rename\('\1_to_predict'\) does, or remove that column from the table"
+    )
+    others = (whole.a * 2, whole.gaps.fillna(0.0), whole.answer.map({"no": 1, "yes": 0}), whole[["a"]] * 3)
+    for target in others:
+        with pytest.raises(DataError, match=told):
+            Preprocessing.fit(whole, target)
+    doubled = Preprocessing.fit(whole, (whole.a * 2).rename("a_to_predict"), leave_out=["gaps"])
+    assert doubled.target.names == ("a_to_predict",) and "a" in [encoder.name for encoder in doubled.columns]
+    for same in (whole.a, whole.a.astype(float), whole[["a"]]):
+        fitted = Preprocessing.fit(whole, same)
+        assert fitted.target.names == ("a",) and "a" not in [encoder.name for encoder in fitted.columns]
 
 
 @pytest.mark.parametrize("how", ["array", "series", "arrow"])
