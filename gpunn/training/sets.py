@@ -110,11 +110,16 @@ def _streamed(network: Engine, X: Any, y: Any, loss: Loss, options: Any) -> Chec
 def _folds(network: Engine, options: Any) -> tuple[list[Any], list[Any]]:
     """Row numbers to train on and to hold out, for each model."""
     folds = list(options.folds) if isinstance(options.folds, Iterable) else []
+    if network.models is None:
+        raise ConfigurationError(
+            "fit folds", expected="a population, of one model for each fold", got="a network of one model",
+            fix="make it with models= the number of folds, or train each fold by itself with validation=",
+        )  # fmt: skip
     pairs = all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in folds)
     if options.validation is not None or network.models != len(folds) or not pairs:
         raise ConfigurationError(
             "fit folds",
-            expected=f"{network.models or 'no'} pairs (training rows, held-out rows), and no validation=",
+            expected=f"{network.models} pairs (training rows, held-out rows), and no validation=",
             got=f"{len(folds)} of them",
             fix="make the network with models= the number of folds, and pass list(KFold(...).split(X))",
         )

@@ -835,7 +835,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "strengths of three models": ({"regularization": L2((0.1, 0.2, 0.3))}, ConfigurationError,
         r"^L2 strength: expected one number, got 3"),
     "folds of a single network": ({"folds": [(range(25), range(25, 50))]}, ConfigurationError,
-        r"^fit folds: expected no pairs"),
+        r"^fit folds: expected a population, of one model for each fold, got a network of one model; make"),
     "folds as a number": ({"folds": 3}, GpunnError, FORM),
     "plateau": ({"plateau": "slow"}, GpunnError, FORM),
 }  # fmt: skip
