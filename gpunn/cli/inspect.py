@@ -10,8 +10,9 @@ import click
 
 import gpunn as gn
 from gpunn.cli.output import json_option, print_document, print_table, say, text
+from gpunn.cli.report import several
 from gpunn.cli.runs import RunFolder, load_network
-from gpunn.cli.training import count, several
+from gpunn.cli.training import count
 from gpunn.data import Preprocessing
 from gpunn.value import to_json
 

@@ -93,3 +93,16 @@ def widths(text: str) -> tuple[int, ...]:
         raise ConfigurationError(
             "--hidden", expected="widths such as 256,256", got=repr(text), fix='use whole numbers, or "" for none'
         ) from None
+
+
+def share_of(validation: str) -> float | None:
+    """The share to hold out; None where a file is meant."""
+    try:
+        share = float(validation)
+    except ValueError:
+        return None
+    if not 0.0 < share < 1.0:
+        raise ConfigurationError(
+            "--validation", expected="a share between 0 and 1, or a file", got=validation, fix="leave it out for 0.2"
+        )
+    return share

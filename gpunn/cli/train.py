@@ -11,9 +11,10 @@ from click.core import ParameterSource
 from gpunn.cli.exits import FAILURE, INTERRUPTED
 from gpunn.cli.options import device_option, dtype_option, memory_option
 from gpunn.cli.output import json_option, print_document, print_table, say
-from gpunn.cli.recipe import ACTIVATIONS, OPTIMIZERS
+from gpunn.cli.recipe import ACTIVATIONS, OPTIMIZERS, share_of
+from gpunn.cli.report import summary
 from gpunn.cli.runs import RunFolder, locked, new_folder
-from gpunn.cli.training import FINISHED, STOPPED, TERMINATED, Training, share_of, source_path
+from gpunn.cli.training import FINISHED, STOPPED, TERMINATED, Training, source_path
 from gpunn.errors import ConfigurationError
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
@@ -122,7 +123,7 @@ def command(context: click.Context, /, **options: Any) -> None:
     if options["as_json"]:
         print_document(training.record)
     elif status != TERMINATED:
-        print_table(training.rows())
+        print_table(summary(training.record, training.preprocessing, training.optimizer))
     context.exit({FINISHED: 0, STOPPED: INTERRUPTED, TERMINATED: EXIT_ON_TERMINATION}.get(status, FAILURE))
 
 

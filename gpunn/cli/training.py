@@ -17,11 +17,11 @@ import gpunn as gn
 from gpunn.cli import recipe
 from gpunn.cli.checks import installed
 from gpunn.cli.options import say_unused
+from gpunn.cli.report import judge
 from gpunn.cli.runs import RunFolder
-from gpunn.data import BUILT_IN, Preprocessing, Table, evaluate, read
+from gpunn.data import BUILT_IN, Preprocessing, Table, read
 from gpunn.data.goals import Classes, fit_goal
 from gpunn.data.splitting import split
-from gpunn.data.table import named
 from gpunn.errors import CheckpointError, ConfigurationError
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
@@ -179,7 +179,7 @@ class Training:
                 "epochs": history.epochs,
                 "best_epoch": history.best_epoch,
                 "seconds": float(history["seconds"][-1]) if history.epochs else 0.0,
-                "held_out": self._loss_as_trained() | evaluate(self.network, self.held_out),
+                "held_out": self._loss_as_trained() | judge(self.network, self.held_out),
             }
         folder.write(self.record)
 
@@ -223,54 +223,10 @@ class Training:
                 fix="bring the data back as they were, or train anew with another --out",
             )
 
-    def rows(self) -> list[tuple[str, Any]]:
-        """What to tell people of the outcome."""
-        data, result = self.record["data"], self.record["result"]
-        target, inputs = ", ".join(data["target"]), several(data["inputs"], "input")
-        best = result["best_epoch"] or "none"
-        return [
-            ("run", self.record["run"]),
-            ("data", f"{several(data['rows'], 'row')} to train on, {data['held_out']:,} held out, {inputs}"),
-            *([("left out", named(data["left_out"]))] if data["left_out"] else []),
-            ("task", f"{data['task']} of {target}, {several(data['outputs'], 'output')}"),
-            ("network", f"{self.record['network']['parameters']:,} parameters on {self.record['device']}"),
-            *self._choices(),
-            (
-                "training",
-                f"{several(result['epochs'], 'epoch')} ({result['stopped']}), the best is {best}, "
-                f"{result['seconds']:.1f} s",
-            ),
-            *((f"held-out {name.replace('_', ' ')}", value) for name, value in result["held_out"].items()),
-        ]
-
-    def _choices(self) -> list[tuple[str, str]]:
-        """Every setting that changes the answer, given or not."""
-        s = self.settings
-        hidden = ", ".join(map(str, recipe.widths(s["hidden"]))) or "none"
-        norm = "batch norm" if s["batch_norm"] else "no batch norm"
-        share = share_of(s["validation"])
-        drawn = f"a share of {share:g}, drawn by seed {s['seed']}" if share else s["validation"]
-        changed = "; the losses of the history have it, probabilities are not calibrated"
-        smoothing = f"{s['smoothing']:g}" + (changed if s["smoothing"] else "")
-        weights = s["class_weight"] + (changed if s["class_weight"] != "none" else "")
-        choices = [
-            ("layers", f"hidden {hidden}; {s['activation']}, {norm}, dropout {s['dropout']:g}, {s['dtype']}"),
-            ("optimizer", recipe.described(self.optimizer)),
-            ("epochs", f"{s['epochs']} at most, patience {s['patience']}, batches of {s['batch_size']}"),
-            ("held out", drawn),
-            ("numbers", f"{s['numeric']}; gaps become the median, with a flag"),
-        ]
-        of_classes = [("smoothing", smoothing), ("class weights", weights)]
-        return choices + (of_classes if self.preprocessing.classes is not None else [])
-
-
-def several(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
 
 def _divided(table: Table, s: dict[str, Any], memory: int | None) -> tuple[Table, Table, Preprocessing]:
     """The rows to train on, those that are held out, and the preprocessing, which has seen only the former."""
-    share = share_of(s["validation"])
+    share = recipe.share_of(s["validation"])
     # once, by all rows: a part of them might look like another task
     task = "classification" if isinstance(fit_goal(table, s["task"]), Classes) else "regression"
     learn: dict[str, Any] = {"task": task, "numeric": s["numeric"], "leave_out": tuple(s["leave_out"])}
@@ -281,19 +237,6 @@ def _divided(table: Table, s: dict[str, Any], memory: int | None) -> tuple[Table
     held_out = preprocessing.read(s["validation"], memory=memory)
     say_unused(preprocessing, held_out)
     return table, held_out, preprocessing
-
-
-def share_of(validation: str) -> float | None:
-    """The share to hold out; None where a file is meant."""
-    try:
-        share = float(validation)
-    except ValueError:
-        return None
-    if not 0.0 < share < 1.0:
-        raise ConfigurationError(
-            "--validation", expected="a share between 0 and 1, or a file", got=validation, fix="leave it out for 0.2"
-        )
-    return share
 
 
 def source_path(source: str) -> str:

@@ -45,12 +45,20 @@ def predict(network: Network, source: Any, *, batch_size: int | None = None) -> 
     return Answers(goal.names, goal.decode(outputs))
 
 
-@memory_errors("memory")
 def evaluate(network: Network, source: Any, *, batch_size: int | None = None) -> dict[str, float]:
     """The loss and, of classes, the accuracy; of quantities "rmse" and "mae" in their own units, and "r2".
 
     Of several quantities these are means over all of them. A population is judged by what `predict` says for it.
+    The loss of quantities is that of the standardised ones.
     """
+    return figures(network, source, batch_size=batch_size)[0]
+
+
+@memory_errors("memory")
+def figures(
+    network: Network, source: Any, *, batch_size: int | None = None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Those of `evaluate`, and, of several quantities, the rmse of each by its name."""
     preprocessing = preprocessing_of(network)
     table = preprocessing.read(source)
     X, y = preprocessing.inputs(table, network.dtype), preprocessing.targets(table, network.dtype)
@@ -61,12 +69,19 @@ def evaluate(network: Network, source: Any, *, batch_size: int | None = None) ->
     judged, inputs = (network, X) if network.models is None else _of_means(outputs, loss)
     metrics = ["r2"] if quantities else ["accuracy"]
     results = judged.evaluate(inputs, y, metrics=metrics, loss=loss, batch_size=batch_size)
+    of_each: dict[str, float] = {}
     if quantities:
         error = np.abs(goal.decode(outputs) - goal.decode(y))
-        largest = error.max()
-        unit = largest if 0.0 < largest < np.inf else 1.0  # squares of large errors are too large
-        results["rmse"], results["mae"] = unit * np.sqrt(np.mean((error / unit) ** 2)), unit * np.mean(error / unit)
-    return {name: float(value) for name, value in results.items()}
+        results["rmse"], results["mae"] = _rmse_and_mae(error)
+        if error.ndim > 1:
+            of_each = {name: _rmse_and_mae(column)[0] for name, column in zip(goal.names, error.T)}
+    return {name: float(value) for name, value in results.items()}, of_each
+
+
+def _rmse_and_mae(error: Host) -> tuple[float, float]:
+    largest = error.max()
+    unit = largest if 0.0 < largest < np.inf else 1.0  # squares of large errors are too large
+    return float(unit * np.sqrt(np.mean((error / unit) ** 2))), float(unit * np.mean(error / unit))
 
 
 def _outputs(network: Network, preprocessing: Preprocessing, X: Host, batch_size: int | None) -> Host:

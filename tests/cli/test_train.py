@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.cli.training import Training, Watch, share_of
+from gpunn.cli.recipe import share_of
+from gpunn.cli.training import Training, Watch
 from gpunn.data import evaluate, friedman, moons, read
 from gpunn.errors import ConfigurationError
 from tests.cli.stage import QUICK, call, document, process
@@ -222,7 +223,7 @@ def test_ctrl_c_after_the_last_step_leaves_no_run_that_seems_to_go_on(monkeypatc
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["gpunn.cli.training"], "evaluate", interrupted)
+    monkeypatch.setattr(sys.modules["gpunn.cli.training"], "judge", interrupted)
     call("train", "moons", "--out", "a", *QUICK, code=130)
     assert json.loads(Path("a/run.json").read_text())["status"] == "interrupted"
 
