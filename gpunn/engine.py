@@ -104,6 +104,14 @@ class Engine:
 
     def build(self, inputs: Shape) -> None:
         """Plan for inputs of this shape and draw the initial parameters."""
+        if self.is_built:
+            with self.uses.training("build"):
+                self._build(inputs)
+        else:
+            with self._building:
+                self._build(inputs)
+
+    def _build(self, inputs: Shape) -> None:
         planned = plan_layer(self.network, inputs)
         self.tables = tables(planned)
         check_tables(planned, self.scale, None if self.reads_indices else self.precision)
@@ -153,7 +161,7 @@ class Engine:
         if 0 in shape:
             raise ShapeError("X", expected="at least one column", got=f"{array.shape}", fix="pass data")
         check_inputs(array, shape, tables(plan_layer(self.network, shape)), self.ops, None, self.precision.range)
-        self.build(shape)
+        self._build(shape)
 
     def columns_for(self, X: Any) -> tuple[str, ...] | None:
         """What the columns of tables are to be called in a training on X: as in an earlier one, or else as in X."""

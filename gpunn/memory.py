@@ -7,7 +7,7 @@ import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -148,22 +148,24 @@ def largest_batch(need: Need, free: float, batch: int, rows: int, *, least: int 
 
 @contextmanager
 def memory_errors(where: str) -> Iterator[None]:
-    """Where memory runs out in this block, or in a function that this decorates, the error is a DeviceMemoryError.
-
-    A traceback, which an interactive session keeps, would hold the arrays of the functions it came through.
-    """
+    """Where memory runs out in this block, or in a function that this decorates, the error is a DeviceMemoryError."""
     try:
         yield
     except MemoryError as error:
-        traceback.clear_frames(error.__traceback__)
-        if isinstance(error, DeviceMemoryError):
-            raise
-        raise DeviceMemoryError(
-            where,
-            expected="room for every array",
-            got=str(error) or type(error).__name__,
-            fix="use a smaller batch or network",
-        ) from None
+        _raise_own(where, error)
+
+
+def _raise_own(where: str, error: MemoryError) -> NoReturn:
+    """A traceback, which an interactive session keeps, would hold the arrays of the functions it came through."""
+    traceback.clear_frames(error.__traceback__)
+    if isinstance(error, DeviceMemoryError):
+        raise error
+    raise DeviceMemoryError(
+        where,
+        expected="room for every array",
+        got=str(error) or type(error).__name__,
+        fix="use a smaller batch or network",
+    ) from None
 
 
 def gives_back(method: Method) -> Method:
@@ -172,10 +174,9 @@ def gives_back(method: Method) -> Method:
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
         try:
-            with memory_errors(f"memory of {self.ops.device}"):
-                return method(self, *arguments, **options)
-        except MemoryError:
+            return method(self, *arguments, **options)
+        except MemoryError as error:
             self.forget_passes()
-            raise
+            _raise_own(f"memory of {self.ops.device}", error)
 
     return call  # type: ignore[return-value]

@@ -6,10 +6,9 @@ A pass is a set of buffers. Two threads that computed in the same one would get 
 from __future__ import annotations
 
 import functools
+import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpunn.errors import ConcurrencyError
@@ -17,10 +16,10 @@ from gpunn.errors import ConcurrencyError
 if TYPE_CHECKING:
     from gpunn.passes import Pass
 
-KEPT_PASSES = 4  # that nobody uses, unless more were in use at once
+KEPT_PASSES = 4  # that nobody uses, and one more for each use that goes on
 Key = tuple[Any, ...]
 Method = TypeVar("Method", bound=Callable[..., Any])
-FIX = "wait until it has ended, or use a copy that was made before: copy.deepcopy(network)"
+FIX = "wait until that has ended, or read a copy that was made before it began: copy.deepcopy(network)"
 
 
 class Uses:
@@ -32,91 +31,84 @@ class Uses:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._readers: Counter[int] = Counter()  # open blocks of each thread
+        self._blocks: dict[int, list[Block]] = {}  # that are open, of each thread
         self._trainer: int | None = None  # the thread that trains
         self._free: list[tuple[Key, Pass]] = []  # the one used last stands last
-        self._most = KEPT_PASSES
-        self._own = threading.local()  # `blocks`: the passes of this thread's open blocks
+        self._begin()
+
+    def _begin(self) -> None:
+        """In a process that was forked, where the other threads of the first one are not."""
+        me = threading.get_ident()
+        self._lock, self._process = threading.Lock(), os.getpid()
+        self._blocks = {me: self._blocks[me]} if me in self._blocks else {}
+        self._trainer = me if self._trainer == me else None
 
     def __len__(self) -> int:
         """How many passes nobody uses."""
         return len(self._free)
 
-    @contextmanager
-    def reading(self, what: str) -> Iterator[None]:
+    def reading(self, what: str) -> Block:
         """A block that computes with the parameters and changes none; refused beside a training of another thread."""
-        me = threading.get_ident()
-        with self._lock:
-            if self._trainer not in (None, me):
-                raise ConcurrencyError(
-                    f"Network.{what}", expected="a network that is not trained meanwhile",
-                    got="a training in another thread", fix=FIX,
-                )  # fmt: skip
-            self._readers[me] += 1
-            self._most = max(self._most, self._readers.total())
-        try:
-            with self._block():
-                yield
-        finally:
-            with self._lock:
-                self._readers[me] -= 1
-                if not self._readers[me]:
-                    del self._readers[me]
+        return Block(self, what, trains=False)
 
-    @contextmanager
-    def training(self, what: str) -> Iterator[None]:
+    def training(self, what: str) -> Block:
         """A block that changes parameters; refused beside any other use, also of its own thread."""
-        me = threading.get_ident()
-        with self._lock:
-            self._refuse_others(what, None)
-            self._trainer = me
-        try:
-            with self._block():
-                yield
-        finally:
-            with self._lock:
-                self._trainer = None
+        return Block(self, what, trains=True)
 
     def require_writing(self, what: str) -> None:
         """Refuse to change parameters that another thread uses; a training's own thread may, as in a callback."""
         with self._lock:
             self._refuse_others(what, threading.get_ident())
 
-    def _refuse_others(self, what: str, me: int | None) -> None:
-        readers = sum(blocks for thread, blocks in self._readers.items() if thread != me)
-        if readers or self._trainer not in (None, me):
-            raise ConcurrencyError(
-                f"Network.{what}",
-                expected="a network that is not used meanwhile",
-                got="a training of it that is going on" if self._trainer else f"{readers} predictions or the like",
-                fix=FIX,
-            )
+    def enter(self, block: Block) -> None:
+        if self._process != os.getpid():
+            self._begin()
+        me = threading.get_ident()
+        with self._lock:
+            if block.trains:
+                self._refuse_others(block.what, None)
+                self._trainer = me
+            elif self._trainer is not None and self._trainer != me:
+                raise ConcurrencyError(
+                    f"Network.{block.what}", expected="a network that is not trained meanwhile",
+                    got="a training in another thread", fix=FIX,
+                )  # fmt: skip
+            self._blocks.setdefault(me, []).append(block)
 
-    @contextmanager
-    def _block(self) -> Iterator[None]:
-        blocks: list[dict[Key, Pass]] = self._own.__dict__.setdefault("blocks", [])
-        blocks.append({})
-        try:
-            yield
-        finally:
-            taken = blocks.pop()
-            for made in taken.values():
-                made.forget_inputs()
-            with self._lock:
-                for key, made in taken.items():
-                    self._keep(key, made)
+    def leave(self, block: Block) -> None:
+        for made in block.passes.values():
+            made.forget_inputs()
+        me = threading.get_ident()
+        with self._lock:
+            blocks = self._blocks[me]
+            blocks.remove(block)
+            if not blocks:
+                del self._blocks[me]
+            if block.trains:
+                self._trainer = None
+            for key, made in block.passes.items():
+                self._keep(key, made)
+
+    def _refuse_others(self, what: str, me: int | None) -> None:
+        readers = sum(not block.trains for thread, blocks in self._blocks.items() if thread != me for block in blocks)
+        trained = self._trainer is not None and self._trainer != me
+        if readers or trained:
+            raise ConcurrencyError(
+                f"Network.{what}", expected="a network that is not used meanwhile",
+                got="a training of it that is going on" if trained else f"calls that read it, {readers} at the moment",
+                fix=FIX,
+            )  # fmt: skip
 
     def take(self, key: Key, make: Callable[[], Pass]) -> Pass:
         """The pass of this kind that the innermost block of this thread has; else a free one, or a new one."""
-        blocks: list[dict[Key, Pass]] = self._own.__dict__.get("blocks", [])
-        if blocks and key in blocks[-1]:
-            return blocks[-1][key]
+        blocks = self._blocks.get(threading.get_ident())
+        if blocks and key in blocks[-1].passes:
+            return blocks[-1].passes[key]
         with self._lock:
             found = self._pop(key)
         found = found or make()
         if blocks:
-            blocks[-1][key] = found
+            blocks[-1].passes[key] = found
         else:
             with self._lock:
                 self._keep(key, found)
@@ -124,9 +116,9 @@ class Uses:
 
     def has(self, key: Key) -> bool:
         """Whether `take` would find such a pass and not make one."""
-        blocks: list[dict[Key, Pass]] = self._own.__dict__.get("blocks", [])
+        blocks = self._blocks.get(threading.get_ident())
         with self._lock:
-            return (bool(blocks) and key in blocks[-1]) or any(known == key for known, _ in self._free)
+            return bool(blocks and key in blocks[-1].passes) or any(known == key for known, _ in self._free)
 
     def forget(self) -> None:
         """Give up the passes that nobody uses."""
@@ -141,15 +133,33 @@ class Uses:
 
     def _keep(self, key: Key, made: Pass) -> None:
         self._free.append((key, made))
-        del self._free[: -self._most]
+        most = KEPT_PASSES + sum(map(len, self._blocks.values()))  # threads that go on asking find theirs again
+        del self._free[:-most]
+
+
+class Block:
+    """One use of a network by one thread, with the passes that it has taken."""
+
+    __slots__ = ("passes", "trains", "uses", "what")
+
+    def __init__(self, uses: Uses, what: str, trains: bool) -> None:
+        self.uses, self.what, self.trains = uses, what, trains
+        self.passes: dict[Key, Pass] = {}
+
+    def __enter__(self) -> None:
+        self.uses.enter(self)
+
+    def __exit__(self, *error: object) -> None:
+        self.uses.leave(self)
 
 
 def reads(method: Method) -> Method:
     """A method of a network that is a block of reading."""
+    what = {"__reduce__": "copy and pickle"}.get(method.__name__, method.__name__)
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        with self.uses.reading(method.__name__):
+        with self.uses.reading(what):
             return method(self, *arguments, **options)
 
     return call  # type: ignore[return-value]

@@ -2,11 +2,14 @@
 
 import copy
 import gc
+import os
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -161,6 +164,7 @@ OTHERS: dict[str, Callable[[gn.Network], Any]] = {
     **{name: lambda network, read=read: read(network, slice(5)) for name, read in READERS.items()},  # type: ignore[misc]
     "save": lambda network: network.save("nowhere/at/all"),
     "load_parameters": lambda network: network.load_parameters({**network.parameters, **network.state}),
+    "build": lambda network: network.build((4,)),
     "fit": lambda network: network.fit(X[:64], Y[:64], loss=LOSS, optimizer=gn.SGD(0.1), epochs=1),
 }
 
@@ -186,10 +190,13 @@ def test_a_callback_may_read_what_it_trains(backend: Any, name: str) -> None:
     assert_same(backend.to_host(network.vector), backend.to_host(alone.vector))
 
 
-def test_a_callback_may_not_train_what_is_trained() -> None:
+@pytest.mark.parametrize("name", ["fit", "build"])
+def test_a_callback_may_not_train_what_is_trained(name: str) -> None:
     network = make("cpu")
-    error = train_with(network, OTHERS["fit"], own_thread=True)
-    with pytest.raises(ConcurrencyError, match=r"^Network\.fit: .*got a training of it that is going on; wait until"):
+    error = train_with(network, OTHERS[name], own_thread=True)
+    with pytest.raises(
+        ConcurrencyError, match=rf"^Network\.{name}: .*got a training of it that is going on; wait until"
+    ):
         raise error
 
 
@@ -207,7 +214,9 @@ def test_nothing_changes_while_another_thread_reads(name: str) -> None:
     thread.start()
     entered.wait()
     try:
-        with pytest.raises(ConcurrencyError, match=rf"^Network\.{name}: .*got 1 predictions or the like; wait until"):
+        with pytest.raises(
+            ConcurrencyError, match=rf"^Network\.{name}: .*got calls that read it, 1 at the moment; wait until"
+        ):
             OTHERS[name](network)
     finally:
         leave.set()
@@ -240,6 +249,31 @@ def test_permutation_importance_by_threads() -> None:
         together = permutation_importance(model, X, X[:, 0] * X[:, 1], n_repeats=6, random_state=0, n_jobs=4)
     np.testing.assert_array_equal(together.importances, alone.importances)
     assert alone.importances_mean.argmax() < 2
+
+
+def test_an_estimator_never_answers_from_weights_that_are_not_trained() -> None:
+    """While it is fitted again, other threads get the answers of before, those of after, or an error."""
+    estimators = pytest.importorskip("gpunn.estimators")
+    model = estimators.MLPClassifier((16,), max_iter=30, random_state=0, tol=0.0, n_iter_no_change=99)
+    with pytest.warns(Warning, match="not enough"):
+        model.fit(X, Y)
+    right, answers, stop = model.predict_proba(X[:9]), [], threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            with suppress(ConcurrencyError, RuntimeError):  # scikit-learn looks at attributes that fit is just setting
+                answers.append(model.predict_proba(X[:9]))
+
+    with ThreadPoolExecutor(3) as pool, warnings.catch_warnings(action="ignore"):
+        jobs = [pool.submit(ask) for _ in range(3)]
+        try:
+            for _ in range(5):
+                model.fit(X, Y)
+        finally:
+            stop.set()
+        for job in jobs:
+            job.result()
+    assert answers and all(np.array_equal(answer, right) for answer in answers)
 
 
 def test_an_estimator_refuses_to_predict_while_it_learns_on() -> None:
@@ -280,25 +314,59 @@ def test_a_block_has_its_passes_for_itself() -> None:
     assert len(uses) == 2
 
 
-def test_no_more_passes_are_kept_than_were_in_use_at_once() -> None:
+def test_few_passes_are_kept_beside_those_that_are_in_use() -> None:
     uses = Uses()
     for key in range(3 * KEPT_PASSES):
         with uses.reading("predict"):
             take(uses, key)
     assert len(uses) == KEPT_PASSES
-    barrier = threading.Barrier(THREADS)
+    begun, ended = threading.Barrier(THREADS), threading.Barrier(THREADS + 1)
 
     def read() -> None:
         with uses.reading("predict"):
             take(uses, 0)
-            barrier.wait()
+            begun.wait()
+        with uses.reading("predict"):  # those of threads that go on are not given up
+            ended.wait()
 
-    in_threads([read] * THREADS)
-    assert len(uses) == THREADS
-    in_threads([read] * THREADS)
-    assert len(uses) == THREADS
+    with ThreadPoolExecutor(THREADS) as pool:
+        jobs = [pool.submit(read) for _ in range(THREADS)]
+        while sum(key == (0,) for key, _ in uses._free) < THREADS - KEPT_PASSES:
+            pass
+        ended.wait()
+        for job in jobs:
+            job.result()
+    with uses.reading("predict"):
+        take(uses, 0)
+    assert len(uses) == KEPT_PASSES
     uses.forget()
     assert not len(uses)
+
+
+def test_a_process_that_is_forked_has_no_readers_but_its_own() -> None:
+    network, entered, leave = make("cpu"), threading.Event(), threading.Event()
+
+    def read() -> None:
+        with network.uses.reading("predict"):
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    entered.wait()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Python 3.12 warns of threads
+            child = os.fork()
+        if not child:
+            try:
+                OTHERS["fit"](network)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        leave.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("name", ["predict", "evaluate", "loss_of", "gradients"])

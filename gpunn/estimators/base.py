@@ -131,31 +131,36 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         self._learn_targets(y, ops, first=first, partly=partly)
         weight, y = self._weights(y, weight, ops, partly), self._targets(y, ops)
         random = check_random_state(self.random_state)
-        if first:
-            self._begin(X, ops, random)
-            self._like = like
-        else:
-            self._refuse_other_layers()
-        if not partly:
-            self._memory.forget_steps()
-        if not (self._memory.rules.ended and self.early_stopping):
-            self._memory.rules.ended = False
-            with self.network_.uses.training("partial_fit" if partly else "fit"):
+        network = self._new_network(X, ops, random) if first else self.network_
+        with network.uses.training("partial_fit" if partly else "fit"):  # whoever predicts meanwhile is told
+            if first:
+                self._begin(network, like)
+            else:
+                self._refuse_other_layers()
+            if not partly:
+                self._memory.forget_steps()
+            if not (self._memory.rules.ended and self.early_stopping):
+                self._memory.rules.ended = False
                 self._train(X, y, weight, random, partly)
         return self
 
-    def _begin(self, X: Array, ops: Backend, random: Any) -> None:
-        """New weights, and nothing seen yet."""
+    def _new_network(self, X: Array, ops: Backend, random: Any) -> Network:
+        """With new weights."""
         narrow = X.dtype == np.float32 and (self.optimizer is not None or self.solver != "lbfgs")
         noisy = self.input_noise or any(parameters.dropouts(self))
         seed = int(copy.deepcopy(random).randint(2**31 - 1)) if noisy else 0  # the stream stays where it is
-        self.network_ = Network(
+        network = Network(
             parameters.layers_of(self, self.n_outputs_), X.shape[1], device=ops,
             dtype=self.dtype or ("float32" if narrow else "float64"), seed=seed,
         )  # fmt: skip
-        self.network_.preprocessing = naming.preprocessing(self)
-        self.network_.columns = tuple(naming.feature_names(self)) if hasattr(self, "feature_names_in_") else None
-        parameters.draw_weights(self, self.network_, random)
+        network.preprocessing = naming.preprocessing(self)
+        network.columns = tuple(naming.feature_names(self)) if hasattr(self, "feature_names_in_") else None
+        parameters.draw_weights(self, network, random)
+        return network
+
+    def _begin(self, network: Network, like: Any) -> None:
+        """With this network, and nothing seen yet."""
+        self.network_, self._like = network, like
         self.n_layers_ = len(parameters.widths(self)) + 2
         self._memory = Memory(parameters.update_rules(self, None))
         for name in CURVES:
