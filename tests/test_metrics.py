@@ -119,12 +119,66 @@ def test_scores_are_in_the_order_asked_for() -> None:
     assert list(score(backend_named("cpu"), A, Y, names, SQUARED)) == ["loss", *names]
     assert list(score(backend_named("cpu"), A, Y, "mae", SQUARED)) == ["loss", "mae"]
     assert list(score(backend_named("cpu"), A, Y, [], SQUARED)) == ["loss"]
+    assert list(score(backend_named("cpu"), A, Y, None, SQUARED)) == ["loss"]  # type: ignore[arg-type]
 
 
 def test_a_metric_may_be_given_itself() -> None:
     cpu = backend_named("cpu")
     assert score(cpu, A, Y, [metrics.R2()], SQUARED) == score(cpu, A, Y, ["r2"], SQUARED)
     assert score(cpu, A, Y, metrics.R2(), SQUARED) == score(cpu, A, Y, ["r2"], SQUARED)
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"), [("AUC", "auc"), ("RMSE", "rmse"), ("Accuracy", "accuracy"), ("Top_3", "top_3")]
+)
+def test_a_metric_in_capitals(given: str, ours: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"got '{given}'; write '{ours}'$"):
+        metrics.resolve([given])
+
+
+def test_a_top_k_of_thousands_of_digits() -> None:
+    name = "top_" + "9" * 5000
+    with pytest.raises(ConfigurationError, match=r"got 'top_9{100,500}\.\.\.; use one of these names$"):
+        metrics.resolve(name)
+    history = gn.History()
+    history.append({"loss": 1.0, name: 0.5})
+    assert name in repr(gn.History.from_json(history.to_json()))
+
+
+MANY = (rng.random((9, 3)) < 0.4).astype(float)
+
+
+@pytest.mark.parametrize("models", [None, 2])
+@pytest.mark.parametrize("size", [None, 4])
+@pytest.mark.parametrize(("loss", "edge"), [(BINARY, 0.0), (gn.NLL(), 0.5)], ids=repr)
+def test_accuracy_of_several_labels_is_the_share_that_is_right(
+    backend: Any, loss: Any, edge: float, size: int | None, models: int | None
+) -> None:
+    outputs = A if edge == 0.0 else 1 / (1 + np.exp(-A))
+    expected = ((A > 0) == (MANY > 0.5)).mean()
+    assert expected != (A.argmax(axis=1) == MANY.argmax(axis=1)).mean()
+    got = score(backend, outputs, MANY, ["accuracy"], loss, size, models=models)["accuracy"]
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "expected", "got", "fix"),
+    [
+        (SQUARED, Y, ", with a single 1 in each row", f"targets from {Y.min():g} to {Y.max():g}", "use r2 or rmse"),
+        (gn.Huber(), Y[:, :1], "", f"targets from {Y[:, :1].min():g} to {Y[:, :1].max():g}", "use r2 or rmse"),
+        (gn.AbsoluteError(), np.arange(9.0), "", "targets from 0 to 8", "use r2 or rmse"),
+        (
+            SQUARED, np.ones((9, 3)), ", with a single 1 in each row", "rows with several ones, or none",
+            "use BinaryCrossEntropy() as the loss",
+        ),
+    ],
+    ids=["several numbers", "one number", "a class as a number", "several labels"],
+)  # fmt: skip
+def test_accuracy_of_numbers(loss: Any, y: Any, expected: str, got: str, fix: str) -> None:
+    name = type(loss).__name__
+    message = f"metrics accuracy: expected zeros and ones for {name}{expected}, got {got}; {fix}"
+    with pytest.raises(ConfigurationError, match=exactly(message)):
+        score(backend_named("cpu"), A[:, : 1 if expected == "" else 3], y, ["accuracy"], loss)
 
 
 @pytest.mark.parametrize("bad", ["acc", "", "loss", metrics.Accuracy, 5, None, ["accuracy"]], ids=repr)
@@ -134,7 +188,7 @@ def test_what_is_no_metric(bad: Any) -> None:
     message = f"metrics: expected some of {names}, top_5, or functions of y and the prediction, got {bad!r}; {fix}"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         score(backend_named("cpu"), A, Y, ["mse", bad], SQUARED)
-    if not isinstance(bad, list):
+    if not isinstance(bad, list) and bad is not None:
         with pytest.raises(ConfigurationError, match=exactly(message)):
             score(backend_named("cpu"), A, Y, bad, SQUARED)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gpunn.errors import ConfigurationError
+from gpunn.hyper import shown
 from gpunn.metrics.base import EXCLUSIVE, Metric, WholeSet
 from gpunn.metrics.rows import (
     R2,
@@ -31,23 +32,25 @@ OTHERS = ("rate", "seconds", "examples_per_second", "gradient_norm")  # what a h
 
 def known(name: str) -> Metric | None:
     """The metric of this name."""
-    top = re.fullmatch(r"top_([1-9]\d*)", name)
+    top = re.fullmatch(r"top_([1-9][0-9]{0,17})", name)
     return TopK(int(top[1])) if top else Metric.named.get(name)
 
 
 def resolve(metrics: Any) -> dict[str, Metric]:
-    """Metrics by name, in the order given."""
+    """Metrics by name, in the order given; None is none."""
+    if metrics is None:
+        return {}
     found: dict[str, Metric] = {}
     for one in metrics if isinstance(metrics, Iterable) and not isinstance(metrics, str) else [metrics]:
         metric = known(one) if isinstance(one, str) else one
         if callable(one) and not isinstance(one, type):
             metric = Function(one)
         if not isinstance(metric, Metric):
-            ours = METRICS.get(one.lower()) if isinstance(one, str) else None
+            ours = _ours(one) if isinstance(one, str) else None
             raise ConfigurationError(
                 "metrics",
                 expected=f"some of {', '.join(Metric.named)}, top_5, or functions of y and the prediction",
-                got=repr(one),
+                got=shown(one),
                 fix=f"write {ours!r}" if ours else "use one of these names",
             )
         if metric.name == "loss" or found.setdefault(metric.name, metric) != metric:
@@ -55,6 +58,12 @@ def resolve(metrics: Any) -> dict[str, Metric]:
                 "metrics", expected="a name for each", got=f"{metric.name!r} twice", fix="rename your function"
             )
     return found
+
+
+def _ours(name: str) -> str | None:
+    """What is meant by a name that is none here."""
+    small = name.lower()
+    return small if known(small) else METRICS.get(small)
 
 
 def grows(name: str) -> bool | None:

@@ -18,12 +18,48 @@ from gpunn.metrics.base import EXCLUSIVE, Metric, Rows, check_certain, check_vec
 from gpunn.types import ROWS, Array, Shape
 
 
+@elementwise
+def right_side(xp: Any, A: Any, y: Any, decision: Any) -> Any:
+    """1 where an output is on the side of `decision` on which its target is of a half."""
+    return xp.where(xp.equal(A > decision, y > 0.5), 1.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Accuracy(Metric):
-    """The share of examples whose largest output is their class; of a single output, on the right side."""
+    """The share of examples whose largest output is their class; of a single output, on the right side.
+
+    Of several outputs that are each a yes or no, as for `BinaryCrossEntropy`, the share of those on the right side.
+    """
 
     name = "accuracy"
     maximise = True
+
+    def prepared(self, ops: Backend, shape: Shape, dtype: Any, loss: Loss) -> Rows:
+        if loss.target != "probabilities" or shape[-1] == 1:
+            return super().prepared(ops, shape, dtype, loss)
+        work, share = ops.empty(shape, dtype), 1.0 / shape[-1]
+
+        def rows(A: Array, y: Array, out: Array) -> None:
+            ops.elementwise(right_side, (A, y, loss.decision), (work,))
+            ops.sum(work, ROWS, out=out)
+            ops.elementwise(formulas.multiply, (out, share), (out,))
+
+        return rows
+
+    def fits(self, name: str, given: Callable[[], Array], loss: Loss, outputs: Shape) -> None:
+        """Of numbers only those that say what is true: a single 0 or 1, or one 1 in a row."""
+        if loss.target != "numbers":
+            return
+        y = given()
+        certain = bool(np.isin(y, (0, 1)).all())
+        if not certain or (outputs[0] > 1 and bool((y.sum(axis=-1) != 1).any())):
+            raise ConfigurationError(
+                f"metrics {name}",
+                expected=f"zeros and ones for {type(loss).__name__}"
+                + ", with a single 1 in each row" * (outputs[0] > 1),
+                got="rows with several ones, or none" if certain else f"targets from {y.min():g} to {y.max():g}",
+                fix="use BinaryCrossEntropy() as the loss" if certain else "use r2 or rmse",
+            )
 
     def check(self, name: str, y: Array, rank: int, dtype: Any) -> None:
         check_vector(name, rank)
