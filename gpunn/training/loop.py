@@ -232,7 +232,9 @@ class Run:
             at.factors = self.plan.plateau.observe(at.plateau, value)
         for criterion, state in zip(self.plan.stopping, at.criteria):
             for k in np.flatnonzero(told_to_stop(criterion, state, record, self.models)):
-                at.stopped[k] = at.stopped[k] or in_words(f"{type(criterion).__name__} reason", criterion.reason)
+                at.stopped[k] = at.stopped[k] or in_words(
+                    f"{type(criterion).__name__} reason", criterion.reason_for(int(k), state, record)
+                )
 
     def _end(self) -> None:
         """The best weights come back, and history says why it ended, whatever happened."""

@@ -92,6 +92,10 @@ class Stopping(Value, abstract=True):
         self.check(record)
         return np.atleast_1d(np.asarray(record[self.monitored(record)], np.float64))
 
+    def reason_for(self, k: int, state: State, record: Mapping[str, Array]) -> str:
+        """Why model k, which it stopped in the epoch of this record, has stopped."""
+        return self.reason
+
     @property
     def reason(self) -> str:
         """Why a model that it stopped has stopped: itself, its first number named even where it is the default."""
@@ -152,6 +156,12 @@ class EarlyStopping(Stopping):
         waited = np.where(better, 0, np.array(state["waited"]) + 1)
         state["best"], state["waited"] = _list(np.where(better, value, best)), waited.tolist()
         return waited >= self.patience
+
+    def reason_for(self, k: int, state: State, record: Mapping[str, Array]) -> str:
+        """Says so where there was nothing to judge by."""
+        if state["best"][k] is None:
+            return f"{self.reason}: {self.monitored(record)} is not a number"
+        return self.reason
 
 
 @dataclass(frozen=True)

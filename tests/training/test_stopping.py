@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gpunn as gn
 from gpunn.errors import ConfigurationError
 from gpunn.training.stopping import (
     EarlyStopping,
@@ -265,3 +266,24 @@ def test_a_criterion_of_ones_own_needs_two_methods() -> None:
         Half().monitored(["loss"])
     with pytest.raises(NotImplementedError, match="Half needs a judge method"):
         Half().judge({}, {})
+
+
+def test_nothing_to_judge_by_is_said() -> None:
+    """The area under the curve of a validation set of one class is NaN in every epoch."""
+    X = np.arange(12.0).reshape(6, 2)
+    net = gn.Network([gn.Dense(1)], 2, device="cpu")
+    history = net.fit(
+        X, np.arange(6) % 2, loss=gn.BinaryCrossEntropy(), optimizer=gn.SGD(0.01), validation=(X, np.zeros(6)),
+        metrics=["auc"], stopping=gn.EarlyStopping(2, monitor="validation_auc"), epochs=5,
+    )  # fmt: skip
+    assert history.stopped == "EarlyStopping(patience=2, monitor='validation_auc'): validation_auc is not a number"
+    assert history.epochs == 2
+
+
+def test_the_reason_of_a_model_that_was_judged_is_the_plain_one() -> None:
+    criterion = EarlyStopping(1)
+    state, reasons = criterion.start(2), []
+    for record in records(loss=[[1, NAN], [1, NAN]]):
+        criterion.judge(state, record)
+        reasons = [criterion.reason_for(k, state, record) for k in range(2)]
+    assert reasons == ["EarlyStopping(patience=1)", "EarlyStopping(patience=1): loss is not a number"]
