@@ -56,6 +56,7 @@ from gpunn.training.callbacks import Callback
 from gpunn.training.flow import GradientFlow
 from gpunn.training.history import History
 from gpunn.training.stopping import EarlyStopping, GradientTolerance, LossTolerance, TimeLimit
+from gpunn.words import missing_name
 
 if TYPE_CHECKING:
     from gpunn import data
@@ -74,10 +75,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`gn.data` is imported when it is first asked for: it takes a third of the time of everything else."""
+    """`gn.data` is imported when it is first asked for: it takes a third of the time of everything else.
+
+    Of what other libraries have the error says what it is called here.
+    """
     if name == "data":
         return import_module("gpunn.data")
-    raise AttributeError(f"module 'gpunn' has no attribute {name!r}")
+    raise missing_name(name)
 
 
 def __dir__() -> list[str]:

@@ -21,6 +21,7 @@ from gpunn.network import Network
 from gpunn.precision import stored_dtype
 from gpunn.training.resume import network_parts
 from gpunn.value import from_json
+from gpunn.words import own_words
 
 __all__ = ["load_network", "network_of", "network_parts", "read", "write"]
 
@@ -84,6 +85,7 @@ def _check_arrays(architecture: Mapping[str, Any], values: Mapping[str, Host]) -
         raise ValueError(f"arrays that do not fit the architecture: {', '.join(wrong)}")
 
 
+@own_words("load")
 def load_network(path: Path, device: str | Backend = "auto", *, dtype: str | None = None) -> Network:
     """A network as it was saved, bit for bit, on any device.
 

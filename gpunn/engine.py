@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from copy import copy
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ from gpunn.layers.composite import Sequential
 from gpunn.loss_scale import LossScale
 from gpunn.losses import Loss
 from gpunn.memory import Rehearsal, memory_errors
-from gpunn.parameters import ParameterStore
+from gpunn.parameters import ParameterStore, Views
 from gpunn.passes import Pass, check_tables, tables
 from gpunn.precision import precision
 from gpunn.randomness import check_seeds
@@ -31,7 +30,7 @@ from gpunn.summary import summary_table
 from gpunn.types import Array, Shape
 from gpunn.uses import Uses
 from gpunn.value import Value, check_depth, to_json
-from gpunn.words import own_words
+from gpunn.words import METHODS, missing, of_rows, own_words
 
 CHUNK_BYTES = 64 * 1024 * 1024  # what the activations of one chunk of a prediction may take
 MOST_MODELS = 2**20  # the seeds of so many take 40 MB
@@ -87,6 +86,10 @@ class Engine:
         ]
         parts += [f"models={self.models}"] if self.models else []
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __getattr__(self, name: str) -> Any:
+        """Nothing: of what networks of other libraries have, the error says what it is called here."""
+        raise missing(type(self).__name__, name, METHODS)
 
     # Construction
 
@@ -177,6 +180,7 @@ class Engine:
         self.ops.elementwise(formulas.multiply, (array, self.scale), (scaled,))
         return scaled
 
+    @of_rows
     def compile(
         self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
     ) -> Pass:
@@ -242,13 +246,13 @@ class Engine:
     def parameters(self) -> Mapping[str, Array]:
         """Writable views of `vector` by name; their gradients have the same names in `gradients`."""
         self.built()
-        return MappingProxyType(self.store.views)
+        return Views(self.store.views)
 
     @property
     def state(self) -> Mapping[str, Array]:
         """Writable views of what training keeps beside the parameters, such as running means."""
         self.built()
-        return MappingProxyType(self.store.state_views)
+        return Views(self.store.state_views)
 
     @property
     def vector(self) -> Array:

@@ -17,7 +17,7 @@ from gpunn.errors import ConfigurationError
 from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.types import Array, Shape
 from gpunn.value import Value
-from gpunn.words import LOSSES
+from gpunn.words import AFTER, LOSSES
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def checked_loss(where: str, loss: Any) -> Loss:
 
 def _named_loss(given: Any) -> str:
     known = LOSSES.get(given.lower()) if isinstance(given, str) else None
-    return f"write gn.{known}()" if known else "pass one of gpunn's losses"
+    return f"write gn.{known}(){AFTER.get(known, '')}" if known else "pass one of gpunn's losses"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,34 @@ class State:
 
     shape: Shape
     value: float = 0.0
+
+
+class Views(Mapping[str, Array]):
+    """Arrays by name, to be read and written in place; no name can be given another array."""
+
+    def __init__(self, views: Mapping[str, Array]) -> None:
+        self._views = views
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._views!r})"
+
+    def __call__(self) -> None:
+        """What PyTorch's habit asks for."""
+        raise ConfigurationError(
+            "Network.parameters",
+            expected="no parentheses",
+            got="a call",
+            fix="it is a mapping from names to arrays; an optimizer takes no parameters here: gn.Adam(1e-3)",
+        )
 
 
 class ParameterStore:

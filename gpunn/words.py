@@ -29,6 +29,9 @@ _DECAY: tuple[Way, ...] = (
     ("", "say it of the whole network: fit(regularization=gn.regularization.L2(1e-4))"),
 )
 _BETAS: tuple[Way, ...] = (("betas", "write betas=(0.9, 0.999)"),)
+_SEED: tuple[Way, ...] = (("seed", ""), ("", "give it to the network: gn.Network(layers, seed=0)"))
+_STEPS: tuple[Way, ...] = (("steps", ""),)
+_PARAMETERS: tuple[Way, ...] = (("", "leave it out: fit gives the optimizer the network's parameters"),)
 _CLIP_NORM: tuple[Way, ...] = (("clip_norm", ""), ("", "give it to fit: fit(clip_norm=1.0)"))
 
 # What is written here in place of a word: the first way whose own word the function or class has, where it names one.
@@ -56,6 +59,8 @@ FOREIGN: dict[str, tuple[Way, ...]] = {
     "class_weights": (("class_weight", ""),),
     "sample_weights": (("sample_weight", ""),),
     "early_stopping": _STOP,
+    "early_stop": _STOP,
+    "steps_per_epoch": (("", "leave it out: an epoch goes through all rows once; batch_size= says in how many steps"),),
     "patience": _STOP,
     "n_iter_no_change": (("patience", ""), *_STOP),
     "loss_fn": _LOSS,
@@ -85,7 +90,9 @@ FOREIGN: dict[str, tuple[Way, ...]] = {
     "kernel_initializer": (("initializer", "write initializer= and one of gn.initializers, such as He()"),),
     "use_bias": (("bias", ""),),
     "kernel_regularizer": _DECAY,
-    "random_state": (("seed", ""),),
+    "random_state": _SEED,
+    "seed": _SEED,
+    "map_location": (("device", ""),),
     "p": _DROPOUT,
     "dropout": _DROPOUT,
     "drop_rate": _DROPOUT,
@@ -93,6 +100,16 @@ FOREIGN: dict[str, tuple[Way, ...]] = {
     "sigma": (("deviation", ""),),
     "negative_slope": (("slope", ""),),
     # Optimizers and losses
+    "params": _PARAMETERS,
+    "parameters": _PARAMETERS,
+    "momentum": (("", "give it to the optimizer: optimizer=gn.SGD(0.1, momentum=0.9)"),),
+    "weight_decay": (
+        ("regularization", "write regularization=gn.regularization.L2(1e-4), or give it to the optimizer"),
+        *_DECAY,
+    ),
+    "T_max": _STEPS,
+    "decay_steps": _STEPS,
+    "total_steps": _STEPS,
     "epsilon": (("eps", ""),),
     "weight_decay_rate": _DECAY,
     "beta_1": _BETAS,
@@ -103,20 +120,96 @@ FOREIGN: dict[str, tuple[Way, ...]] = {
     "from_logits": (("", "leave it out: CrossEntropy and BinaryCrossEntropy take logits, NLLM and NLL probabilities"),),
 }
 
+# In small letters what Keras and PyTorch call a loss, as text, function or class.
 LOSSES = {
     "mse": "SquaredError",
+    "mseloss": "SquaredError",
+    "mse_loss": "SquaredError",
     "mean_squared_error": "SquaredError",
+    "meansquarederror": "SquaredError",
+    "squared_error": "SquaredError",
     "mae": "AbsoluteError",
+    "l1loss": "AbsoluteError",
+    "l1_loss": "AbsoluteError",
     "mean_absolute_error": "AbsoluteError",
+    "meanabsoluteerror": "AbsoluteError",
+    "absolute_error": "AbsoluteError",
     "huber": "Huber",
+    "huberloss": "Huber",
+    "huber_loss": "Huber",
+    "smoothl1loss": "Huber",
+    "smooth_l1_loss": "Huber",
     "bce": "BinaryCrossEntropy",
+    "binarycrossentropy": "BinaryCrossEntropy",
     "binary_crossentropy": "BinaryCrossEntropy",
+    "binary_cross_entropy": "BinaryCrossEntropy",
+    "binary_cross_entropy_with_logits": "BinaryCrossEntropy",
+    "bcewithlogitsloss": "BinaryCrossEntropy",
+    "bceloss": "NLL",
     "crossentropy": "CrossEntropy",
+    "crossentropyloss": "CrossEntropy",
     "cross_entropy": "CrossEntropy",
+    "categoricalcrossentropy": "CrossEntropy",
     "categorical_crossentropy": "CrossEntropy",
+    "sparsecategoricalcrossentropy": "CrossEntropy",
     "sparse_categorical_crossentropy": "CrossEntropy",
     "log_loss": "CrossEntropy",
+    "nllloss": "CrossEntropy",  # after a log-softmax
+    "nll_loss": "CrossEntropy",
     "nll": "NLLM",
+}
+AFTER = {  # what takes the place of these losses where the network ends in an activation
+    "BinaryCrossEntropy": ", or gn.NLL() where the network ends in sigmoid",
+    "CrossEntropy": ", or gn.NLLM() where the network ends in softmax",
+}
+
+_NO_IMAGES = "it has layers for tables and vectors, such as gn.Dense(100, 'relu')"
+# What other libraries have and `gn` has not, losses aside.
+NAMES = {
+    "Linear": "write gn.Dense(units, activation)",
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNormalization"), "write gn.BatchNorm()"),
+    "LayerNormalization": "write gn.LayerNorm()",
+    **dict.fromkeys(("Dropout1d", "Dropout2d", "AlphaDropout"), "write gn.Dropout(0.5)"),
+    **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d", "Conv1D", "Conv2D", "Conv3D"), _NO_IMAGES),
+    **dict.fromkeys(("MaxPool2d", "AvgPool2d", "MaxPooling2D", "AveragePooling2D"), _NO_IMAGES),
+    **dict.fromkeys(("RNN", "LSTM", "GRU", "MultiheadAttention", "MultiHeadAttention", "Transformer"), _NO_IMAGES),
+    **dict.fromkeys(("Model", "NeuralNetwork"), "write gn.Network([gn.Dense(100, 'relu'), gn.Dense(10)])"),
+    "Module": "derive a layer of ones own from gn.Layer",
+    **dict.fromkeys(("Input", "InputLayer"), "write gn.Network(layers, inputs=width), or leave the width out"),
+    **dict.fromkeys(("Add", "Concatenate"), "write gn.Branch(layers, merge='add' or 'concatenate')"),
+    "ModelCheckpoint": "write fit(checkpoint='run.gpunn')",
+    "ReduceLROnPlateau": "write fit(plateau=gn.schedules.ReduceOnPlateau())",
+    "CosineAnnealingLR": "write gn.Adam(gn.schedules.Cosine(1e-3, steps=1000))",
+    "DataLoader": "give the arrays to fit: fit(X, y, batch_size=128)",
+    "load_model": "write gn.load(path)",
+}
+
+_FIT = "write fit(X, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-3))"
+_NO_MODE = "leave it out: fit trains, and predict and evaluate do not"
+# What networks of other libraries have and `Network` has not.
+METHODS = {
+    "predict_proba": "write predict_probability",
+    "predict_classes": "write predict(X).argmax(axis=-1)",
+    "score": "write evaluate(X, y, metrics=['accuracy'])",
+    "partial_fit": _FIT,
+    "train_on_batch": _FIT,
+    "train": f"{_FIT}; {_NO_MODE}",
+    "eval": _NO_MODE,
+    "forward": "write predict",
+    "backward": "write gradients(X, y, loss)",
+    "zero_grad": "leave it out: gradients are made new for each batch",
+    "named_parameters": "write parameters, a mapping from names to arrays",
+    "weights": "write parameters, a mapping from names to arrays",
+    "get_weights": "write parameters, a mapping from names to arrays",
+    "set_weights": "write load_parameters",
+    "state_dict": "write parameters and state, or save(path)",
+    "load_state_dict": "write load_parameters, or gn.load(path)",
+    "load_weights": "write gn.load(path)",
+    "save_weights": "write save(path)",
+    "to": "say it at the start: gn.Network(layers, device='cuda')",
+    "cuda": "say it at the start: gn.Network(layers, device='cuda')",
+    "layers": "write network.layers",
+    "add": "give all layers at once: gn.Network([gn.Dense(100, 'relu'), gn.Dense(10)])",
 }
 
 METRICS = {
@@ -158,8 +251,8 @@ def _refuse(where: str, word: str, value: Any, known: Collection[str]) -> None:
         if not name or (name in known and owner in ("", where)):
             raise ConfigurationError(
                 where,
-                expected=f"{name}=" if name else f"words that {where} has",
-                got=f"{word}=",
+                expected=f"{name}=" if name else f"no {word}=",
+                got=f"{word}=" if name else f"{word}={_code(value)}",
                 fix=how or f"write {name}={_code(value)}",
             )
     from difflib import get_close_matches
@@ -172,6 +265,36 @@ def _code(value: Any) -> str:
     """A short value as one writes it."""
     plain = all(isinstance(part, (bool, int, float, str)) for part in (value if isinstance(value, tuple) else (value,)))
     return repr(value) if plain and len(repr(value)) <= 20 else "..."
+
+
+def missing(where: str, name: str, ways: Mapping[str, str]) -> AttributeError:
+    """The error of an attribute that is not there; says what is written in its place if `ways` does."""
+    told = f"{where} has no {name!r}: {ways[name]}" if name in ways else f"{where} has no attribute {name!r}"
+    return AttributeError(told)
+
+
+def missing_name(name: str) -> AttributeError:
+    """The error of what `gn` has not."""
+    loss = LOSSES.get(name.lower())
+    return missing("module 'gpunn'", name, NAMES if loss is None else {name: f"write gn.{loss}(){AFTER.get(loss, '')}"})
+
+
+def of_rows(method: Function) -> Function:
+    """`compile`, which takes a number of rows; what Keras and PyTorch call so is not needed here."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **words: Any) -> Any:
+        if not (arguments and hasattr(arguments[0], "__index__")) and not hasattr(words.get("rows"), "__index__"):
+            given = [*map(_code, arguments), *(f"{word}={_code(value)}" for word, value in words.items())]
+            raise ConfigurationError(
+                "Network.compile",
+                expected="a number of rows",
+                got=", ".join(given) or "nothing",
+                fix="gpunn has no compile step: pass loss= and optimizer= to fit",
+            )
+        return method(self, *arguments, **words)
+
+    return call  # type: ignore[return-value]
 
 
 def own_words(where: str) -> Callable[[Function], Function]:

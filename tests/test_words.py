@@ -33,6 +33,9 @@ WIDTH = "leave it out: a layer takes the width of what comes before it, the firs
 STOPPING = "write stopping=gn.EarlyStopping(patience=10), best beside validation=0.2"
 TO_FIT = "give it to fit: fit(X, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-3))"
 ANY_LOSS = "write loss= and one of gpunn's losses, such as gn.CrossEntropy()"
+PARAMETERS = "expected a rate, got a {}; an optimizer takes no parameters here: gn.{}(1e-3)"
+COMPILE = "gpunn has no compile step: pass loss= and optimizer= to fit"
+NO_WIDTH = "leave the width out: a layer takes it from the one before"
 WORDS: dict[str, tuple[Callable[[], Any], str]] = {
     "Adam lr": (lambda: gn.Adam(lr=0.01), "Adam: expected rate=, got lr=; write rate=0.01"),
     "SGD learning_rate": (
@@ -47,11 +50,11 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Adam clipnorm": (
         lambda: gn.Adam(clipnorm=1.0),
-        "Adam: expected words that Adam has, got clipnorm=; give it to fit: fit(clip_norm=1.0)",
+        "Adam: expected no clipnorm=, got clipnorm=1.0; give it to fit: fit(clip_norm=1.0)",
     ),
     "fit lr": (
         lambda: fit(lr=0.1),
-        "fit: expected words that fit has, got lr=; give it to the optimizer: optimizer=gn.Adam(1e-3)",
+        "fit: expected no lr=, got lr=0.1; give it to the optimizer: optimizer=gn.Adam(1e-3)",
     ),
     "fit validation_split": (
         lambda: fit(validation_split=0.2), "fit: expected validation=, got validation_split=; write validation=0.2",
@@ -89,7 +92,7 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
     "fit criterion": (lambda: fit(criterion=CROSS), f"fit: expected loss=, got criterion=; {ANY_LOSS}"),
     "evaluate verbose": (
         lambda: network().evaluate(X, Y, loss=CROSS, verbose=0),
-        "evaluate: expected words that evaluate has, got verbose=; leave it out: it shows nothing",
+        "evaluate: expected no verbose=, got verbose=0; leave it out: it shows nothing",
     ),
     "predict batch": (
         lambda: network().predict(X, batch=2), "predict: expected batch_size=, got batch=; write batch_size=2",
@@ -113,21 +116,21 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Network optimizer": (
         lambda: gn.Network([gn.Dense(2)], optimizer="adam"),
-        f"Network: expected words that Network has, got optimizer=; {TO_FIT}",
+        f"Network: expected no optimizer=, got optimizer='adam'; {TO_FIT}",
     ),
     "Network random_state": (
         lambda: gn.Network([gn.Dense(2)], random_state=3), "Network: expected seed=, got random_state=; write seed=3",
     ),
     "Dense input_dim": (
         lambda: gn.Dense(units=3, input_dim=4),
-        f"Dense: expected words that Dense has, got input_dim=; {WIDTH}",
+        f"Dense: expected no input_dim=, got input_dim=4; {WIDTH}",
     ),
     "Dense input_shape": (
-        lambda: gn.Dense(3, input_shape=(4,)), f"Dense: expected words that Dense has, got input_shape=; {WIDTH}",
+        lambda: gn.Dense(3, input_shape=(4,)), f"Dense: expected no input_shape=, got input_shape=(4,); {WIDTH}",
     ),
     "Dense in_features": (
         lambda: gn.Dense(in_features=4, out_features=3),
-        f"Dense: expected words that Dense has, got in_features=; {WIDTH}",
+        f"Dense: expected no in_features=, got in_features=4; {WIDTH}",
     ),
     "Dense out_features": (
         lambda: gn.Dense(out_features=3), "Dense: expected units=, got out_features=; write units=3",
@@ -140,11 +143,11 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
     "Dense use_bias": (lambda: gn.Dense(3, use_bias=False), "Dense: expected bias=, got use_bias=; write bias=False"),
     "Dense dropout": (
         lambda: gn.Dense(3, dropout=0.5),
-        "Dense: expected words that Dense has, got dropout=; make it a layer: gn.Dropout(0.5)",
+        "Dense: expected no dropout=, got dropout=0.5; make it a layer: gn.Dropout(0.5)",
     ),
     "a dropout where rate is the step's": (
         lambda: gn.Adam(dropout=0.5),
-        "Adam: expected words that Adam has, got dropout=; make it a layer: gn.Dropout(0.5)",
+        "Adam: expected no dropout=, got dropout=0.5; make it a layer: gn.Dropout(0.5)",
     ),
     "Dropout p": (lambda: gn.Dropout(p=0.3), "Dropout: expected rate=, got p=; write rate=0.3"),
     "BatchNorm epsilon": (
@@ -163,14 +166,75 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "BinaryCrossEntropy from_logits": (
         lambda: gn.BinaryCrossEntropy(from_logits=True),
-        "BinaryCrossEntropy: expected words that BinaryCrossEntropy has, got from_logits=; "
+        "BinaryCrossEntropy: expected no from_logits=, got from_logits=True; "
         "leave it out: CrossEntropy and BinaryCrossEntropy take logits, NLLM and NLL probabilities",
     ),
     "EarlyStopping min_delta": (
         lambda: gn.EarlyStopping(5, min_delta=0.01),
         "EarlyStopping: expected minimum_change=, got min_delta=; write minimum_change=0.01",
     ),
+    "fit seed": (
+        lambda: fit(seed=3), "fit: expected no seed=, got seed=3; give it to the network: gn.Network(layers, seed=0)",
+    ),
+    "fit random_state": (
+        lambda: fit(random_state=3),
+        "fit: expected no random_state=, got random_state=3; give it to the network: gn.Network(layers, seed=0)",
+    ),
+    "fit weight_decay": (
+        lambda: fit(weight_decay=1e-4),
+        "fit: expected regularization=, got weight_decay=; "
+        "write regularization=gn.regularization.L2(1e-4), or give it to the optimizer",
+    ),
+    "fit momentum": (
+        lambda: fit(momentum=0.9),
+        "fit: expected no momentum=, got momentum=0.9; give it to the optimizer: optimizer=gn.SGD(0.1, momentum=0.9)",
+    ),
+    "fit steps_per_epoch": (
+        lambda: fit(steps_per_epoch=10),
+        "fit: expected no steps_per_epoch=, got steps_per_epoch=10; "
+        "leave it out: an epoch goes through all rows once; batch_size= says in how many steps",
+    ),
+    "fit early_stop": (lambda: fit(early_stop=True), f"fit: expected stopping=, got early_stop=; {STOPPING}"),
+    "load map_location": (
+        lambda: gn.load("none.gpunn", map_location="cpu"),
+        "load: expected device=, got map_location=; write device='cpu'",
+    ),
+    "Cosine T_max": (
+        lambda: schedules.Cosine(1e-3, T_max=100), "Cosine: expected steps=, got T_max=; write steps=100",
+    ),
+    "Adam params": (
+        lambda: gn.Adam(params=[], lr=0.1),
+        "Adam: expected no params=, got params=...; leave it out: fit gives the optimizer the network's parameters",
+    ),
+    "parameters and lr": (
+        lambda: gn.Adam(network().parameters, lr=1e-3), f"Adam: {PARAMETERS.format('Views', 'Adam')}",
+    ),
+    "parameters and a rate": (
+        lambda: gn.SGD(network().parameters, 0.1), f"SGD: {PARAMETERS.format('Views', 'SGD')}",
+    ),
+    "a list of parameters": (
+        lambda: gn.SGD(list(network().parameters.values()), 0.1), f"SGD: {PARAMETERS.format('list', 'SGD')}",
+    ),
+    "parameters as a call": (
+        lambda: gn.SGD(network().parameters(), lr=0.1),
+        "Network.parameters: expected no parentheses, got a call; "
+        "it is a mapping from names to arrays; an optimizer takes no parameters here: gn.Adam(1e-3)",
+    ),
+    "compile": (
+        lambda: network().compile(optimizer="adam", loss="mse"),
+        f"Network.compile: expected a number of rows, got optimizer='adam', loss='mse'; {COMPILE}",
+    ),
+    "compile in order": (
+        lambda: network().compile("adam", "mse"),
+        f"Network.compile: expected a number of rows, got 'adam', 'mse'; {COMPILE}",
+    ),
+    "compile nothing": (
+        lambda: network().compile(), f"Network.compile: expected a number of rows, got nothing; {COMPILE}",
+    ),
     # Values
+    "a width as eps": (lambda: gn.BatchNorm(64), f"BatchNorm eps: expected a number below 1, got 64; {NO_WIDTH}"),
+    "of LayerNorm": (lambda: gn.LayerNorm(64), f"LayerNorm eps: expected a number below 1, got 64; {NO_WIDTH}"),
+    "of RMSNorm": (lambda: gn.RMSNorm(1), f"RMSNorm eps: expected a number below 1, got 1; {NO_WIDTH}"),
     "Adam epsilon": (
         lambda: gn.Adam(epsilon=1e-7), "Adam epsilon: expected 'pytorch' or 'hat', got 1e-07; write eps=1e-07",
     ),
@@ -210,6 +274,60 @@ def test_a_word_of_another_library(case: str) -> None:
         call()
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("nll_loss", "CrossEntropy"), ("MSELoss", "SquaredError"), ("L1Loss", "AbsoluteError"),
+        ("CrossEntropyLoss", "CrossEntropy"), ("BCEWithLogitsLoss", "BinaryCrossEntropy"), ("BCELoss", "NLL"),
+        ("binary_crossentropy", "BinaryCrossEntropy"), ("categorical_crossentropy", "CrossEntropy"),
+        ("SparseCategoricalCrossentropy", "CrossEntropy"), ("huber_loss", "Huber"),
+    ],
+)  # fmt: skip
+def test_a_loss_of_another_library_by_its_name(name: str, ours: str) -> None:
+    """As text in `fit`, and as something that `gn` should have."""
+    ends = {
+        "CrossEntropy": ", or gn.NLLM() where the network ends in softmax",
+        "BinaryCrossEntropy": ", or gn.NLL() where the network ends in sigmoid",
+    }
+    fix = f"write gn.{ours}(){ends.get(ours, '')}"
+    message = f"fit loss: expected a loss such as gn.CrossEntropy(), got {name!r}; {fix}"
+    with pytest.raises(ConfigurationError, match=exactly(message)):
+        fit(loss=name)
+    with pytest.raises(AttributeError, match=exactly(f"module 'gpunn' has no {name!r}: {fix}")):
+        getattr(gn, name)
+
+
+def test_classes_of_other_libraries() -> None:
+    for name, ours in (("Linear", "Dense"), ("BatchNorm1d", "BatchNorm"), ("Conv2d", "Dense"), ("Model", "Network")):
+        with pytest.raises(AttributeError, match=rf"^module 'gpunn' has no '{name}': .*gn\.{ours}\("):
+            getattr(gn, name)
+    with pytest.raises(AttributeError, match="^module 'gpunn' has no attribute 'unheard'$"):
+        gn.unheard  # noqa: B018
+    assert not {*words.NAMES, *words.LOSSES} & {*gn.__all__, *dir(gn)}
+
+
+def test_methods_of_other_libraries() -> None:
+    net = network()
+    for name, ours in (("predict_proba", "predict_probability"), ("score", "evaluate"), ("train", "fit")):
+        with pytest.raises(AttributeError, match=f"^Network has no '{name}': write {ours}"):
+            getattr(net, name)
+    with pytest.raises(AttributeError, match="^Network has no attribute 'unheard'$"):
+        net.unheard  # noqa: B018
+    assert not any(hasattr(net, name) for name in ("__array__", "__wrapped__", "_repr_html_", *words.METHODS))
+    for twin in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert contents(twin) == contents(net)
+    assert not hasattr(object.__new__(gn.Network), "network")  # as copy and pickle make it
+
+
+def test_parameters_are_a_mapping_that_holds_its_arrays() -> None:
+    net = network()
+    assert dict(net.parameters).keys() == {"0.W", "0.b"}
+    assert len(net.parameters) == 2
+    assert repr(net.state) == "Views({})"
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        net.parameters["0.W"] = X  # type: ignore[index]
+
+
 def test_nothing_was_trained() -> None:
     net = network()
     before = contents(net)
@@ -238,7 +356,7 @@ def test_every_constructor_looks_at_its_words(name: str) -> None:
         with pytest.raises((ConfigurationError, TypeError)) as caught:
             cls(**{word: 1})
         if isinstance(caught.value, ConfigurationError):
-            assert caught.value.expected.removesuffix("=") in known | {f"words that {name} has"}
+            assert caught.value.expected.removesuffix("=") in known | {f"no {word}"}
         else:
             assert f"unexpected keyword argument '{word}'" in str(caught.value)
 
@@ -294,5 +412,6 @@ def test_a_value_of_ones_own_may_take_any_words(monkeypatch: pytest.MonkeyPatch)
         lr: float = 0.5
 
     assert Own(lr=2.0).lr == 2.0
+    assert type(gn.Activation("identity").resolved) is gn.Identity  # which is not replaced by one without a name
     with pytest.raises(TypeError, match="Did you mean 'lr'"):
         Own(lrr=2.0)  # type: ignore[call-arg]

@@ -27,7 +27,7 @@ class Nonlinearity(Layer, abstract=True):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "name" in vars(cls):  # not one that is derived from: its name stays its own
+        if cls.__dict__.get("name"):  # an inherited one stays that of the class it comes from
             Nonlinearity.named[cls.name] = cls
 
     @property

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from gpunn import hyper
 from gpunn.backends import formulas
+from gpunn.errors import ConfigurationError
 from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.initializers import Constant, Zeros
 from gpunn.layers.activation import Nonlinearity, resolve
@@ -35,6 +36,13 @@ class Normalization(Layer, abstract=True):
     def __post_init__(self) -> None:
         name = type(self).__name__
         object.__setattr__(self, "eps", hyper.number(f"{name} eps", self.eps, low=0.0, open_low=True))
+        if self.eps >= 1.0:
+            raise ConfigurationError(
+                f"{name} eps",
+                expected="a number below 1",
+                got=f"{self.eps:g}",
+                fix="leave the width out: a layer takes it from the one before",
+            )
         hyper.choice(f"{name} affine", self.affine, (True, False))
         resolve(self.activation, f"{name} activation")
 

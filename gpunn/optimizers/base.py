@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MappingView
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self, TypeAlias
 
@@ -58,6 +58,17 @@ class Optimizer(Value, abstract=True):
 
     rate: Rate = 1e-3
 
+    def __new__(cls, *arguments: Any, **words: Any) -> Self:
+        """Refuse the parameters that PyTorch wants, before it is said that a word is wrong, too."""
+        if arguments and _holds_arrays(arguments[0]):
+            raise ConfigurationError(
+                cls.__name__,
+                expected="a rate",
+                got=f"a {type(arguments[0]).__name__}",
+                fix=f"an optimizer takes no parameters here: gn.{cls.__name__}(1e-3)",
+            )
+        return super().__new__(cls, *arguments, **words)
+
     def __post_init__(self) -> None:
         name = type(self).__name__
         object.__setattr__(self, "rate", check_rate(f"{name} rate", self.rate))
@@ -97,6 +108,13 @@ class Optimizer(Value, abstract=True):
             elif isinstance(value, tuple):
                 changes[f.name] = value[k]
         return replace(self, **changes)
+
+
+def _holds_arrays(given: Any) -> bool:
+    """Whether it is parameters rather than a rate, or one for each model."""
+    if isinstance(given, (list, tuple)):
+        return any(getattr(one, "ndim", 0) > 0 for one in given)
+    return isinstance(given, (Mapping, MappingView, Iterator))
 
 
 def check_betas(where: str, betas: Any) -> tuple[Number, Number]:
