@@ -80,7 +80,9 @@ class Network(Engine):
     ) -> dict[str, Any]:
         """The loss (the trained one unless given) and metrics on a set, as numbers, or arrays of one for each model.
 
-        Metrics are names, those of `gn.metrics`, or functions of y and what `predict_probability` gives.
+        Metrics are names, those of `gn.metrics`, or functions of y and what `predict_probability` gives. mse, mae, rmse
+        and r2 are of the network's own outputs (with CrossEntropy and BinaryCrossEntropy: logits); auc,
+        average_precision, log_loss and functions see probabilities. Weights change the loss and not the metrics.
         """
         loss = loss or self.loss
         if loss is None:
@@ -146,8 +148,11 @@ class Network(Engine):
         of a population its own (training rows, held-out rows), as KFold(K).split(X) does; an epoch has as many rows for
         each as the smallest part, others of a larger one every time. `sampling` is "shuffle", "replacement" or
         "sequential".
-        Metrics are as in `evaluate`; those of a whole set (auc, f1, functions) are of the validation set alone.
-        Weights multiply an example's loss and gradient; the mean still divides by the number of examples.
+        Metrics are as in `evaluate`: mse, mae, rmse and r2 of the network's own outputs (logits with CrossEntropy and
+        BinaryCrossEntropy), auc, average_precision, log_loss and functions of probabilities. Those of a whole set (auc,
+        average_precision, f1, functions) are of the validation set alone.
+        Weights multiply an example's loss and gradient, and change no metric; the mean still divides by the number of
+        examples.
         `accumulate` batches make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path
         written after every `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.
         A set of more than `memory` bytes (256 MiB for a memory-mapped one, on a GPU most of what is free) is streamed.
