@@ -193,7 +193,7 @@ class NLLM(Elementwise):
     """
 
     target = "one_hot"
-    takes = "probabilities"
+    takes = "probabilities that add up to 1"
     elementwise = False
     formula = multiclass_nll
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from gpunn.backends import formulas
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.frame import Frame, Planned, Setting, plan_layer
-from gpunn.layers.activation import Nonlinearity, Softmax, resolve
+from gpunn.layers.activation import LogSoftmax, Nonlinearity, Softmax, resolve
 from gpunn.layers.base import Layer
 from gpunn.layers.columns import Columns
-from gpunn.layers.composite import Sequential
+from gpunn.layers.composite import Branch, Sequential
 from gpunn.layers.dense import Dense
+from gpunn.layers.dropout import Dropout
 from gpunn.layers.embedding import Embedding
+from gpunn.layers.noise import GaussianNoise
 from gpunn.layers.normalization import Normalization
 from gpunn.layers.pointwise import Identity, Sigmoid
 from gpunn.layers.shape import Flatten
 from gpunn.losses import NLL, NLLM, BinaryCrossEntropy, CrossEntropy, Loss, checked_loss
 from gpunn.precision import Precision
 from gpunn.types import Array, Shape
+from gpunn.value import is_own
 
 # A probability loss, the activation that makes its probabilities, and the loss that does both from logits.
 FUSED: dict[type[Loss], tuple[type[Layer], type[Loss]]] = {
@@ -30,33 +34,92 @@ FUSED: dict[type[Loss], tuple[type[Layer], type[Loss]]] = {
 
 # What each kind of loss, by what it takes, would train to nonsense, though the shapes fit.
 MISREAD: dict[str, tuple[str, ...]] = {
-    "logits": ("probabilities",),  # of log-probabilities softmax makes the probabilities again
-    "log-odds": ("probabilities", "log-probabilities"),
-    "probabilities": ("log-probabilities",),
+    "logits": ("probabilities", "separate probabilities"),  # of log-probabilities softmax makes the probabilities again
+    "log-odds": ("probabilities", "separate probabilities", "log-probabilities"),
+    "probabilities": ("log-probabilities", "numbers"),
+    "probabilities that add up to 1": ("separate probabilities", "log-probabilities", "numbers"),
 }
+ALONE = "end the network in sigmoid and use NLL(), or in no activation and use BinaryCrossEntropy()"
+KNOWN = (Dense, Nonlinearity, Normalization)
 
 
 def loss_of_network(where: str, given: Any, network: Layer) -> Loss:
     """The loss itself; refuses whatever is none, and one that misreads what the network's last activation makes."""
     loss = checked_loss(where, given)
-    if network.makes in MISREAD.get(loss.takes, ()):
-        path, last = _last(network)
+    (path, last), *before = _backwards(network)
+    name, function = f"layers.{path} {type(last).__name__}", _function(last)
+    width = _width([last, *(layer for _, layer in before)])
+    if width == 1 and isinstance(function, (Softmax, LogSoftmax)):
+        always = "1" if isinstance(function, Softmax) else "0"
         raise ConfigurationError(
-            f"layers.{path} {type(last).__name__}",
+            name, expected=f"2 outputs or more for {function}", got=f"one, which is always {always}", fix=ALONE
+        )
+    makes = network.makes
+    plain = makes == "numbers"
+    if makes in MISREAD.get(loss.takes, ()) and not (plain and not (isinstance(last, KNOWN) and is_own(last))):
+        raise ConfigurationError(
+            name,
             expected=f"{loss.takes} for {type(loss).__name__}"
             + f", which applies {loss.link} itself" * bool(loss.link),
-            got=f"the {network.makes} of {getattr(last, 'function', last)}",
-            fix=_way_out(network),
+            got=_told(makes, function),
+            fix=ALONE if width == 1 else _way_out(makes, function, loss),
         )
     return loss
 
 
-def _way_out(network: Layer) -> str:
-    """How to mend a network whose last activation the loss misreads."""
-    if network.makes == "log-probabilities":
+def _told(makes: str, function: Any) -> str:
+    """What a network's outputs are, for a message."""
+    if function is None:
+        return "numbers without an activation"
+    return f"the {makes} of {'its branches' if isinstance(function, Branch) else function}"
+
+
+def _way_out(makes: str, function: Any, loss: Loss) -> str:
+    """How to mend a network of several outputs whose last activation the loss misreads."""
+    if makes == "log-probabilities":
         return "use CrossEntropy(), or end the network in softmax and use NLLM()"
-    fits = [loss for loss, (activation, _) in FUSED.items() if _without(network, activation) is not None]
-    return f"leave that activation out, or use {' or '.join(f'{loss.__name__}()' for loss in fits or FUSED)}"
+    if loss.takes == "probabilities":
+        return "end the network in sigmoid, or in no activation and use BinaryCrossEntropy()"
+    if loss.takes == "probabilities that add up to 1":
+        return "end the network in softmax, or in no activation and use CrossEntropy()"
+    if makes == "separate probabilities" and loss.takes == "logits":
+        return "leave that activation out, or end the network in softmax and use NLLM()"
+    fits = "NLL()" if makes == "separate probabilities" else "NLLM()"
+    return f"leave that activation out, or use {fits}"
+
+
+def _backwards(network: Layer) -> list[tuple[str, Layer]]:
+    """The layers with their paths from the last one that gives its outputs a meaning back to the first.
+
+    Those of a `Sequential` each by itself; a network in which no layer gives one, such as `[Flatten()]`, ends as it is.
+    """
+    found: list[tuple[str, Layer]] = []
+    waiting = [("", network)]
+    while waiting:
+        path, layer = waiting.pop()
+        if isinstance(layer, Sequential):
+            waiting += [(f"{path}.{i}" if path else f"{i}", inner) for i, inner in enumerate(layer.layers)]
+        else:
+            found.append((path, layer))
+    start = next((i for i, (_, layer) in enumerate(found) if layer.makes != "inputs"), 0)
+    return found[start:]
+
+
+def _function(layer: Layer) -> Any:
+    """The activation that a layer is or ends in; None if there is none."""
+    if isinstance(layer, (Dense, Normalization)):
+        return layer.function
+    return getattr(layer, "resolved", layer)
+
+
+def _width(layers: Sequence[Layer]) -> int | None:
+    """How many outputs the first of these has, of which each is followed by the one before it, if they tell."""
+    for layer in layers:
+        if isinstance(layer, Dense):
+            return layer.units
+        if not isinstance(layer, (Nonlinearity, Normalization, Dropout, GaussianNoise)):
+            return None
+    return None
 
 
 def fuse(network: Layer, loss: Loss) -> tuple[Layer, Loss]:
@@ -69,14 +132,6 @@ def fuse(network: Layer, loss: Loss) -> tuple[Layer, Loss]:
     activation, on_logits = FUSED[type(loss)]
     stripped = _without(network, activation)
     return (network, loss) if stripped is None else (stripped, on_logits(reduction=loss.reduction))
-
-
-def _last(layer: Layer, path: str = "") -> tuple[str, Layer]:
-    """The last layer, with its path."""
-    if not isinstance(layer, Sequential):
-        return path, layer
-    place = len(layer.layers) - 1
-    return _last(layer.layers[place], f"{path}.{place}" if path else f"{place}")
 
 
 def _without(layer: Layer, activation: type[Layer]) -> Layer | None:

@@ -16,7 +16,7 @@ ADAM = gn.Adam(0.01)
 
 def test_a_sigmoid_at_the_end() -> None:
     net = gn.Network([gn.Dense(16, "relu"), gn.Dense(1, "sigmoid")], device="cpu")
-    with pytest.raises(ConfigurationError, match=r"layers.1 Dense: .* leave that activation out, or use NLL\(\)"):
+    with pytest.raises(ConfigurationError, match=r"layers.1 Dense: .* end the network in sigmoid and use NLL\(\)"):
         net.fit(X, y, loss=gn.BinaryCrossEntropy(), optimizer=ADAM)
     net.fit(X, y, loss=gn.NLL(), optimizer=ADAM, epochs=20)
     assert net.evaluate(X, y, metrics=["accuracy"])["accuracy"] > 0.97

@@ -23,6 +23,9 @@ CROSS, BINARY, NLL, NLLM = gn.CrossEntropy(), gn.BinaryCrossEntropy(), gn.NLL(),
 LOGITS = "expected logits for CrossEntropy, which applies softmax itself, got the probabilities of"
 ODDS = "expected log-odds for BinaryCrossEntropy, which applies sigmoid itself, got the"
 LOG = "use CrossEntropy(), or end the network in softmax and use NLLM()"
+SHARES = "expected probabilities that add up to 1 for NLLM, got"
+SOFTMAX = "end the network in softmax, or in no activation and use CrossEntropy()"
+ALONE = "end the network in sigmoid and use NLL(), or in no activation and use BinaryCrossEntropy()"
 NONSENSE: dict[str, tuple[list[gn.Layer], Loss, str]] = {
     "softmax of a softmax": (
         [gn.Dense(3, "relu"), gn.Dense(2, "softmax")], CROSS,
@@ -34,7 +37,7 @@ NONSENSE: dict[str, tuple[list[gn.Layer], Loss, str]] = {
     ),
     "by name": (
         [gn.Dense(2), gn.Activation("softmax")], CROSS,
-        f"layers.1 Activation: {LOGITS} softmax; leave that activation out, or use NLLM()",
+        f"layers.1 Activation: {LOGITS} Softmax(); leave that activation out, or use NLLM()",
     ),
     "nested": (
         [gn.Dense(3), gn.Sequential([gn.Dense(3), gn.Sequential([gn.Dense(2, "softmax")])])], CROSS,
@@ -42,15 +45,16 @@ NONSENSE: dict[str, tuple[list[gn.Layer], Loss, str]] = {
     ),
     "softmax of a sigmoid": (
         [gn.Dense(2, "sigmoid")], CROSS,
-        f"layers.0 Dense: {LOGITS} Sigmoid(); leave that activation out, or use NLL()",
+        f"layers.0 Dense: {LOGITS.replace('the prob', 'the separate prob')} Sigmoid(); "
+        "leave that activation out, or end the network in softmax and use NLLM()",
     ),
     "sigmoid of a sigmoid": (
         [gn.Dense(2, gn.Sigmoid())], BINARY,
-        f"layers.0 Dense: {ODDS} probabilities of Sigmoid(); leave that activation out, or use NLL()",
+        f"layers.0 Dense: {ODDS} separate probabilities of Sigmoid(); leave that activation out, or use NLL()",
     ),
     "a normalisation": (
         [gn.Dense(2), gn.LayerNorm(activation="sigmoid")], gn.BinaryCrossEntropy(reduction="sum"),
-        f"layers.1 LayerNorm: {ODDS} probabilities of Sigmoid(); leave that activation out, or use NLL()",
+        f"layers.1 LayerNorm: {ODDS} separate probabilities of Sigmoid(); leave that activation out, or use NLL()",
     ),
     "sigmoid of a softmax": (
         [gn.Dense(2, "softmax")], BINARY,
@@ -61,11 +65,33 @@ NONSENSE: dict[str, tuple[list[gn.Layer], Loss, str]] = {
     ),
     "the logarithm of a logarithm": (
         [gn.Dense(2), gn.LogSoftmax()], NLLM,
-        "layers.1 LogSoftmax: expected probabilities for NLLM, got the log-probabilities of LogSoftmax(); " + LOG,
+        "layers.1 LogSoftmax: expected probabilities that add up to 1 for NLLM, got the log-probabilities "
+        f"of LogSoftmax(); {LOG}",
     ),
     "the logarithm of one output's": (
         [gn.Dense(2, "log_softmax")], NLL,
         "layers.0 Dense: expected probabilities for NLL, got the log-probabilities of LogSoftmax(); " + LOG,
+    ),
+    "separate probabilities as shares": (
+        [gn.Dense(2, "sigmoid")], NLLM,
+        f"layers.0 Dense: {SHARES} the separate probabilities of Sigmoid(); {SOFTMAX}",
+    ),
+    "seen through layers that keep the meaning": (
+        [gn.Dense(2, "softmax"), gn.Sequential([gn.Dropout(0.1), gn.Identity()]), gn.Flatten(), gn.Reshape((2,))],
+        CROSS, f"layers.0 Dense: {LOGITS} Softmax(); leave that activation out, or use NLLM()",
+    ),
+    "branches that agree": (
+        [gn.Branch([gn.Dense(1, "sigmoid"), [gn.Dense(1), gn.Sigmoid()]])], BINARY,
+        f"layers.0 Branch: {ODDS} separate probabilities of its branches; leave that activation out, or use NLL()",
+    ),
+    "linear outputs as shares": (
+        [gn.Dense(2)], NLLM, f"layers.0 Dense: {SHARES} numbers without an activation; {SOFTMAX}",
+    ),
+    "relu as shares": ([gn.Dense(2, "relu")], NLLM, f"layers.0 Dense: {SHARES} the numbers of ReLU(); {SOFTMAX}"),
+    "linear outputs as probabilities": (
+        [gn.Dense(2)], NLL,
+        "layers.0 Dense: expected probabilities for NLL, got numbers without an activation; "
+        "end the network in sigmoid, or in no activation and use BinaryCrossEntropy()",
     ),
 }  # fmt: skip
 USES: dict[str, Any] = {
@@ -97,7 +123,6 @@ SENSE = {
     "log_softmax and CrossEntropy": ("log_softmax", CROSS),
     "softmax and NLLM": ("softmax", NLLM),
     "sigmoid and NLL": ("sigmoid", NLL),
-    "sigmoid and NLLM": ("sigmoid", NLLM),
     "softmax and NLL": ("softmax", NLL),
     "softmax and numbers": ("softmax", gn.SquaredError()),
     "nothing and CrossEntropy": (None, CROSS),
@@ -127,6 +152,63 @@ def test_log_softmax_makes_no_difference_to_CrossEntropy() -> None:
         np.testing.assert_allclose(gradients_of_logs[name], gradient, rtol=1e-9, atol=1e-14)
     expected = plain.predict_probability(X, loss=CROSS)
     np.testing.assert_allclose(logs.predict_probability(X, loss=CROSS), expected, rtol=1e-12)
+
+
+ONE: dict[str, tuple[list[gn.Layer], str]] = {
+    "in the layer": ([gn.Dense(1, "softmax")], "layers.0 Dense"),
+    "after it": ([gn.Dense(1), gn.Softmax()], "layers.1 Softmax"),
+    "further on": ([gn.Dense(1), gn.BatchNorm(), gn.Activation("softmax"), gn.Dropout(0.1)], "layers.2 Activation"),
+    "nested": ([gn.Dense(1), gn.Sequential([gn.Softmax()])], "layers.1.0 Softmax"),
+}
+
+
+@pytest.mark.parametrize("loss", [CROSS, BINARY, NLL, NLLM, gn.SquaredError()], ids=repr)
+@pytest.mark.parametrize("case", ONE)
+def test_a_softmax_of_one_output_is_always_1(case: str, loss: Loss) -> None:
+    layers, where = ONE[case]
+    message = f"{where}: expected 2 outputs or more for Softmax(), got one, which is always 1; {ALONE}"
+    with pytest.raises(ConfigurationError, match=exactly(message)):
+        gn.Network(layers, 4, device="cpu").fit(X, LABELS, loss=loss, optimizer=gn.SGD(0.1))
+
+
+def test_a_log_softmax_of_one_output_is_always_0() -> None:
+    with pytest.raises(ConfigurationError, match="got one, which is always 0; end the network in sigmoid"):
+        gn.Network([gn.Dense(1, "log_softmax")], 4, device="cpu").loss_of(X, LABELS, CROSS)
+
+
+@pytest.mark.parametrize("loss", [CROSS, BINARY, NLLM], ids=repr)
+def test_the_way_out_for_one_output_is_one_that_works(loss: Loss) -> None:
+    with pytest.raises(ConfigurationError, match=exactly(ALONE).replace("^", "; ")):
+        gn.Network([gn.Dense(1, "sigmoid")], 4, device="cpu").loss_of(X, LABELS, loss)
+    for end, fitting in (("sigmoid", NLL), (None, BINARY)):
+        assert np.isfinite(gn.Network([gn.Dense(1, end)], 4, device="cpu").loss_of(X, LABELS, fitting))
+
+
+def test_the_ways_out_for_classes_are_ones_that_work() -> None:
+    """Where sigmoid and cross-entropy met, y of one class an example stays what it is."""
+    for end, fitting in ((None, CROSS), ("softmax", NLLM)):
+        assert np.isfinite(gn.Network([gn.Dense(2, end)], 4, device="cpu").loss_of(X, LABELS, fitting))
+
+
+def test_what_is_not_known_to_be_wrong_is_left_alone() -> None:
+    """Branches that differ, sums of probabilities, networks that only hand on, and layers of ones own."""
+    own: list[list[gn.Layer]] = [
+        [gn.Branch([gn.Dense(1, "sigmoid"), gn.Dense(1)])],
+        [gn.Branch([gn.Dense(2, "softmax"), gn.Dense(2, "softmax")], merge="add")],
+        [gn.Residual([gn.Dense(4, "softmax")]), gn.Dense(2, gn.Identity())],
+        [gn.Dense(2, "softmax"), gn.Dense(2)],
+    ]
+    for layers in own:
+        gn.Network(layers, 4, device="cpu").loss_of(X, np.eye(2)[LABELS], BINARY)
+    shares = np.full((3, 2), 0.5, "float32")
+    assert gn.Network([gn.Identity()], 2, device="cpu").loss_of(shares, np.eye(2)[[0, 1, 0]], NLLM) > 0.0
+
+
+def test_branches_that_stand_in_many_places_are_looked_at_once() -> None:
+    layer: gn.Layer = gn.Dense(1, "sigmoid")
+    for _ in range(40):
+        layer = gn.Branch([layer, layer], merge="concatenate")
+    assert layer.makes == "separate probabilities"
 
 
 @pytest.mark.parametrize(("end", "loss"), [("softmax", CROSS), ("sigmoid", BINARY)])
@@ -169,6 +251,6 @@ def test_layers_and_losses_of_ones_own_take_part(monkeypatch: pytest.MonkeyPatch
         makes = "probabilities"
 
     own = gn.Network([gn.Dense(2), Probabilities()], 4, device="cpu")
-    message = f"layers.1 Probabilities: {LOGITS} Probabilities(); leave that activation out, or use NLLM() or NLL()"
+    message = f"layers.1 Probabilities: {LOGITS} Probabilities(); leave that activation out, or use NLLM()"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         own.loss_of(X, LABELS, CROSS)

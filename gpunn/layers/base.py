@@ -32,7 +32,9 @@ class Layer(Value, abstract=True):
     integer_input: ClassVar[bool] = False  # whether X holds indices rather than numbers
     minimum_rows: ClassVar[int] = 1  # the smallest batch that can be trained on
     per_model: ClassVar[tuple[str, ...]] = ()  # fields that may hold one number for each model of a population
-    makes: ClassVar[str] = "numbers"  # what its outputs are: "numbers", "probabilities" or "log-probabilities"
+    # What its outputs are: "numbers", "probabilities" that add up to 1, "separate probabilities", "log-probabilities",
+    # or "inputs" where they mean what its inputs mean.
+    makes: ClassVar[str] = "numbers"
 
     def plan(self, shape: Shape) -> Plan:
         raise NotImplementedError(f"{type(self).__name__} needs a plan method")

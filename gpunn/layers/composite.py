@@ -36,9 +36,12 @@ class Sequential(Layer):
     def integer_input(self) -> bool:  # type: ignore[override]
         return self.layers[0].integer_input
 
-    @property
+    @cached_property
     def makes(self) -> str:  # type: ignore[override]
-        return self.layers[-1].makes
+        for layer in reversed(self.layers):
+            if layer.makes != "inputs":
+                return layer.makes
+        return "inputs"
 
     def plan(self, shape: Shape) -> Plan:
         children: dict[str, tuple[Layer, Shape, Plan]] = {}
@@ -146,6 +149,13 @@ class Branch(Layer):
     @property
     def integer_input(self) -> bool:  # type: ignore[override]
         return {branch.integer_input for branch in self.branches} == {True}
+
+    @cached_property
+    def makes(self) -> str:  # type: ignore[override]
+        kinds = set()
+        for branch in self.branches:
+            kinds.add(branch.makes)
+        return kinds.pop() if len(kinds) == 1 and self.merge == "concatenate" else "numbers"
 
     def plan(self, shape: Shape) -> Plan:
         children: dict[str, tuple[Layer, Shape, Plan]] = {}

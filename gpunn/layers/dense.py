@@ -45,7 +45,7 @@ class Dense(Layer):
 
     @property
     def makes(self) -> str:  # type: ignore[override]
-        return "numbers" if self.function is None else self.function.makes
+        return "numbers" if self.function is None or self.function.makes == "inputs" else self.function.makes
 
     def plan(self, shape: Shape) -> Plan:
         features = vector_width(self, shape)

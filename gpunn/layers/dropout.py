@@ -25,6 +25,8 @@ class Dropout(Layer):
     The rate is rounded to a multiple of 1/65536 and the factor is exact for the rounded one.
     """
 
+    makes = "inputs"
+
     rate: float | tuple[float, ...] = 0.5
     per_model: ClassVar[tuple[str, ...]] = ("rate",)
 

@@ -19,6 +19,8 @@ class GaussianNoise(Layer):
     A = X + deviation ε,  dX = dA
     """
 
+    makes = "inputs"
+
     deviation: float | tuple[float, ...] = 0.1
     per_model: ClassVar[tuple[str, ...]] = ("deviation",)
 

@@ -52,7 +52,7 @@ class Normalization(Layer, abstract=True):
 
     @property
     def makes(self) -> str:  # type: ignore[override]
-        return "numbers" if self.function is None else self.function.makes
+        return "numbers" if self.function is None or self.function.makes == "inputs" else self.function.makes
 
     @property
     def keeps_Z(self) -> bool:

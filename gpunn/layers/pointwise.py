@@ -28,6 +28,7 @@ class Identity(Pointwise):
     """f(z) = z."""
 
     name = "identity"
+    makes = "inputs"
     formula, derivative = identity, identity_gradient
 
 
@@ -212,7 +213,7 @@ class Sigmoid(Pointwise):
     """f(z) = 1 / (1 + e^-z)."""
 
     name = "sigmoid"
-    makes = "probabilities"
+    makes = "separate probabilities"
     formula, derivative = sigmoid, sigmoid_gradient
 
 

@@ -16,6 +16,8 @@ from gpunn.types import Array, Shape
 class Flatten(Layer):
     """Each input as one vector."""
 
+    makes = "inputs"
+
     def target(self, shape: Shape) -> Shape:
         return (math.prod(shape),)
 
