@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -119,22 +120,12 @@ class LoopFormulas(TiledFormulas):
         return formula
 
 
+@dataclass(frozen=True)
 class Loop:
-    """The text of a loop, and which of the formula's arguments it takes.
+    """The text of a loop, and which of the formula's arguments it takes; it is kept, so it holds no array."""
 
-    The innermost loop runs over as many of the last axes as every array has whole and contiguous, or only once; the
-    others are loops of their own. An array that is both read and written is one argument: of two arguments Numba would
-    not know that the same place of both is the same memory, and could not vectorise.
-    """
-
-    def __init__(self, program: Program, inputs: tuple[Any, ...], outputs: tuple[Array, ...], suffix: int) -> None:
-        self.shape, self.suffix = outputs[0].shape, suffix
-        written = {id(o): f"x{len(inputs) + j}" for j, o in enumerate(outputs)}
-        self.names = [written.get(id(a), f"x{i}") for i, a in enumerate((*inputs, *outputs))]
-        arrays = {n: a for n, a in zip(self.names, (*inputs, *outputs)) if isinstance(a, np.ndarray)}
-        self.arguments = dict(sorted(arrays.items(), key=lambda item: int(item[0][1:])))
-        self.taken = tuple(int(name[1:]) for name in self.arguments)
-        self.source = "\n".join(self._lines(program, self.names[len(inputs) :])) + "\n"
+    source: str
+    taken: tuple[int, ...]
 
     @classmethod
     def of(cls, program: Program, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Loop | None:
@@ -145,9 +136,32 @@ class Loop:
         if not (usual and program.nodes and math.prod(shape) and all(map(_is_exact, program.nodes))):
             return None
         suffix = next((s for s in range(len(shape)) if all(_runs(a, shape, s) for a in arrays)), None)
-        return None if suffix is None else cls(program, inputs, outputs, suffix)
+        if suffix is None:
+            return None
+        writer = _LoopWriter(inputs, outputs, suffix)
+        return cls(writer.source(program), tuple(int(name[1:]) for name in writer.arguments))
 
-    def _lines(self, program: Program, written: list[str]) -> Iterator[str]:
+
+class _LoopWriter:
+    """Writes the text of a loop over arrays like these.
+
+    The innermost loop runs over as many of the last axes as every array has whole and contiguous, or only once; the
+    others are loops of their own. An array that is both read and written is one argument: of two arguments Numba would
+    not know that the same place of both is the same memory, and could not vectorise.
+    """
+
+    def __init__(self, inputs: tuple[Any, ...], outputs: tuple[Array, ...], suffix: int) -> None:
+        self.shape, self.suffix = outputs[0].shape, suffix
+        written = {id(o): f"x{len(inputs) + j}" for j, o in enumerate(outputs)}
+        self.names = [written.get(id(a), f"x{i}") for i, a in enumerate((*inputs, *outputs))]
+        self.written = self.names[len(inputs) :]
+        arrays = {n: a for n, a in zip(self.names, (*inputs, *outputs)) if isinstance(a, np.ndarray)}
+        self.arguments = dict(sorted(arrays.items(), key=lambda item: int(item[0][1:])))
+
+    def source(self, program: Program) -> str:
+        return "\n".join(self._lines(program)) + "\n"
+
+    def _lines(self, program: Program) -> Iterator[str]:
         yield f"def loop({', '.join(self.arguments)}):  # {program.name}"
         conditions = [c for name, a in self.arguments.items() for c in self._conditions(name, a)]
         if conditions:
@@ -156,7 +170,7 @@ class Loop:
         indent = "    "
         for axis in range(self.suffix):
             if self.shape[axis] > 1:
-                yield f"{indent}for i{axis} in range({written[0]}.shape[{axis}]):"
+                yield f"{indent}for i{axis} in range({self.written[0]}.shape[{axis}]):"
                 indent += "    "
         lines = [name for name, a in self.arguments.items() if self._is_whole(a)]
         places = {name: self._place(name, a) for name, a in self.arguments.items()}
@@ -175,7 +189,7 @@ class Loop:
             texts = [self._text(o, kind, values) for o, kind in zip(node.operands, operand_dtypes(node))]
             text = TEMPLATES[node.op].format(*texts, T=node.dtype.name)
             yield f"{inner}v{number} = {text if node.dtype.kind == 'b' else f'{node.dtype.name}({text})'}"
-        for name, value in zip(written, program.outputs):
+        for name, value in zip(self.written, program.outputs):
             yield f"{inner}{places[name]} = {self._text(value, self.arguments[name].dtype, values)}"
         yield "    return True"
 
