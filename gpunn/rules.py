@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gpunn.errors import CheckpointError
 
-LARGEST = sys.float_info.max  # a whole number in JSON may lie beyond
+EXACT = 2**53  # up to here a float holds every whole number; those in JSON may be of any size
 FIX = "give a file as gpunn wrote it"
 
 
@@ -53,10 +52,13 @@ def whole(low: int = 0, high: int | None = None) -> Rule:
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Rule:
-    """A finite number in an interval that includes both ends."""
-    least, most = max(low, -LARGEST), min(high, LARGEST)
+    """A finite number in an interval that includes both ends; a whole one only where a float holds it exactly."""
     bounds = f" >= {low:g}" * (low > -math.inf) + f" <= {high:g}" * (high < math.inf)
-    return Rule(f"a finite number{bounds}", lambda v: type(v) in (int, float) and least <= v <= most)
+    return Rule(f"a finite number{bounds}", lambda v: _is_number(v) and low <= v <= high)
+
+
+def _is_number(value: Any) -> bool:
+    return math.isfinite(value) if type(value) is float else type(value) is int and abs(value) <= EXACT
 
 
 def maybe(rule: Rule) -> Rule:

@@ -17,7 +17,7 @@ NAN, INF, HUGE = float("nan"), float("inf"), 10**400
     [
         (whole(), [0, 1, HUGE], [-1, 1.0, True, None, "1", NAN]),
         (whole(1, 3), [1, 3], [0, 4, HUGE]),
-        (number(), [0, -1.5, 1e308], [NAN, INF, HUGE, True, None, "1", [1.0]]),
+        (number(), [0, -1.5, 1e308, -(2**53)], [NAN, INF, HUGE, 2**53 + 1, -(2**70), 10**308, True, None, "1", [1.0]]),
         (number(0.0, 1.0), [0, 1, 0.5], [-0.1, 1.1]),
         (maybe(number()), [None, 1.0], ["", [], NAN]),
         (rules.text, ["", "ü"], [None, 3, "\ud800", b"x"]),

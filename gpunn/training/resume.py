@@ -206,10 +206,11 @@ def _json(value: Any) -> Any:
 
 def _difference(where: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
     """The first place at which two different JSON values differ, and what is there in each."""
-    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
-        parts = [(f"{where} {key}", ours[key], theirs[key]) for key in ours]
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        parts = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(ours, theirs))]
-    else:
-        return where, ours, theirs
-    return next(_difference(*part) for part in parts if part[1] != part[2])
+    while True:  # no call for each level: networks may nest deep
+        if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+            parts = [(f"{where} {key}", ours[key], theirs[key]) for key in ours]
+        elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+            parts = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(ours, theirs))]
+        else:
+            return where, ours, theirs
+        where, ours, theirs = next(part for part in parts if part[1] != part[2])

@@ -289,7 +289,7 @@ def in_words(where: str, reason: Any) -> str:
 
 def _array(values: Sequence[float | None]) -> Array:
     """Numbers out of a state; NaN where there are none yet."""
-    return np.array([math.nan if v is None else v for v in values])
+    return np.array([math.nan if v is None else v for v in values], np.float64)
 
 
 def _list(values: Array) -> list[float | None]:

@@ -430,6 +430,18 @@ def test_refuses_another_network(name: str, file: Path) -> None:
     refused(make(), match, file)
 
 
+def test_refuses_a_network_that_differs_at_its_deepest_place(tmp_path: Path) -> None:
+    def nested(activation: str | None) -> gn.Network:
+        layer: gn.Layer = gn.Dense(4, activation)
+        for _ in range(212):
+            layer = gn.Residual([layer])
+        return gn.Network([layer, gn.Dense(3)], 4, device="cpu")
+
+    path = tmp_path / "deep.gpunn"
+    fit(nested(None), epochs=1, checkpoint=path)
+    refused(nested("relu"), r'layers\[0\] activation: expected "relu", got null; resume with', path, epochs=1)
+
+
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "optimizer": ({"optimizer": gn.AdamW(0.05)}, 'optimizer optimizer: expected "AdamW", got "Adam"'),
     "betas": ({"optimizer": gn.Adam(0.05)}, r"optimizer betas\[0\]: expected 0.9, got 0.8"),
