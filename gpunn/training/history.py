@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpunn import rules
+from gpunn import files, rules
 from gpunn.metrics import grows
 from gpunn.rules import Rule, require, short
 from gpunn.training.figures import draw, figure, save, spread
@@ -135,15 +137,21 @@ class History(Mapping[Any, Array]):
     # Files
 
     def to_csv(self, path: str | Path) -> None:
-        """One line an epoch; a population has a column for each model, `loss[0]` and so on."""
+        """One line an epoch; a population has a column for each model, `loss[0]` and so on.
+
+        The file is written whole or stays as it was. What is no plain file, such as a pipe, raises an OSError.
+        """
         titles, columns = ["epoch"], [list(range(1, self.epochs + 1))]
         for key, values in self.items():
             titles.append(f"{key[0]}[{key[1]}]" if isinstance(key, tuple) else key)
             columns.append(values.tolist())
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(titles)
-            writer.writerows(zip(*columns))
+        lines = io.StringIO()
+        csv.writer(lines).writerows((titles, *zip(*columns)))
+
+        def fill(file: BinaryIO) -> None:
+            file.write(lines.getvalue().encode())
+
+        files.replace(os.path.realpath(path), fill)
 
     def to_json(self) -> str:
         """Everything, each number exactly; NaN and infinity, for which JSON has no numbers, as words."""

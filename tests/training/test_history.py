@@ -299,6 +299,32 @@ def test_csv_of_a_population(tmp_path: Path) -> None:
     assert (tmp_path / "empty.csv").read_text().splitlines() == ["epoch"]
 
 
+def test_a_csv_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text("before")
+    (tmp_path / "link.csv").symlink_to(path)
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for name in ("history.csv", "link.csv"):
+            with pytest.raises(OSError, match="No space left on device"):
+                single().to_csv(tmp_path / name)
+    assert path.read_text() == "before" and len(os.listdir(tmp_path)) == 2
+
+
+def test_a_csv_is_not_written_to_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "history.csv")
+    reader = os.open(tmp_path / "history.csv", os.O_RDONLY | os.O_NONBLOCK)  # so that no writer waits for one
+    try:
+        with pytest.raises(OSError, match="a device, pipe or socket"):
+            single().to_csv(tmp_path / "history.csv")
+    finally:
+        os.close(reader)
+
+
 # For the eye
 
 
