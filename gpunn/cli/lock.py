@@ -1,8 +1,9 @@
 """One training at a time in a folder: a lock on a file in it, which the system frees however its holder ends.
 
 The file says who holds the lock, and is removed with it; a process that is killed leaves the file, which then means
-nothing. Processes that the holder starts do not get the lock, but one that it forks would keep it. Over NFS the lock
-holds between machines too; where a file system has no locks, `works` is false, and nothing keeps others away.
+nothing. Whatever else has that name is refused and left as it is. Processes that the holder starts do not get the lock,
+but one that it forks would keep it. Over NFS the lock holds between machines too; where a file system has no locks,
+`works` is false, and nothing keeps others away.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +19,8 @@ from typing import BinaryIO
 from gpunn import files
 from gpunn.errors import CheckpointError
 
-NAME = "run.lock"
+NAME = ".gpunn.lock"
+SIGN = b"process "  # how the text of every lock begins
 HOLDER = re.compile(rb"process \d{1,10} on [\w.-]{1,64}")
 TRIES = 100  # to lock the file before somebody removes it
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
@@ -28,7 +31,7 @@ class InUse(Exception):
 
 
 class Lock:
-    """The lock on a folder that is there, from now until `release`; raises InUse and OSError."""
+    """The lock on a folder that is there, from now until `release`; raises InUse, OSError and CheckpointError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +45,7 @@ class Lock:
     def release(self) -> None:
         if self._file is not None:
             with suppress(OSError), self._file:
-                if self._in_place(self._file):
+                if self._in_place(self._file) and _is_lock(self._file):
                     os.unlink(self.folder / NAME)  # while it is locked: else it might be another's
             self._file = None
 
@@ -70,14 +73,19 @@ class Lock:
     def _taken(self) -> BinaryIO | None:
         """The locked file; None where there are no locks, or files that are never the same one."""
         for _ in range(TRIES):
+            self._require_plain_file()
             file: BinaryIO = open(  # noqa: SIM115  # `release` closes it
-                self.folder / NAME, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT | NO_LINK, 0o666)
-            )
+                self.folder / NAME, "r+b", buffering=0,
+                opener=lambda name, flags: os.open(name, flags | os.O_CREAT | NO_LINK, 0o666),
+            )  # fmt: skip
             locked = files.lock(file, wait=False)
+            if locked is not False and not _is_lock(file):
+                file.close()
+                raise self._strange("another file")
             if locked and self._in_place(file):
                 file.truncate(0)
-                file.write(f"process {os.getpid()} on {platform.node()}".encode())
-                file.flush()
+                file.seek(0)
+                file.write(SIGN + f"{os.getpid()} on {platform.node()}".encode())
                 return file
             holder = HOLDER.fullmatch(file.read(100)) if locked is False else None
             file.close()
@@ -90,9 +98,37 @@ class Lock:
             # else its holder has removed it since it was opened
         return None
 
+    def _require_plain_file(self) -> None:
+        """A pipe would be opened, and a link followed."""
+        try:
+            mode = os.lstat(self.folder / NAME).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISLNK(mode):
+            raise self._strange("a link")
+        try:
+            files.require_file(mode)
+        except OSError as error:
+            raise self._strange(str(error.strerror)) from None
+
+    def _strange(self, got: str) -> CheckpointError:
+        return CheckpointError(
+            str(self.folder / NAME),
+            expected="no file of that name, or one that a training left",
+            got=got,
+            fix="rename it, or choose another --out",
+        )
+
     def _in_place(self, file: BinaryIO) -> bool:
         """Whether this is the file of that name."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), os.lstat(self.folder / NAME))
         except FileNotFoundError:
             return False
+
+
+def _is_lock(file: BinaryIO) -> bool:
+    """Whether a lock may be what is in the file, which has no second name: what is lost then is nobody's."""
+    file.seek(0)
+    content = file.read(len(SIGN))
+    return content in (b"", SIGN) and os.fstat(file.fileno()).st_nlink <= 1

@@ -74,7 +74,7 @@ def pair(folder: Path, kill: bool) -> str:
         assert ended(start(folder, "third", "--resume", "--device", "cpu", "--quiet")) == 0
     record = json.loads((folder / "run/run.json").read_text())
     assert record["status"] == "finished" and record["result"]["epochs"] == 6
-    assert not (folder / "run/run.lock").exists()
+    assert not (folder / "run/.gpunn.lock").exists()
     return kind
 
 

@@ -163,12 +163,36 @@ def test_processes_that_the_holder_starts_do_not_hold_it() -> None:
         os.kill(int(done.stdout), signal.SIGKILL)
 
 
-def test_a_link_in_place_of_the_file_is_not_followed() -> None:
+STRANGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "text": (lambda path: path.write_text("kept"), "another file"),
+    "a name of another lock": (lambda path: path.hardlink_to("other"), "another file"),
+    "link": (lambda path: path.symlink_to("../other"), "a link"),
+    "pipe": (lambda path: os.mkfifo(path), "a device, pipe or socket"),
+    "folder": (lambda path: path.mkdir(), "a folder of that name"),
+}
+
+
+@pytest.mark.parametrize("locks", [True, False])
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_lock_is_named_and_left_as_it_is(kind: str, locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not locks:
+        monkeypatch.setattr(files, "lock", lambda file, wait: None)
+    make, got = STRANGE[kind]
     Path("run").mkdir()
-    Path("other").write_text("kept")
-    Path("run", NAME).symlink_to("../other")
-    assert "run: expected a folder that can be written" in call("train", "moons", "--out", "run", *QUICK, code=4).stderr
-    assert Path("other").read_text() == "kept"
+    Path("other").write_text("process 1 on a")
+    path = Path("run", NAME)
+    make(path)
+    before = os.lstat(path)
+    told = call("train", "moons", "--out", "run", *QUICK, code=4).stderr
+    fix = "rename it, or choose another --out"
+    assert told == f"gpunn: {path}: expected no file of that name, or one that a training left, got {got}; {fix}\n"
+    assert os.lstat(path)[:7] == before[:7] and Path("other").read_text() == "process 1 on a"
+
+
+def test_a_release_leaves_what_somebody_has_written_to_the_file(lock: Lock) -> None:
+    Path("run", NAME).write_text("kept")
+    lock.release()
+    assert Path("run", NAME).read_text() == "kept"
 
 
 def test_a_file_that_its_holder_removes_while_another_waits_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
