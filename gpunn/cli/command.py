@@ -15,7 +15,7 @@ import click
 import gpunn as gn
 from gpunn import starting
 from gpunn.cli import benchmark, doctor, evaluate, inspect, predict, train
-from gpunn.cli.exits import EXITS, INTERRUPTED, exit_code
+from gpunn.cli.exits import EXITS, FILE, INTERRUPTED, exit_code
 from gpunn.cli.output import error_document, escape_what_cannot_be_shown, print_document, say
 from gpunn.errors import CheckpointError, ConfigurationError, DeviceMemoryError, GpunnError, printable
 from gpunn.training.signals import EXIT_ON_TERMINATION
@@ -37,6 +37,16 @@ def _interruptible() -> Iterator[None]:
 
 class Commands(click.Group):
     """Sub-commands whose errors are one line on stderr, and a document on stdout where one was asked for."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """The context of a call, unless all it asks for is help or the version, which is printed here."""
+        try:
+            return super().make_context(*arguments, **options)
+        except OSError as error:
+            if error.errno == EPIPE:
+                raise
+            say(f"gpunn: {_unwritten(error)}", error=True)
+            raise click.exceptions.Exit(FILE) from None
 
     def invoke(self, context: click.Context) -> Any:
         try:

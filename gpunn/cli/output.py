@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from errno import EBADF
 from typing import Any, BinaryIO
 
 import click
@@ -28,6 +29,12 @@ def escape_what_cannot_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not where there is none
             stream.reconfigure(errors="backslashreplace")
+
+
+def require_stdout() -> None:
+    """Refuse to make results for a stdout that is closed, where Python has none."""
+    if sys.stdout is None:
+        raise OSError(EBADF, os.strerror(EBADF))
 
 
 def print_document(document: Any) -> None:

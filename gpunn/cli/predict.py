@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from gpunn.cli.options import device_option, memory_option, say_models, say_unused, unknown_option
-from gpunn.cli.output import json_option, print_document, say, write_file
+from gpunn.cli.output import json_option, print_document, require_stdout, say, write_file
 from gpunn.cli.runs import load_network
 from gpunn.data import Answers, predict
 from gpunn.data.answers import preprocessing_of
@@ -59,6 +59,8 @@ def command(
         raise ConfigurationError(
             "--output", expected="another file than what it is made from", got=repr(output), fix="choose another name"
         )
+    if output is None:
+        require_stdout()
     network = load_network(run, device)
     say_models(network)
     preprocessing = preprocessing_of(network)

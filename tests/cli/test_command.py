@@ -128,6 +128,25 @@ def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such device")
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("train", "--help")])
+def test_help_that_cannot_be_written(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as nowhere:
+        done = process(*arguments, cwd=tmp_path, stdout=nowhere)
+    fix = "free space, or write elsewhere"
+    assert done.stderr == f"gpunn: stdout: expected to write results, got No space left on device; {fix}\n"
+    assert done.returncode == 4
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_predictions_for_a_closed_stdout(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Which Python does not have at all; nothing is read or computed."""
+    done = process("predict", "no run", "no data", *options, cwd=tmp_path, before="import sys; sys.stdout = None")
+    fix = "free space, or write elsewhere"
+    assert done.stderr == f"gpunn: stdout: expected to write results, got Bad file descriptor; {fix}\n"
+    assert done.returncode == 4
+
+
 def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
