@@ -210,8 +210,10 @@ def _array(where: str, file: Any, size: int) -> Host:
         raise DataError(
             where, expected="numbers, bools or text", got=f"dtype {dtype}"[:200], fix="save each column as an array"
         )
+    if any(extent < 0 for extent in shape):
+        raise DataError(where, expected="a shape of numbers >= 0", got=f"{shape}"[:200], fix=DAMAGED)
     declared, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if any(extent < 0 for extent in shape) or declared != there:
+    if declared != there:
         raise DataError(
             where, expected=f"{declared} bytes for {dtype} of shape {shape}"[:200], got=f"{there}", fix=DAMAGED
         )

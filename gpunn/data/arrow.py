@@ -213,8 +213,9 @@ def _split(path: str, line: str) -> list[str]:
         names = next(csv.reader([line], strict=True), [])
     except csv.Error as error:
         raise DataError(
-            f"{path} line of names", expected="names with commas between", got=str(error), fix="correct the quotes"
-        ) from None
+            f"{path} line of names", expected="names with commas between, in one line", got=str(error),
+            fix="take line breaks out of names, where they are not read, and correct the quotes",
+        ) from None  # fmt: skip
     other = next((sign for sign in ";\t|" if len(names) == 1 and sign in line), None)
     if other:
         raise DataError(

@@ -191,7 +191,8 @@ SHAPES: list[tuple[tuple[int, ...], str, bytes, str]] = [
     ((2, 10**12), "<U0", b"", DAMAGED),
     ((1,) * 70, "<f8", bytes(8), DAMAGED),
     ((2**62, 4), "<f8", b"", "expected 147573952589676412928 bytes for .*, got 0; write the file again"),
-    ((0, -5), "<f8", b"", "expected 0 bytes for .*, got 0; write the file again"),
+    ((0, -5), "<f8", b"", r"expected a shape of numbers >= 0, got \(0, -5\); write the file again"),
+    ((-1, 3), "<f8", b"", r"expected a shape of numbers >= 0, got \(-1, 3\); write the file again"),
 ]
 
 
