@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from gpunn.backends.cuda_launch import Launcher
@@ -60,7 +61,7 @@ class CudaGraphs(Launcher):
         cuda = self.xp.cuda
         if self._capture_stream is None:
             self._capture_stream = cuda.Stream(non_blocking=True)
-        with self._capture_stream as stream, cuda.using_allocator(_refuse_memory):
+        with self._capture_stream as stream, cuda.using_allocator(_refuse_memory), _no_collection():
             # Of this thread alone: another one may be bringing the next chunk of the data meanwhile.
             stream.begin_capture(cuda.runtime.streamCaptureModeThreadLocal)
             try:
@@ -109,6 +110,18 @@ class CapturedStep(Program):
         except RuntimeError as error:
             raise_if_lost(error, self.ops.device)
             raise
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage may hold an older graph, and CUDA spoils a capture during which a graph is destroyed."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _refuse_memory(size: int) -> NoReturn:

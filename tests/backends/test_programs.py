@@ -166,3 +166,19 @@ def test_graph_and_arrays_live_and_die_together() -> None:
     gc.collect()
     assert array() is None
     assert graph() is None
+
+
+def test_no_garbage_is_collected_during_a_capture(strict: Any) -> None:
+    """It may hold an older graph, and destroying one spoils the capture."""
+    X = strict.zeros((3,), np.float32)
+    collected: list[bool] = []
+
+    def step() -> None:
+        collected.append(gc.isenabled())
+        strict.fill(X, 1.0)
+
+    program = strict.program(step)
+    for _ in range(3):
+        program()
+        assert gc.isenabled()
+    assert collected == [True, False]
