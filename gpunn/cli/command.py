@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno == EPIPE:
                 raise
+            _give_up_stdout()
             say(f"gpunn: {_unwritten(error)}", error=True)
             raise click.exceptions.Exit(FILE) from None
 
@@ -63,6 +65,8 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno == EPIPE:  # whoever read the results has gone, and click ends quietly
                 raise
+            if error.filename is None:
+                _give_up_stdout()
             self._end(context, _unwritten(error))
         except KeyboardInterrupt as error:
             self._stop(context, "interrupted", str(error), INTERRUPTED)
@@ -102,6 +106,14 @@ def _usage(error: click.UsageError) -> GpunnError:
     return ConfigurationError(
         path, expected="options and arguments that it has", got=error.format_message(), fix=f"see {path} --help"
     )
+
+
+def _give_up_stdout() -> None:
+    """What could not be written still waits: Python would try again at its end, and say once more that it failed."""
+    with suppress(OSError, ValueError, AttributeError):  # there is none, or one that is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _unwritten(error: OSError) -> GpunnError:
