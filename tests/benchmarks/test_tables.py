@@ -25,6 +25,7 @@ LATER = (
     "update",
     "populations",
     "scaling",
+    "requests",
     "busy",
     "memory",
     "install",
