@@ -12,10 +12,11 @@ import re
 from importlib.util import find_spec
 from typing import Any
 
-from gpunn.backends.base import Backend
+from gpunn.backends.formula import formulas
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError, DeviceError
 
-__all__ = ["Backend", "available_devices", "get_backend"]
+__all__ = ["Backend", "available_devices", "formulas", "get_backend"]
 
 log = logging.getLogger("gpunn")
 
@@ -40,8 +41,8 @@ def get_backend(device: str = "auto") -> Backend:
 
 def available_devices() -> tuple[str, ...]:
     """The names of the devices that can be used here, the CPU first. Asks the driver and runs something small."""
-    from gpunn.backends.cupy_backend import import_cupy
-    from gpunn.backends.detection import device_count, require_device
+    from gpunn.backends.cuda.backend import import_cupy
+    from gpunn.backends.cuda.detection import device_count, require_device
 
     try:
         cupy = import_cupy()
@@ -56,10 +57,10 @@ def available_devices() -> tuple[str, ...]:
 @functools.cache
 def _backend(device: str) -> Backend:
     if device == "cpu":
-        from gpunn.backends.numpy_backend import NumpyBackend
+        from gpunn.backends.cpu.backend import NumpyBackend
 
         return NumpyBackend(_looped_formulas())
-    from gpunn.backends.cupy_backend import CupyBackend
+    from gpunn.backends.cuda.backend import CupyBackend
 
     return CupyBackend(int(device.partition(":")[2]))
 
@@ -72,7 +73,7 @@ def _looped_formulas() -> Any:
     if not find_spec("numba"):
         log.info("formulas run on NumPy, because Numba, the extra jit, is not installed")
         return None
-    from gpunn.backends.numba_loops import LoopFormulas
+    from gpunn.backends.cpu.numba.loops import LoopFormulas
 
     return LoopFormulas(patient=wanted != "1")
 

@@ -91,7 +91,7 @@ def gpu() -> dict[str, Any]:
     """The first CUDA device, as CuPy and the driver describe it."""
     import cupy
 
-    from gpunn.backends.gemm import load_cublaslt
+    from gpunn.backends.cuda.gemm import load_cublaslt
 
     runtime = cupy.cuda.runtime
     properties = runtime.getDeviceProperties(0)

@@ -20,7 +20,7 @@ from benchmarks.command import alone
 from benchmarks.harness import NOT_INSTALLED, Calls, MissingPeerError, Row, Setting, Subject, compared, say
 from benchmarks.peers import competing, ours
 from gpunn.backends import get_backend
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 
 Product = Callable[[Any, Any, Any], Any]
 ALONE, STEP, TORCH = "products alone", "step", "torch's products"
@@ -118,7 +118,7 @@ def product_of(ops: Backend, dtype: str) -> Product:
     """The backend's own product; for TF32, which nobody gets without asking, one that was made to allow it."""
     if dtype != "tf32":
         return ops.matmul
-    from gpunn.backends.gemm import Gemm, load_cublaslt
+    from gpunn.backends.cuda.gemm import Gemm, load_cublaslt
 
     cublaslt = load_cublaslt()
     if cublaslt is None:

@@ -21,14 +21,14 @@ from benchmarks.cases import GRID
 from benchmarks.command import alone
 from benchmarks.harness import LEFT_OUT, MissingPeerError, Row, Setting, say, steps_for, stretch
 from benchmarks.peers import competing, ours
-from gpunn.backends.base import Backend
-from gpunn.backends.recording import Call
+from gpunn.backends.cpu.recording import Call
+from gpunn.backends.operation import OPERATIONS
+from gpunn.backends.reference.backend import Backend
 from gpunn.training.threads import threads_for
 
 STEP, PRODUCTS, PYTHON = "whole step", "matrix products", "Python"
-NAMES = {"matmul": PRODUCTS}  # of the table, where they are not those of the operations
+NAMES = {"matmul": PRODUCTS, "affine": PRODUCTS}  # of the table, where they are not those of the operations
 TIME, SHARE = "time", "share"
-NOT_TIMED = ("quiet", "program", "synchronize", "owns", "require")  # no work of a step's own
 LEAST = 0.005  # of a step: what takes less is told together
 
 
@@ -38,20 +38,26 @@ Labelled = list[tuple[str, Call]]  # calls, each with the operation or formula t
 def labelled(ops: Backend, step: Callable[[], None]) -> Labelled:
     """The record of a step."""
     kind, calls, labels = type(ops), [], []  # type: ignore[var-annotated]
+    around: list[str] = []  # the operations that are under way, each inside the one before
+
+    def tell() -> None:
+        """The calls without a label are of the innermost operation."""
+        labels.extend(around[-1:] * (len(calls) - len(labels)))
 
     def watched(name: str, method: Any) -> Any:
         @wraps(method)
         def call(*arguments: Any, **options: Any) -> Any:
+            tell()
+            around.append(str(arguments[1]).partition("(")[0] if name == "elementwise" else name)  # the formula's name
             result = method(*arguments, **options)
-            label = str(arguments[1]).partition("(")[0] if name == "elementwise" else name  # the formula's name
-            labels.extend([label] * (len(calls) - len(labels)))  # those that an operation inside has not labelled
+            tell()
+            around.pop()
             return result
 
         return call
 
-    names = [n for n in dir(Backend) if not n.startswith("_") and callable(getattr(kind, n)) and n not in NOT_TIMED]
     with ExitStack() as stack:
-        for name in names:
+        for name in OPERATIONS:
             stack.enter_context(patch.object(kind, name, watched(name, getattr(kind, name))))
         with ops.recorder.into(calls):  # type: ignore[attr-defined]
             step()

@@ -19,7 +19,7 @@ from benchmarks.cases import RATES
 from benchmarks.command import alone
 from benchmarks.harness import NOT_INSTALLED, Calls, MissingPeerError, Row, Setting, agreeing, compared, say
 from benchmarks.peers import competing, ours
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
 from gpunn.optimizers.base import OptimizerFrame
 
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunn.archive import Host, Path, named, read, write
 from gpunn.backends import get_backend
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.dataframes import stored_columns
 from gpunn.errors import CheckpointError, DeviceMemoryError, GpunnError
 from gpunn.frame import plan_layer

@@ -10,8 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from gpunn.backends import formulas, get_backend
-from gpunn.backends.base import Backend
+from gpunn.backends import get_backend
+from gpunn.backends.formula import formulas
+from gpunn.backends.reference.backend import Backend
 from gpunn.dataframes import arranged, column_names
 from gpunn.errors import ConfigurationError, DeviceMemoryError, ShapeError
 from gpunn.frame import Planned, Setting, bytes_needed, plan_layer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import GpunnError
 from gpunn.hyper import check_shape
 from gpunn.parameters import Parameter, ParameterStore, State

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpunn import hyper
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
 from gpunn.errors import ConfigurationError
 from gpunn.types import Array, Shape
 from gpunn.value import Value

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.dataframes import is_table, matrix
 from gpunn.errors import ArrayTypeError, DataError, GpunnError, ShapeError
 from gpunn.frame import Planned

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends import formulas
-from gpunn.backends.base import Backend
-from gpunn.backends.elementwise import Formula, elementwise
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import Formula, elementwise
+from gpunn.backends.reference.backend import Backend
 from gpunn.parameters import ParameterStore
 from gpunn.types import ROWS, Array
 

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from typing import Any, ClassVar
 
 from gpunn import hyper
-from gpunn.backends.elementwise import Formula, elementwise
+from gpunn.backends.formula.tracing import Formula, elementwise
 from gpunn.errors import ConfigurationError
 from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.types import Array, Shape

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunn import archive
 from gpunn import metrics as scores
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, GpunnError
 from gpunn.hyper import choice

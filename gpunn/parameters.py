@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError, DataError, ShapeError
 from gpunn.initializers import Initializer, Zeros
 from gpunn.randomness import Purpose, stream_key

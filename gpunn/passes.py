@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.frame import Frame, Planned, Setting, plan_layer
 from gpunn.layers.activation import LogSoftmax, Nonlinearity, Softmax, resolve

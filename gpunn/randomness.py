@@ -1,7 +1,7 @@
 """Random numbers as a function: Philox4x64-10 keyed by (seed, purpose, layer), counted by (block, step).
 
 Word i of a stream is lane i % 4 of block i // 4 + 1, so a stream can be read from any place on any device, and
-model k of a population draws what it would draw alone. NumPy has the generator in C; CUDA has `kernels/philox.cu`.
+model k of a population draws what it would draw alone. NumPy has the generator in C; CUDA has `kernels/random.cu`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A layer of one's own, whole and checked:
 
     from dataclasses import dataclass
     import gpunn as gn
-    from gpunn.backends.elementwise import elementwise
+    from gpunn.backends.formula.tracing import elementwise
     from gpunn.frame import Plan
     from gpunn.parameters import Parameter
     from gpunn.testing import check_layer
@@ -52,7 +52,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends import available_devices, get_backend
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.layers import Dense, Flatten, Layer, Reshape
 from gpunn.losses import Loss, SquaredError
 from gpunn.network import Network

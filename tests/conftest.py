@@ -9,8 +9,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # each of several processes computes on one core; said before NumPy is loaded
     os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
-from gpunn.backends.base import Backend
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import DeviceError
 from tests.strict.compiler import have_gxx
 from tests.strict.cublaslt import make_cublaslt
@@ -19,7 +19,7 @@ from tests.strict.standin import make_cupy
 
 def strict_backend(**options: Any) -> Any:
     """The CUDA backend on stand-ins for CuPy and cuBLASLt; `backend.xp` has the counters."""
-    from gpunn.backends.cupy_backend import CupyBackend
+    from gpunn.backends.cuda.backend import CupyBackend
 
     if not have_gxx():
         pytest.skip("g++ is not installed, so CUDA kernels cannot run on the stand-in")
@@ -29,7 +29,7 @@ def strict_backend(**options: Any) -> Any:
 
 
 def cuda_backend() -> Any:
-    from gpunn.backends.cupy_backend import CupyBackend
+    from gpunn.backends.cuda.backend import CupyBackend
 
     try:
         return CupyBackend()
@@ -46,7 +46,7 @@ def jit_backend() -> NumpyBackend:
     No member of `backend`, for compiling takes long; `tests/backends/test_numba_loops.py` holds it against NumPy.
     """
     pytest.importorskip("numba")
-    from gpunn.backends.numba_loops import LoopFormulas
+    from gpunn.backends.cpu.numba.loops import LoopFormulas
 
     return NumpyBackend(LoopFormulas(patient=False))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
 from gpunn.errors import (
     ArrayTypeError,
     ConfigurationError,

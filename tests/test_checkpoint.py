@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.checkpoint import load_network, network_of, network_parts, read, write
 from gpunn.errors import CheckpointError, ConfigurationError
 from gpunn.layers.base import Layer

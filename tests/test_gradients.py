@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.testing import check_gradients
 from tests import zoo
 

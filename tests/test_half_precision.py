@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends import cupy_backend
+from gpunn.backends.cuda import backend as cupy_backend
 from gpunn.errors import CheckpointError, ConfigurationError, DataError, DeviceError
 from gpunn.loss_scale import FIRST, LARGEST, PATIENCE
 from tests.conftest import backend_named

@@ -572,7 +572,7 @@ def test_a_network_without_arrays_is_copied_too() -> None:
 
 def test_compiled_formulas_do_not_pile_up() -> None:
     net = gn.Network([gn.Dense(2, "relu")], 1, device="cpu")
-    tiles = net.ops._formulas
+    tiles = net.ops.formulas
     for rows in range(1, 1200):
         net.gradients(np.ones((rows, 1)), np.ones((rows, 2)), gn.SquaredError())
     assert len(tiles._kernels) <= 2048

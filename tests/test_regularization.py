@@ -9,7 +9,7 @@ import pytest
 
 from gpunn import optimizers as o
 from gpunn import regularization as r
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
 from gpunn.errors import ConfigurationError
 from gpunn.optimizers.base import OptimizerFrame
 from gpunn.parameters import ParameterStore

@@ -18,11 +18,22 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS: tuple[tuple[str, ...], ...] = (
     ("gpunn.errors", "gpunn.types", "gpunn.hyper", "gpunn.words", "gpunn.value", "gpunn.rules"),
     ("gpunn.files", "gpunn.archive", "gpunn.cores", "gpunn.dataframes", "gpunn.starting"),
+    ("gpunn.backends.operation", "gpunn.backends.program", "gpunn.backends.formula"),
+    ("gpunn.backends.reference",),
+    ("gpunn.backends.cpu", "gpunn.backends.cuda"),
     ("gpunn.backends",),
     ("gpunn.parameters", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
     ("gpunn.precision", "gpunn.loss_scale"),
     ("gpunn.layers", "gpunn.losses", "gpunn.metrics", "gpunn.regularization", "gpunn.optimizers", "gpunn.schedules"),
-    ("gpunn.passes", "gpunn.uses", "gpunn.inputs", "gpunn.memory", "gpunn.summary", "gpunn.engine", "gpunn.prediction"),
+    (
+        "gpunn.passes",
+        "gpunn.uses",
+        "gpunn.inputs",
+        "gpunn.memory",
+        "gpunn.summary",
+        "gpunn.engine",
+        "gpunn.prediction",
+    ),
     ("gpunn.training",),
     ("gpunn.network",),
     ("gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing"),
@@ -33,11 +44,11 @@ TYPES_ONLY = {("gpunn.frame", "gpunn.layers.base")}  # upward imports for annota
 NUMPY = {
     "gpunn.archive", "gpunn.backends", "gpunn.dataframes", "gpunn.engine", "gpunn.frame", "gpunn.hyper",
     "gpunn.initializers", "gpunn.inputs", "gpunn.loss_scale", "gpunn.memory", "gpunn.metrics", "gpunn.network",
-    "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision", "gpunn.prediction",
-    "gpunn.randomness", "gpunn.regularization", "gpunn.schedules", "gpunn.training", "gpunn.checkpoint", "gpunn.data",
-    "gpunn.estimators", "gpunn.testing",
+    "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision",
+    "gpunn.prediction", "gpunn.randomness", "gpunn.regularization", "gpunn.schedules",
+    "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing",
 }  # fmt: skip
-CUPY = {"gpunn.backends.cupy_backend", "gpunn.backends.detection", "gpunn.backends.gemm", "gpunn.backends.kernels"}
+CUPY = {"gpunn.backends.cuda"}
 
 LONGEST = 330
 LONGER: dict[str, int] = {}
@@ -168,9 +179,28 @@ def within_any(name: str, modules: dict[str, Path]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for module in modules)
 
 
+def test_the_cpu_and_cuda_know_nothing_of_each_other() -> None:
+    wings = {"gpunn.backends.cpu", "gpunn.backends.cuda"}
+    found = [(within(i.importer, wings), within(i.imported, wings), str(i)) for i in IMPORTS]
+    assert sum(here is not None for here, _, _ in found) > 100
+    assert not [line for here, there, line in found if here and there and here != there]
+
+
+def test_no_class_of_a_backend_has_more_than_two_bases() -> None:
+    classes = [
+        node
+        for name, tree in TREES.items()
+        if within(name, {"gpunn.backends"})
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(classes) > 20
+    assert not [node.name for node in classes if len(node.bases) > 2]
+
+
 def test_cupy_is_imported_where_it_may_be() -> None:
     found = importers("cupy", "cupyx", "cupy_backends")
-    assert "gpunn.backends.cupy_backend" in found
+    assert "gpunn.backends.cuda.backend" in found
     assert not [line for module, line in found.items() if not within(module, CUPY)]
 
 
@@ -178,7 +208,7 @@ def test_cupy_is_imported_where_it_may_be() -> None:
 
 
 def test_files_are_short() -> None:
-    kernels = (ROOT / "backends" / "kernels").glob("*.cu")
+    kernels = (ROOT / "backends" / "cuda" / "kernels").glob("*.cu")
     lengths = {
         path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
         for path in (*product_files(), *kernels)

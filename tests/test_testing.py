@@ -9,7 +9,7 @@ import pytest
 
 import gpunn as gn
 import gpunn.testing
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
 from gpunn.frame import Plan
 from gpunn.layers import Layer
 from gpunn.testing import check_gradients, check_layer

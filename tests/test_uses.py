@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends.cuda_turns import Turns
+from gpunn.backends.cuda.turns import Turns
 from gpunn.errors import ConcurrencyError
 from gpunn.uses import KEPT_PASSES, Uses
 

@@ -6,8 +6,8 @@ import functools
 
 from benchmarks.cases import Problem, Training
 from benchmarks.peers import ours
-from gpunn.backends.numba_loops import LoopFormulas
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.cpu.numba.loops import LoopFormulas
 
 
 @functools.cache

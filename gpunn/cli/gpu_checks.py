@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gpunn.backends.cupy_backend import import_cupy
-from gpunn.backends.detection import INSTALL, device_count, require_device
+from gpunn.backends.cuda.backend import import_cupy
+from gpunn.backends.cuda.detection import INSTALL, device_count, require_device
 from gpunn.cli.checks import FAULT, NOTE, OK, WARNING, Check, installed, training
 from gpunn.errors import DeviceError, readable
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import hyper
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.data.arrays import from_arrays
 from gpunn.data.table import Host, Table
 from gpunn.randomness import Purpose, check_seeds, stream_key

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.data.goals import Goal
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.estimators import inputs, naming, parameters

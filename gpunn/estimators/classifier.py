@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
 from gpunn.backends import get_backend
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.data.goals import Goal
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.estimators import inputs, naming

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import optimize, sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
 from gpunn.errors import DataError
 from gpunn.estimators import parameters

@@ -14,7 +14,7 @@ from sklearn.utils._array_api import check_same_namespace, get_namespace_and_dev
 from sklearn.utils.validation import validate_data
 
 from gpunn.backends import get_backend
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import DataError, ShapeError
 from gpunn.inputs import as_array
 from gpunn.types import Array

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
 from gpunn.estimators.rules import Rules
 from gpunn.optimizers.base import OptimizerFrame

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula.tracing import elementwise
 from gpunn.losses import TINY, AbsoluteError, BinaryCrossEntropy, Elementwise, Huber, SquaredError
 from gpunn.types import Shape
 

@@ -12,7 +12,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
 from gpunn.backends import get_backend
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.data.goals import Goal
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.estimators import inputs, naming

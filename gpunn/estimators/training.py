@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula.tracing import elementwise
 from gpunn.engine import Engine
 from gpunn.estimators.rules import Rules
 from gpunn.losses import Loss

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpunn import hyper
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula.tracing import elementwise
 from gpunn.optimizers.base import Number, Optimizer, OptimizerFrame, OptimizerPlan
 
 

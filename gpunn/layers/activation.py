@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
-from gpunn.backends import formulas
-from gpunn.backends.base import Backend
-from gpunn.backends.elementwise import Formula
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import Formula
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError
 from gpunn.frame import Frame, Plan
 from gpunn.layers.base import Layer

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from gpunn import hyper
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
 from gpunn.errors import ConfigurationError, ShapeError
 from gpunn.frame import Frame, Plan, planning
 from gpunn.layers.base import Layer

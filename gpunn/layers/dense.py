@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gpunn import hyper
-from gpunn.backends.gemm_plan import mask_bytes
+from gpunn.backends.cuda.gemm_plan import mask_bytes
 from gpunn.frame import Buffer, Frame, Plan
 from gpunn.initializers import Initializer, checked, for_activation
 from gpunn.layers.activation import Nonlinearity, resolve

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gpunn import hyper
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
 from gpunn.frame import Buffer, Constant, Frame, Plan
 from gpunn.layers.base import Layer
 from gpunn.types import Array, Shape

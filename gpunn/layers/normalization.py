@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import ClassVar
 
 from gpunn import hyper
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
+from gpunn.backends.reference.normalization import Norm, Statistics
 from gpunn.errors import ConfigurationError
 from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.initializers import Constant, Zeros
@@ -58,6 +59,11 @@ class Normalization(Layer, abstract=True):
     def keeps_Z(self) -> bool:
         return self.function is not None and not self.function.keeps_output
 
+    @cached_property
+    def norm(self) -> Norm:
+        """What the backends need to know of it."""
+        return Norm(self.axis, self.center, self.eps, self.eps_outside)
+
     def plan(self, shape: Shape) -> Plan:
         width = vector_width(self, shape)
         column = Buffer((1, width), SUMS, rows=False)
@@ -72,14 +78,12 @@ class Normalization(Layer, abstract=True):
             output=shape,
             parameters=parameters,
             buffers={"A": shape, "Xhat": shape, **({"Z": shape} if self.keeps_Z else {})}
-            | dict.fromkeys(("mean", "var", "scale"), statistic),
-            backward={"first": statistic, "second": statistic, **work},
+            | dict.fromkeys(("mean", "var", "inverse"), statistic),
+            backward={"gradient_mean": statistic, "product_mean": statistic, **work},
         )
 
     def forward(self, t: Frame, X: Array) -> Array:
-        Xhat = t.ops.normalize(
-            X, self.axis, self.center, self.eps, self.eps_outside, t.mean, t.var, t.scale, out=t.Xhat
-        )  # fmt: skip
+        Xhat = t.ops.normalize(X, self.norm, Statistics(t.mean, t.var, t.inverse), out=t.Xhat)
         return self.finish(t, Xhat)
 
     def finish(self, t: Frame, Xhat: Array) -> Array:
@@ -90,10 +94,12 @@ class Normalization(Layer, abstract=True):
 
     def backward(self, t: Frame, dA: Array) -> Array | None:
         dZ = t.ops.activation_gradient(dA, t.Z if self.keeps_Z else t.A, self.function, out=t.A)
-        return t.ops.normalize_gradient(
-            dZ, t.Xhat, t.G if self.affine else None, self.axis, self.center, self.eps, self.eps_outside,
-            t.var, t.scale, t.dG, t.dB, t.first, t.second, out=t.Xhat if t.wants_dX else None,
-        )  # fmt: skip
+        return self.gradient(t, dZ, Statistics(t.mean, t.var, t.inverse, t.gradient_mean, t.product_mean))
+
+    def gradient(self, t: Frame, dZ: Array, statistics: Statistics) -> Array | None:
+        """dG, dB and dX."""
+        G, dX = t.G if self.affine else None, t.Xhat if t.wants_dX else None
+        return t.ops.normalize_gradient(dZ, t.Xhat, G, self.norm, statistics, t.dG, t.dB, out=dX)
 
 
 @dataclass(frozen=True)
@@ -132,22 +138,20 @@ class BatchNorm(Normalization):
         plan = super().plan(shape)
         width = vector_width(self, shape)
         column = Buffer((1, width), SUMS, rows=False)
-        own = {name: buffer for name, buffer in plan.buffers.items() if name not in ("mean", "var", "scale")}
+        own = {name: buffer for name, buffer in plan.buffers.items() if name not in ("mean", "var", "inverse")}
         return Plan(
             output=plan.output,
             parameters=plan.parameters,
             state={"mean": State((1, width)), "var": State((1, width), 1.0)},
             buffers=own,
-            backward={**plan.backward, "batch_mean": column, "batch_var": column, "scale": column},
+            backward={**plan.backward, "batch_mean": column, "batch_var": column, "inverse": column},
         )
 
     def forward(self, t: Frame, X: Array) -> Array:
         if not t.training:
             t.ops.elementwise(formulas.standardize, (X, t.mean, t.var, self.eps, self.eps_outside), (t.Xhat,))
             return self.finish(t, t.Xhat)
-        Xhat = t.ops.normalize(
-            X, COLUMNS, True, self.eps, self.eps_outside, t.batch_mean, t.batch_var, t.scale, out=t.Xhat
-        )  # fmt: skip
+        Xhat = t.ops.normalize(X, self.norm, Statistics(t.batch_mean, t.batch_var, t.inverse), out=t.Xhat)
         if t.track:
             n = X.shape[-2]
             batch = (t.batch_mean, t.batch_var, n / (n - 1), self.momentum)
@@ -156,16 +160,13 @@ class BatchNorm(Normalization):
 
     def backward(self, t: Frame, dA: Array) -> Array | None:
         dZ = t.ops.activation_gradient(dA, t.Z if self.keeps_Z else t.A, self.function, out=t.A)
-        G = t.G if self.affine else None
         if t.training:
-            return t.ops.normalize_gradient(
-                dZ, t.Xhat, G, COLUMNS, True, self.eps, self.eps_outside, t.batch_var, t.scale, t.dG, t.dB,
-                t.first, t.second, out=t.Xhat if t.wants_dX else None,
-            )  # fmt: skip
+            statistics = Statistics(t.batch_mean, t.batch_var, t.inverse, t.gradient_mean, t.product_mean)
+            return self.gradient(t, dZ, statistics)
         t.ops.sum_product(dZ, t.Xhat, COLUMNS, out=t.dG)
         t.ops.sum(dZ, COLUMNS, out=t.dB)
         if not t.wants_dX:
             return None
-        gain = 1.0 if G is None else G  # the running statistics are constants here: no sums over the batch
+        gain = t.G if self.affine else 1.0  # the running statistics are constants here: no sums over the batch
         t.ops.elementwise(formulas.fixed_gradient, (dZ, gain, t.var, self.eps, self.eps_outside), (t.Xhat,))
         return t.Xhat

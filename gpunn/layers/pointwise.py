@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpunn import hyper
-from gpunn.backends.base import Backend
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula.tracing import elementwise
+from gpunn.backends.reference.backend import Backend
 from gpunn.layers.activation import Nonlinearity, Pointwise, biased_form
 from gpunn.types import Array
 

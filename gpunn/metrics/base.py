@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError
 from gpunn.losses import Loss
 from gpunn.types import Array, Shape

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpunn import hyper
-from gpunn.backends import formulas
-from gpunn.backends.base import Backend
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import elementwise
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError
 from gpunn.losses import Loss
 from gpunn.metrics.base import EXCLUSIVE, Metric, Rows, check_certain, check_vector

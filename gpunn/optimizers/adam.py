@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gpunn import hyper
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula.tracing import elementwise
 from gpunn.errors import ConfigurationError
 from gpunn.optimizers.base import (
     EPSILON,

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 
 from gpunn import hyper
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError
 from gpunn.loss_scale import Guarded, LossScale
 from gpunn.parameters import ParameterStore

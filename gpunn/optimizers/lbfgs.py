@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpunn import hyper
-from gpunn.backends import formulas
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import elementwise
 from gpunn.errors import ConfigurationError
 from gpunn.optimizers.base import NOT_NEGATIVE, Optimizer, OptimizerFrame, OptimizerPlan
 from gpunn.optimizers.wolfe import Point, wolfe_search

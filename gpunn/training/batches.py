@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends import formulas
-from gpunn.backends.base import Backend
+from gpunn.backends.formula import formulas
+from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
 from gpunn.errors import DataError, ShapeError
 from gpunn.hyper import choice

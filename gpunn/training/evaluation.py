@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
 from gpunn.backends.program import Program
 from gpunn.engine import Engine
 from gpunn.layers.activation import resolve

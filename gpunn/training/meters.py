@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends import formulas
-from gpunn.backends.base import Backend
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import elementwise
+from gpunn.backends.reference.backend import Backend
 from gpunn.types import Array
 
 LARGEST = 1e300  # a loss beyond this is no loss to go on from; float32 reaches infinity long before

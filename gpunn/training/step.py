@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends import formulas
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import elementwise
 from gpunn.backends.program import Program
 from gpunn.engine import Engine
 from gpunn.errors import DataError

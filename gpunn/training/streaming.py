@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.inputs import Checked, as_array, check_inputs, checked_targets

@@ -171,7 +171,7 @@ def _watched(threads: int) -> Iterator[Look]:
 @contextmanager
 def by_model(network: Engine, models: int, threads: int, fixed: bool) -> Iterator[Look]:
     """Threads of gpunn's own in place of those of BLAS, if there are so many models that none has long to wait."""
-    with one_thread(fixed=fixed) as look, network.ops.sharing_models(models, threads) as change:
+    with one_thread(fixed=fixed) as look, network.ops.threads_by_model(models, threads) as change:
         yield look if fixed else Watch(threads, change).look
 
 

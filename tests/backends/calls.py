@@ -1,12 +1,13 @@
 """Calls of every operation with arrays made on the host: the same call runs on any backend."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
+from gpunn.backends.reference.normalization import Norm, Statistics
 from gpunn.types import COLUMNS, ROWS
 
 MATRICES = ((1, 1), (1, 7), (5, 1), (33, 10), (1037, 3), (4, 331))
@@ -33,6 +34,13 @@ class Call:
         return self.name
 
 
+def each_of(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value, or each one of a tuple, changed."""
+    if isinstance(value, Statistics):
+        return Statistics(*(each_of(part, change) for part in value))
+    return tuple(each_of(part, change) for part in value) if isinstance(value, tuple) else change(value)
+
+
 class Placed:
     """A call whose arrays lie on a backend's device, floats in one dtype but for the arguments named in `dtypes`."""
 
@@ -48,8 +56,8 @@ class Placed:
         }
 
     def _place(self, value: Any, dtype: Any) -> Any:
-        if isinstance(value, tuple) and value and isinstance(value[0], (Out, np.ndarray)):
-            return tuple(self._place(part, dtype) for part in value)
+        if isinstance(value, tuple):
+            return each_of(value, lambda part: self._place(part, dtype))
         if isinstance(value, Out):
             out = self._array(value.shape, dtype if value.dtype is None else np.dtype(value.dtype))
             self.outputs.append(out)
@@ -120,27 +128,26 @@ def normalization_calls(rng: np.random.Generator, shape: tuple[int, ...]) -> Ite
     column, row = (*shape[:-2], 1, shape[-1]), (*shape[:-1], 1)
     for axis, kept in ((ROWS, row), (COLUMNS, column)):
         for center, outside in ((True, False), (False, True)):
-            options = {"axis": axis, "center": center, "eps": 0.1, "outside": outside}
+            norm = Norm(axis, center, 0.1, outside)
             shifted = (random(rng, *shape) + 5).astype(np.float32).astype(np.float64)
-            mean = {"mean": Out(kept)} if center else {"mean": random(rng, *kept)}
-            yield Call(
-                "normalize",
-                {
-                    "X": shifted,
-                    **options,
-                    **mean,
-                    "var": Out(kept),
-                    "scale": Out(kept),
-                    "out": Out(shape),
-                },
-            )
+            found: Any = Statistics(Out(kept) if center else random(rng, *kept), Out(kept), Out(kept))
+            yield Call("normalize", {"X": shifted, "norm": norm, "statistics": found, "out": Out(shape)})
             for G in (random(rng, *column), None):
+                dZ, Xhat = random(rng, *shape), random(rng, *shape)
+                var, inverse = np.abs(random(rng, *kept)) + 0.5, np.abs(random(rng, *kept))
+                known: Any = Statistics(None, var, inverse, Out(kept), Out(kept))
                 yield Call(
                     "normalize_gradient",
-                    {"dZ": random(rng, *shape), "Xhat": random(rng, *shape), "G": G, **options,
-                     "var": np.abs(random(rng, *kept)) + 0.5, "scale": np.abs(random(rng, *kept)), "dG": Out(column),
-                     "dB": Out(column), "first": Out(kept), "second": Out(kept), "out": Out(shape)},
+                    {"dZ": dZ, "Xhat": Xhat, "G": G, "norm": norm,
+                     "statistics": known, "dG": Out(column), "dB": Out(column), "out": Out(shape)},
                 )  # fmt: skip
+
+
+def mean_calls(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Call]:
+    row = (*shape[:-1], 1)
+    for G in (random(rng, *shape[:-2], 1, shape[-1]), None):
+        read = {"dZ": random(rng, *shape), "Xhat": random(rng, *shape), "G": G}
+        yield Call("row_means", {**read, "gradient_mean": Out(row), "product_mean": Out(row)})
 
 
 def index_calls(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Call]:
@@ -201,7 +208,7 @@ class Square:
         ops.elementwise(formulas.scaled_product, (dA, kept, 2.0), (out,))
 
 
-FAMILIES = {
+FAMILIES = {  # but `mean_calls`, of an operation that the normalisation of CUDA has in its kernel
     "rows": row_calls,
     "scores": score_calls,
     "sums": sum_calls,
@@ -212,4 +219,4 @@ FAMILIES = {
 
 
 def calls(family: str, shape: tuple[int, ...]) -> list[Call]:
-    return list(FAMILIES[family](np.random.default_rng(7), shape))
+    return list({**FAMILIES, "means": mean_calls}[family](np.random.default_rng(7), shape))

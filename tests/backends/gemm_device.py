@@ -6,7 +6,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from gpunn.backends.gemm import Gemm
+from gpunn.backends.cuda.gemm import Gemm
 from tests.strict.cublaslt import make_cublaslt
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

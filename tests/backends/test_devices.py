@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from gpunn import backends
-from gpunn.backends import available_devices, cupy_backend, get_backend
-from gpunn.backends.detection import device_count, require_device
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends import available_devices, get_backend
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.cuda import backend as cupy_backend
+from gpunn.backends.cuda.detection import device_count, require_device
 from gpunn.errors import ConfigurationError, DeviceError
 from tests.strict.compiler import have_gxx
 from tests.strict.standin import make_cupy

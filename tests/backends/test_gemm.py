@@ -1,4 +1,4 @@
-"""Every product that ``gpunn.backends.gemm`` poses to cuBLASLt, computed by a host model of the library."""
+"""Every product that ``gpunn.backends.cuda.gemm`` poses to cuBLASLt, computed by a host model of the library."""
 
 import gc
 import importlib
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends.gemm import COMPUTE_32F_FAST_TF32, load_cublaslt
-from gpunn.backends.gemm_plan import plan_product
+from gpunn.backends.cuda.gemm import COMPUTE_32F_FAST_TF32, load_cublaslt
+from gpunn.backends.cuda.gemm_plan import plan_product
 from gpunn.errors import DeviceError
 from tests.backends.gemm_device import BFLOAT16, PAIRS, Device, aligned, random_operand, random_view
 from tests.strict.cublaslt import cuBLASLtError

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends import gemm_plan
-from gpunn.backends.gemm_plan import ENDINGS, mask_bytes, plan_product
+from gpunn.backends.cuda import gemm_plan
+from gpunn.backends.cuda.gemm_plan import ENDINGS, mask_bytes, plan_product
 from tests.backends.gemm_device import PAIRS, Device, aligned, random_operand
 from tests.strict.cublaslt import cuBLASLtError
 from tests.strict.epilogues import Epilogue, gelu, gelu_derivative

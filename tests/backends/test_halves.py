@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends import formulas
-from gpunn.backends.base import Backend
-from gpunn.backends.cuda_elementwise import kernel_source
-from gpunn.backends.cuda_launch import IrregularOperandError
+from gpunn.backends.cuda.formulas import kernel_source
+from gpunn.backends.cuda.launch import IrregularOperandError
+from gpunn.backends.formula import formulas
+from gpunn.backends.reference.backend import Backend
+from gpunn.backends.reference.normalization import Norm, Statistics
 from gpunn.types import COLUMNS, ROWS
-from tests.backends.calls import POPULATIONS, SHAPES, Call, Out, Placed, calls, random
+from tests.backends.calls import POPULATIONS, SHAPES, Call, Out, Placed, calls, each_of, random
 from tests.backends.test_kernels import everything, everything_inputs
 from tests.conftest import backend_named
 from tests.halves import ROUNDING, every, floats_around
@@ -53,7 +54,7 @@ def device(request: pytest.FixtureRequest) -> Any:
 def rounded(value: Any, half: str) -> Any:
     """The numbers as half precision has them, in float64."""
     if isinstance(value, tuple):
-        return tuple(rounded(part, half) for part in value)
+        return each_of(value, lambda part: rounded(part, half))
     if isinstance(value, np.ndarray) and value.dtype == np.float64:
         return value.astype(half).astype(np.float64)
     return value
@@ -141,7 +142,7 @@ def test_normalization_of_thousands_of_rows(device: Any, axis: int, half: str) -
     """Past the size where one launch changes to several."""
     for shape in ((2500, 5), (2, 2500, 5)):
         for call in calls("normalization", shape):
-            if call.arguments["axis"] == axis:
+            if call.arguments["norm"].axis == axis:
                 check(device, call, half)
 
 
@@ -151,9 +152,9 @@ def test_the_variance_is_not_rounded(device: Any, axis: int, rows: int) -> None:
     """Differences of 1/8 around 60: kept in half precision, they would be off by a hundredth."""
     X = 60 + np.random.default_rng(4).integers(-60, 60, (rows, 40)) / 32 + 0.0
     kept = (1, 40) if axis == COLUMNS else (rows, 1)
-    options = {"axis": axis, "center": True, "eps": 1e-5, "outside": False}
-    statistics = {name: Out(kept) for name in ("mean", "var", "scale")}
-    check(device, Call("normalize", {"X": X, **options, **statistics, "out": Out(X.shape)}), "float16")
+    statistics: Any = Statistics(Out(kept), Out(kept), Out(kept))
+    norm = Norm(axis, True, 1e-5, False)
+    check(device, Call("normalize", {"X": X, "norm": norm, "statistics": statistics, "out": Out(X.shape)}), "float16")
 
 
 def test_sums_leave_the_range_of_float16(device: Any) -> None:
@@ -162,9 +163,9 @@ def test_sums_leave_the_range_of_float16(device: Any) -> None:
         for axis, kept in ((ROWS, (4096, 1)), (COLUMNS, (1, 20))):
             check(device, Call(name, {"X": X, **others, "axis": axis, "out": Out(kept)}), "float16")
     check(device, Call("total", {"X": X, "scale": 1.0, "out": Out(())}), "float16")
-    statistics = {name: Out((1, 20)) for name in ("mean", "var", "scale")}
-    options = {"axis": COLUMNS, "center": False, "eps": 1e-5, "outside": False}
-    check(device, Call("normalize", {"X": X, **options, **statistics, "out": Out(X.shape)}), "float16")
+    statistics: Any = Statistics(Out((1, 20)), Out((1, 20)), Out((1, 20)))
+    norm = Norm(COLUMNS, False, 1e-5, False)
+    check(device, Call("normalize", {"X": X, "norm": norm, "statistics": statistics, "out": Out(X.shape)}), "float16")
 
 
 def test_sums_are_rounded_once(device: Any) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends import formulas
-from gpunn.backends.held import MOST, Held
-from gpunn.backends.numpy_tiles import TiledFormulas
+from gpunn.backends.cpu.inherited import MOST, Inherited
+from gpunn.backends.cpu.tiles import TiledFormulas
+from gpunn.backends.formula import formulas
 
 
 def in_new_thread(function: Callable[[], Any]) -> Any:
@@ -40,7 +40,7 @@ def test_threads_at_the_same_time_share_nothing() -> None:
 
 def test_what_many_threads_leave_is_not_all_kept() -> None:
     left: list[object] = []
-    held = [Held(left, object) for _ in range(2 * MOST)]
+    held = [Inherited(left, object) for _ in range(2 * MOST)]
     assert not left
     del held
     assert len(left) == MOST

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends import formulas, numba_loops
-from gpunn.backends.elementwise import Formula
-from gpunn.backends.numba_loops import LoopFormulas
-from gpunn.backends.numpy_backend import NumpyBackend
-from gpunn.backends.numpy_tiles import TiledFormulas, Tiles
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.cpu.numba import loops as numba_loops
+from gpunn.backends.cpu.numba.loops import LoopFormulas
+from gpunn.backends.cpu.tiles import TiledFormulas, Tiles
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import Formula
 from gpunn.optimizers.adam import adam_scalars
 
 TILE = 64  # elements

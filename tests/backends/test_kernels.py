@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends import formulas
-from gpunn.backends.base import Backend
-from gpunn.backends.cuda_elementwise import kernel_source as elementwise_source
-from gpunn.backends.cuda_launch import IrregularOperandError
-from gpunn.backends.elementwise import Formula, elementwise
-from gpunn.backends.kernels import BLOCK, kernel_source
+from gpunn.backends.cuda.formulas import kernel_source as elementwise_source
+from gpunn.backends.cuda.kernels import BLOCK, kernel_source
+from gpunn.backends.cuda.launch import IrregularOperandError
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import Formula, elementwise
+from gpunn.backends.reference.backend import Backend
 from gpunn.types import COLUMNS
 from tests.backends.calls import random
 from tests.backends.test_operations import assert_close
@@ -23,18 +23,18 @@ TYPES: dict[str, dict[str, str]] = {
     "cross_entropy": {"R": "T", "I": "int64"},
     "gather": {"S": "uint8", "I": "int64"},
     "lookup": {"S": "T", "I": "int64"},
-    "normalize": {},
-    "philox": {},
+    "normalization": {},
+    "random": {},
     "scores": {"S": "T", "I": "float64"},
     "softmax": {"S": "T", "R": "T"},
-    "sums": {"S": "float32"},
+    "reductions": {"S": "float32"},
 }
 # For half precision also: what is read is half and what is written float32, or the other way round.
 MIXED = {
     "softmax": ("S", "R"),
     "cross_entropy": ("R",),
     "scores": ("S",),
-    "sums": ("S",),
+    "reductions": ("S",),
     "gather": ("S",),
     "lookup": ("S",),
 }
@@ -69,7 +69,9 @@ def compile_with(nvrtc: Any, source: str, architecture: int, *options: str) -> s
 def test_every_text_is_compiled_here() -> None:
     from importlib import resources
 
-    files = {file.name for file in resources.files("gpunn.backends.kernels").iterdir() if file.name.endswith(".cu")}
+    files = {
+        file.name for file in resources.files("gpunn.backends.cuda.kernels").iterdir() if file.name.endswith(".cu")
+    }
     assert files == {f"{name}.cu" for name in TYPES} | {"common.cu"}
     assert f"#define BLOCK {BLOCK}\n" in kernel_source("softmax", ())
 
@@ -259,4 +261,4 @@ def test_wrong_shapes_reach_no_kernel(strict: Any) -> None:
     with pytest.raises(ValueError, match=r"broadcast|mismatch"):
         strict.softmax_gradient(Z, Z, out=strict.zeros((4, 2), "float32"))
     with pytest.raises(IrregularOperandError, match="70000 models"):
-        strict.launch("sums", "sum_rows", (), (1, 70000))
+        strict.launch("reductions", "sum_rows", (), (1, 70000))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends import loop_store
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.cpu.numba import store as loop_store
+from gpunn.backends.formula.tracing import elementwise
 from tests.conftest import backend_named
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no numbers of users")
@@ -96,7 +96,7 @@ def halves(xp: Any, a: Any, b: Any) -> Any:
 
 
 def test_loops_are_compiled_and_not_stored_where_it_is_not_safe(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numba_compiler = pytest.importorskip("gpunn.backends.numba_compiler")
+    numba_compiler = pytest.importorskip("gpunn.backends.cpu.numba.compiler")
     (cache / "gpunn/loops").mkdir(parents=True)
     (cache / "gpunn/loops").chmod(0o777)
     wanted: list[bool] = []

@@ -13,10 +13,12 @@ import pytest
 
 import gpunn as gn
 from gpunn import backends
-from gpunn.backends import formulas, loop_store, numba_loops
-from gpunn.backends.elementwise import Formula, argument_key, elementwise
-from gpunn.backends.numba_loops import Loop, LoopFormulas
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.cpu.numba import loops as numba_loops
+from gpunn.backends.cpu.numba import store as loop_store
+from gpunn.backends.cpu.numba.loops import Loop, LoopFormulas
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import Formula, argument_key, elementwise
 from gpunn.layers.activation import biased_form
 from gpunn.layers.pointwise import ReLU
 from gpunn.optimizers.adaptive import adagrad
@@ -95,7 +97,7 @@ def test_cross_entropy_of_few_classes_has_the_same_bits(
 
 def test_rows_are_compiled_where_no_code_can_be_stored() -> None:
     """Numba knows no place for that of a function which stands in no file."""
-    numba_compiler = pytest.importorskip("gpunn.backends.numba_compiler")
+    numba_compiler = pytest.importorskip("gpunn.backends.cpu.numba.compiler")
     names: dict[str, Any] = {}
     exec("def raised(x):\n    x[0] += 1", names)
     numbers = np.zeros(1)
@@ -250,7 +252,7 @@ def test_nothing_is_allocated(jit: NumpyBackend) -> None:
 
 def run_and_watch(backend: NumpyBackend, monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
     """The calls before which a loop was compiled; every call has the right result."""
-    from gpunn.backends import numba_compiler
+    from gpunn.backends.cpu.numba import compiler as numba_compiler
 
     compiled: list[int] = []
     done: list[None] = []
@@ -293,7 +295,7 @@ def test_a_single_operation_waits_for_no_compiler(monkeypatch: pytest.MonkeyPatc
     with backend.quiet():
         for _ in range(5):
             backend.elementwise(formulas.add, (a, a), (np.empty_like(a),))
-    assert backend._formulas.worked == 0.0  # type: ignore[attr-defined]
+    assert backend.formulas.worked == 0.0  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("patient", [False, True])
@@ -304,7 +306,7 @@ def test_a_numba_that_fails_is_told_once(
         raise RuntimeError("no LLVM here")
 
     pytest.importorskip("numba")
-    monkeypatch.setattr("gpunn.backends.numba_compiler.compile_loop", fail)
+    monkeypatch.setattr("gpunn.backends.cpu.numba.compiler.compile_loop", fail)
     monkeypatch.setattr(LoopFormulas, "broken", False)
     for name in ("LOOK", "FETCHING", "COMPILING", "LOADING"):
         monkeypatch.setattr(numba_loops, name, 1.0)
@@ -340,9 +342,9 @@ def test_without_numba_the_log_says_so(monkeypatch: pytest.MonkeyPatch, caplog: 
 
 PROGRAM = """
 import numpy as np
-from gpunn.backends import formulas
-from gpunn.backends.numba_compiler import compile_loop
-from gpunn.backends.numba_loops import Loop
+from gpunn.backends.formula import formulas
+from gpunn.backends.cpu.numba.compiler import compile_loop
+from gpunn.backends.cpu.numba.loops import Loop
 X, out = np.full((4, 6), 3.0, "f4"), np.empty((4, 6), "f4")
 loop = compile_loop(Loop.of(formulas.scale_shift.trace((X.dtype,) * 3), (X, X, X), (out,)).source, (X, X, X, out))
 assert loop(X, X, X, out) and (out == 12).all()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends import cupy_backend
-from gpunn.backends.base import Backend
-from gpunn.backends.gemm_plan import mask_bytes
+from gpunn.backends.cuda import backend as cupy_backend
+from gpunn.backends.cuda.gemm_plan import mask_bytes
+from gpunn.backends.reference.backend import Backend
 from tests.conftest import strict_backend
 from tests.strict.epilogues import Epilogue
 from tests.strict.standin import make_cupy
@@ -115,7 +115,7 @@ ONE = {"launches": 1, "transfers": 0, "synchronisations": 0, "allocations": 0}
 
 def launches(layer: Layer, work: Any) -> list[Epilogue]:
     """The endings of the products of this work, after a first run; each launch must be one of them."""
-    counters, lt = layer.ops.xp.counters, layer.ops._cublaslt
+    counters, lt = layer.ops.xp.counters, layer.ops.cublaslt.module
     work()
     counters.reset()
     before = len(lt.launched)
@@ -170,20 +170,20 @@ def own() -> Any:
     set(Epilogue) - {Epilogue.DEFAULT}, {Epilogue.RELU_AUX_BIAS}, {Epilogue.DRELU, Epilogue.DGELU}, {Epilogue.BGRADA},
 ])  # fmt: skip
 def test_a_refused_ending_changes_no_number(own: Any, refused: set[Epilogue]) -> None:
-    own._cublaslt.refused = refused
+    own.cublaslt.module.refused = refused
     for models in (None, 3):
         for activation in ACTIVATIONS:
             layer = Layer(own, "float64", (6, 3, 8, 5), activation, models)
             expected = Layer(Backend(), "float64", (6, 3, 8, 5), activation, models).run()
             assert_close(layer.run(), expected, "float64")
-            heuristics = own._cublaslt.heuristic_calls
+            heuristics = own.cublaslt.module.heuristic_calls
             assert_close(layer.run(), expected, "float64")
-            assert own._cublaslt.heuristic_calls == heuristics  # settled the first time
-    assert not refused & set(own._cublaslt.launched)
+            assert own.cublaslt.module.heuristic_calls == heuristics  # settled the first time
+    assert not refused & set(own.cublaslt.module.launched)
 
 
 def test_relu_without_its_bits_still_ends_the_product(own: Any) -> None:
-    own._cublaslt.refused = {Epilogue.RELU_AUX_BIAS}
+    own.cublaslt.module.refused = {Epilogue.RELU_AUX_BIAS}
     layer = Layer(own, "float32", (6, 3, 8, 5), gn.ReLU(), None)
     assert launches(layer, layer.forward) == [Epilogue.RELU_BIAS]
 

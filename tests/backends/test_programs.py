@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends import cupy_backend, formulas
-from gpunn.backends.cupy_backend import CupyBackend
+from gpunn.backends.cuda import backend as cupy_backend
+from gpunn.backends.cuda.backend import CupyBackend
+from gpunn.backends.formula import formulas
 from tests.strict.cublaslt import make_cublaslt
 from tests.strict.standin import make_cupy
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends import formulas
-from gpunn.backends.numba_loops import LoopFormulas
-from gpunn.backends.numpy_backend import NumpyBackend
-from gpunn.backends.recording import RecordedStep
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.cpu.numba.loops import LoopFormulas
+from gpunn.backends.cpu.recording import RecordedStep
+from gpunn.backends.formula import formulas
 from gpunn.frame import Frame, Plan
 from gpunn.types import Array
 from gpunn.value import is_own
@@ -46,7 +46,7 @@ def replayed(backend: NumpyBackend, run: Callable[[], Any], inputs: list[Array],
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (900, 80)], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "means"])
 def test_a_replay_is_the_operation_on_what_its_arrays_hold_now(family: str, shape: tuple[int, ...]) -> None:
     check_replays(NumpyBackend(), family, shape)
 
@@ -162,7 +162,7 @@ def test_a_record_is_made_again_once_a_loop_is_compiled(monkeypatch: pytest.Monk
 def test_a_compiled_loop_takes_its_place_in_records(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     for name in ("LOOK", "COMPILING", "FETCHING", "LOADING"):  # look at every third call
-        monkeypatch.setattr(f"gpunn.backends.numba_loops.{name}", 4.0)
+        monkeypatch.setattr(f"gpunn.backends.cpu.numba.loops.{name}", 4.0)
     backend = NumpyBackend(LoopFormulas())
     X, out = np.ones((40, 40), np.float32), np.empty((40, 40), np.float32)
     program = RecordedStep(backend, lambda: backend.elementwise(formulas.scale_shift, (X, 2.0, 1.0), (out,)))

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends import formulas
-from gpunn.backends.base import Backend
-from gpunn.backends.elementwise import Formula, argument_key, elementwise
-from gpunn.backends.numpy_backend import NumpyBackend
-from gpunn.backends.scalar_formulas import scalar_function
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.cpu.scalars import scalar_function
+from gpunn.backends.formula import formulas
+from gpunn.backends.formula.tracing import Formula, argument_key, elementwise
+from gpunn.backends.reference.backend import Backend
 from gpunn.optimizers.adam import adam_scalars, nadam_scalars
 from gpunn.training.meters import tally
 from gpunn.training.step import after_update

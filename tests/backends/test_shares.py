@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends import formulas
-from gpunn.backends.numpy_backend import NumpyBackend
-from gpunn.backends.recording import Record
-from gpunn.backends.shares import AXES, SharedRecord, Shares
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.cpu.model_threads import ModelThreads, ThreadedRecord
+from gpunn.backends.cpu.recording import Record
+from gpunn.backends.formula import formulas
 from gpunn.training import threads
 from tests.backends.calls import FAMILIES, Placed, calls
 from tests.backends.test_recording import turned
@@ -24,14 +24,14 @@ from tests.training.test_static_program import OPTIMIZERS, X, Y, everything, net
 
 
 @pytest.mark.parametrize("shape", [(3, 33, 10), (4, 700, 5), (2, 40, 900)], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "means"])
 def test_a_replay_is_the_operation_on_all_models(family: str, shape: tuple[int, ...]) -> None:
     for call in calls(family, shape):
         backend, alone = NumpyBackend(), NumpyBackend()
         placed, expected = Placed(backend, call, "float64"), Placed(alone, call, "float64")
-        with backend.sharing_models(shape[0], 2):
-            record = SharedRecord(backend.recorder.shares)
-            with backend.recorder.sharing(record):
+        with backend.threads_by_model(shape[0], 2):
+            record = ThreadedRecord(backend.recorder.model_threads)
+            with backend.recorder.for_threads(record):
                 placed.run()
             record.lower(backend)
             assert [bool(each.calls) for each in record.records] == [True, True]
@@ -46,22 +46,15 @@ def test_a_replay_is_the_operation_on_all_models(family: str, shape: tuple[int, 
             np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12, err_msg=call.name)
 
 
-def test_every_operation_has_its_axes() -> None:
-    """But those that do not occur in a step."""
-    recorded = {name for name in dir(NumpyBackend) if hasattr(getattr(NumpyBackend, name), "__wrapped__")}
-    inside = {"_soft_cross_entropy", "_strided_cross_entropy", "_batch"}  # of others that have
-    assert recorded - inside - {"permutation", "sharing_models"} == set(AXES)
-
-
-def both(step: Callable[[NumpyBackend], None], models: int, steps: int, count: int = 2) -> SharedRecord:
+def both(step: Callable[[NumpyBackend], None], models: int, steps: int, count: int = 2) -> ThreadedRecord:
     """Run steps one by one, then as many on end."""
     backend = NumpyBackend()
-    with backend.sharing_models(models, count):
+    with backend.threads_by_model(models, count):
         program = backend.program(lambda: step(backend), models=models)
         for _ in range(steps):
             program()
         program(steps)
-        record: SharedRecord = program.record  # type: ignore[attr-defined]
+        record: ThreadedRecord = program.record  # type: ignore[attr-defined]
         return record
 
 
@@ -80,7 +73,7 @@ def test_each_share_moves_on_for_itself() -> None:
 
 
 def test_a_share_that_is_steps_ahead_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Shares, "run", lambda shares, works: [work() for work in works])  # one after the other
+    monkeypatch.setattr(ModelThreads, "run", lambda shares, works: [work() for work in works])  # one after the other
     place, sums = np.zeros(1), np.zeros((6, 1))
     backend = NumpyBackend()
 
@@ -88,7 +81,7 @@ def test_a_share_that_is_steps_ahead_disturbs_no_other(monkeypatch: pytest.Monke
         backend.elementwise(formulas.add, (place, 1.0), (place,))
         backend.elementwise(formulas.add, (sums, place), (sums,))
 
-    with backend.sharing_models(6, 3):
+    with backend.threads_by_model(6, 3):
         program = backend.program(step, models=6)
         program(2)
         place[...] = 100  # as the next epoch begins elsewhere
@@ -147,7 +140,7 @@ def test_models_that_look_at_each_other_are_not_shared(step: Callable[..., None]
 def test_helpers_help(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each waits until the other has begun."""
     begun, seen = threading.Barrier(2, timeout=20), []
-    shares = Shares(8, 2)
+    shares = ModelThreads(8, 2)
 
     def work() -> None:
         begun.wait()
@@ -160,7 +153,7 @@ def test_helpers_help(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("workers", [3, 2, 1])
 def test_fewer_threads_do_the_work_of_all(workers: int) -> None:
-    shares = Shares(9, 3)
+    shares = ModelThreads(9, 3)
     shares.use(workers)
     begun, seen = threading.Barrier(workers, timeout=20), dict[int, int]()
 
@@ -175,14 +168,14 @@ def test_fewer_threads_do_the_work_of_all(workers: int) -> None:
 
 
 def test_fewer_threads_give_the_same_bits(replays: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, made, start = [], Shares.__init__, {"threads": 2}
+    vectors, made, start = [], ModelThreads.__init__, {"threads": 2}
 
-    def make(shares: Shares, *counts: int) -> None:
+    def make(shares: ModelThreads, *counts: int) -> None:
         made(shares, *counts)
         shares.use(start["threads"])
 
     monkeypatch.setattr(threads, "MODELS", 1)
-    monkeypatch.setattr(Shares, "__init__", make)
+    monkeypatch.setattr(ModelThreads, "__init__", make)
     for start["threads"] in (2, 1):
         net = network("cpu", 5)
         net.fit(X, Y, **everything(gn.Adam(0.01)))
@@ -191,7 +184,7 @@ def test_fewer_threads_give_the_same_bits(replays: list[str], monkeypatch: pytes
 
 
 def test_who_comes_late_is_not_waited_for() -> None:
-    shares, held, seen = Shares(8, 2), threading.Event(), []
+    shares, held, seen = ModelThreads(8, 2), threading.Event(), []
     shares.helpers[0].submit(held.wait, 20)
     shares.run([lambda: seen.append(1), lambda: seen.append(2)])
     assert seen == [1, 2] and not held.is_set()
@@ -201,7 +194,7 @@ def test_who_comes_late_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("who", [0, 1])
 def test_errors_of_any_thread_are_the_callers(who: int) -> None:
-    shares, done = Shares(8, 2), []
+    shares, done = ModelThreads(8, 2), []
 
     def fail() -> None:
         raise FloatingPointError("from a share")
@@ -216,14 +209,14 @@ def test_errors_of_any_thread_are_the_callers(who: int) -> None:
 
 def test_helpers_serve_one_training_after_another() -> None:
     """And two at once never the same."""
-    first = Shares(8, 3)
-    second = Shares(8, 2)
+    first = ModelThreads(8, 3)
+    second = ModelThreads(8, 2)
     assert len({*first.helpers, *second.helpers}) == 3
     seen: list[int] = []
     first.helpers[1].submit(lambda: (time.sleep(0.05), seen.append(1)))
     first.close()
     assert seen == [1], "at work no longer"
-    third = Shares(8, 3)
+    third = ModelThreads(8, 3)
     assert set(third.helpers) == set(first.helpers)
     second.close()
     third.close()
@@ -233,7 +226,7 @@ def test_a_child_process_has_helpers_of_its_own() -> None:
     """Threads do not come along when a process forks, so one that was kept would never begin."""
     program = """
 import os, sys
-from gpunn.backends import formulas
+from gpunn.backends.formula import formulas
 from tests.backends.test_shares import both
 import numpy as np
 def train():
@@ -255,7 +248,7 @@ def test_helpers_are_as_quiet_as_the_caller() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         backend = NumpyBackend()
-        with backend.quiet(), backend.sharing_models(8, 2):
+        with backend.quiet(), backend.threads_by_model(8, 2):
             program = backend.program(lambda: backend.elementwise(formulas.multiply, (huge, huge), (huge,)), models=8)
             for _ in range(4):
                 program()
@@ -267,7 +260,7 @@ def test_orders_of_an_epoch_are_the_same(models: int) -> None:
     backend, key, step = NumpyBackend(), np.arange(2 * models, dtype=np.uint64).reshape(-1, 2), np.ones(1, np.uint64)
     alone, shared = np.zeros((models, 70), np.int64), np.zeros((models, 70), np.int64)
     backend.permutation(key, step, out=alone)
-    with backend.sharing_models(8, 2):
+    with backend.threads_by_model(8, 2):
         backend.permutation(key, step, out=shared)
     np.testing.assert_array_equal(shared, alone)
 
@@ -279,7 +272,7 @@ def test_a_program_of_another_population_is_not_shared() -> None:
         asked.append(threading.current_thread().name)
         backend.elementwise(formulas.add, (count, 1.0), (count,))
 
-    with backend.sharing_models(9, 2):
+    with backend.threads_by_model(9, 2):
         program = backend.program(step, models=8)
         for _ in range(4):
             program()
@@ -291,9 +284,9 @@ def test_a_program_of_another_population_is_not_shared() -> None:
 def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of shared records, whatever the size of steps and the number of threads that BLAS has here."""
     seen: list[str] = []
-    original = SharedRecord.replay
+    original = ThreadedRecord.replay
     monkeypatch.setattr(
-        SharedRecord, "replay", lambda record, times: (seen.append("replay"), original(record, times))[1]
+        ThreadedRecord, "replay", lambda record, times: (seen.append("replay"), original(record, times))[1]
     )
     monkeypatch.setattr(threads, "SMALL", 0.0)
     monkeypatch.setattr(threads, "blas_threads", lambda: 2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from tests import zoo
 from tests.strict.epilogues import Epilogue
 from tests.training.stage import prepared
@@ -96,7 +96,7 @@ def test_a_users_own_backward_is_called() -> None:
 def test_a_step_through_a_run_is_one_launch_for_each_product(strict: Any, models: int | None) -> None:
     layers = [gn.Dense(16, "relu"), gn.Dense(8, gn.GELU("tanh")), gn.Dense(3)]
     network, run, (X, y) = prepared(layers, strict, models)
-    counters, launched = strict.xp.counters, strict._cublaslt.launched
+    counters, launched = strict.xp.counters, strict.cublaslt.module.launched
     for _ in range(2):
         counters.reset()
         del launched[:]

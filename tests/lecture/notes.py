@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import gpunn as gn
-from gpunn.backends.elementwise import elementwise
+from gpunn.backends.formula.tracing import elementwise
 from gpunn.frame import Frame, Plan
 from gpunn.losses import Elementwise
 from gpunn.parameters import Parameter

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from tests.lecture.notes import WEIGHTED, derivative, forward, load, same
 
 ROWS, WIDTH = 400, 50

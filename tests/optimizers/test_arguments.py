@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gpunn import optimizers as o
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
 from gpunn.errors import ConfigurationError
 from gpunn.optimizers.base import Optimizer, OptimizerFrame
 from tests.optimizers.runs import new_store

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpunn import optimizers as o
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
 from gpunn.optimizers.base import Optimizer, OptimizerFrame
 from tests.optimizers.runs import SHAPES, flat, gradient, new_store, trajectory
 

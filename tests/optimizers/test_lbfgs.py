@@ -11,7 +11,7 @@ import pytest
 import gpunn as gn
 from gpunn import optimizers as o
 from gpunn import schedules
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
 from gpunn.errors import ConfigurationError
 from gpunn.initializers import Gaussian
 from gpunn.optimizers.base import OptimizerFrame

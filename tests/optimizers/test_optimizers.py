@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gpunn import optimizers as o
-from gpunn.backends.base import Backend
-from gpunn.backends.elementwise import argument_key
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.formula.tracing import argument_key
+from gpunn.backends.reference.backend import Backend
 from gpunn.optimizers.base import OptimizerFrame
 from gpunn.schedules import Cosine
 from gpunn.value import from_json, to_json

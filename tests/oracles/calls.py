@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 
 Key = str | int  # of a tensor in a call: "input", the position among `args`, or a keyword
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.frame import Frame, Planned, Setting, plan_layer
 from gpunn.layers import Layer
 from gpunn.losses import Loss

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 import gpunn as gn
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.layers import Layer
 from tests.oracles.calls import Answer, Call, Expression, Key, expresses, with_rows
 from tests.oracles.driver import LayerRun, layer_forward_backward

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 import gpunn as gn
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from gpunn.losses import Loss
 from tests.oracles.calls import Answer, Call, expresses, with_rows
 from tests.oracles.driver import loss_forward_backward

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends.base import Backend
+from gpunn.backends.reference.backend import Backend
 from tests.oracles import layer_expressions, loss_expressions  # noqa: F401  they fill EXPRESSIONS
 from tests.oracles.calls import EXPRESSIONS, LOSSES, Call, Key
 from tests.oracles.excused import excuses_for

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpunn import optimizers
-from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.cpu.backend import NumpyBackend
 from gpunn.errors import ConfigurationError
 from gpunn.optimizers.base import OptimizerFrame
 from tests.optimizers.runs import SHAPES, before_step, new_store

@@ -31,7 +31,7 @@ PROBE = """
 import importlib.util, json, pathlib, sys
 elsewhere = importlib.util.find_spec("backends")
 import gpunn as gn
-import gpunn.backends, gpunn.backends.kernels
+import gpunn.backends, gpunn.backends.cuda.kernels
 from importlib import resources
 
 folder = pathlib.Path(gpunn.backends.__file__).resolve().parent
@@ -42,9 +42,9 @@ except ImportError as error:
     refusal = str(error)
 else:
     refusal = None
-names = sorted(f.name for f in resources.files("gpunn.backends.kernels").iterdir() if f.name.endswith(".cu"))
+names = sorted(f.name for f in resources.files("gpunn.backends.cuda.kernels").iterdir() if f.name.endswith(".cu"))
 types = (("T", "float32"), ("ACC", "float32"))
-kernels = {name: gpunn.backends.kernels.kernel_source(name.removesuffix(".cu"), types) for name in names}
+kernels = {name: gpunn.backends.cuda.kernels.kernel_source(name.removesuffix(".cu"), types) for name in names}
 net = gn.Network([gn.Dense(5, "relu"), gn.Dense(3)], inputs=4, device="cpu", dtype="float64", seed=1)
 X = [[0.1, -0.2, 0.3, 0.4], [1.0, 0.5, -0.5, 0.0]]
 loss, gradients = net.gradients(X, [0, 2], gn.CrossEntropy())
@@ -190,7 +190,10 @@ def test_nobody_else_sees_a_package_called_backends(found: Found) -> None:
 
 def test_kernels_load(found: Found, checkout: Path) -> None:
     """Each text behind what all share, as it stands in the checkout."""
-    texts = {path.name: path.read_text(encoding="utf-8") for path in (checkout / "backends" / "kernels").glob("*.cu")}
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in (checkout / "backends" / "cuda" / "kernels").glob("*.cu")
+    }
     assert texts.keys() == found.said["kernels"].keys()
     for name, loaded in found.said["kernels"].items():
         assert loaded.startswith(texts["common.cu"])
@@ -232,7 +235,7 @@ def test_a_wheel_has_the_package_and_nothing_else(wheels: dict[str, Path], check
     """No tests and no top-level `backends`; and no package that pyproject.toml forgot."""
     names = {name for name in contents(wheels["wheel"]) if ".dist-info/" not in name}
     assert names == package_files(checkout)
-    assert {"gpunn/py.typed", "gpunn/backends/__init__.py", "gpunn/backends/kernels/common.cu"} <= names
+    assert {"gpunn/py.typed", "gpunn/backends/__init__.py", "gpunn/backends/cuda/kernels/common.cu"} <= names
 
 
 def test_the_wheel_of_the_sdist_is_the_same(wheels: dict[str, Path]) -> None:
@@ -245,7 +248,7 @@ def test_the_sdist_has_no_links_and_no_second_backends(sdist: Path) -> None:
     assert not [member.name for member in members if member.issym() or member.islnk()]
     inside = {member.name.partition("/")[2] for member in members if member.isfile()}
     assert not {name for name in inside if name.startswith(("gpunn/backends", "build/", "dist/"))}
-    assert {"README.md", "LICENSE", "pyproject.toml", "backends/kernels/common.cu", "gpunn/py.typed"} <= inside
+    assert {"README.md", "LICENSE", "pyproject.toml", "backends/cuda/kernels/common.cu", "gpunn/py.typed"} <= inside
 
 
 def test_a_release_has_nothing_of_an_earlier_build(checkout: Path, tmp_path: Path) -> None:

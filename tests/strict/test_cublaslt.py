@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends import gemm
+from gpunn.backends.cuda import gemm
 from tests.strict.cublaslt import (
     COMPUTE_TYPES,
     DESC_TYPES,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends import shares
+from gpunn.backends.cpu import model_threads as shares
 from gpunn.errors import CheckpointError, ConfigurationError, DataError
 from gpunn.training.streaming import Slot
 
@@ -199,7 +199,7 @@ def test_threads_that_are_kept_hold_neither_network_nor_data() -> None:
     """Those of a population stay for the next training, with their kernels and scratch only."""
     net = gn.Network([gn.Dense(8, "relu"), gn.Dropout(0.1), gn.Dense(3)], 6, device="cpu", dtype="float64", models=8)
     table = X.astype(np.float64)
-    with net.ops.sharing_models(8, 2):
+    with net.ops.threads_by_model(8, 2):
         history = fit(net, table, memory=None, validation=(table[:50], Y[:50]))
         assert history.epochs == 3
     gone = [weakref.ref(thing) for thing in (net, net.vector, net.gradient_vector, net.planned, table)]

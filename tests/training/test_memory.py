@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backends.cupy_backend import WORKSPACE_BYTES
+from gpunn.backends.cuda.backend import WORKSPACE_BYTES
 from gpunn.errors import DataError, DeviceError, DeviceMemoryError, readable
 from gpunn.memory import Need, Rehearsal, hollow, largest_batch
 from gpunn.training.setup import Options, ask

@@ -195,7 +195,7 @@ def test_threads_that_share_the_models_change_nothing() -> None:
     net, shared = population(), population()
     options: dict[str, Any] = {"folds": FOLDS, "sample_weight": WEIGHT}
     history = train(net, **options)
-    with shared.ops.sharing_models(MODELS, 2):
+    with shared.ops.threads_by_model(MODELS, 2):
         again = train(shared, **options)
     assert shared.vector.tobytes() == net.vector.tobytes()
     for name in set(history.names) - set(TIMES):

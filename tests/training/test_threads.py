@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import gpunn as gn
 from gpunn import cores
-from gpunn.backends.numpy_backend import NumpyBackend
-from gpunn.backends.shares import Shares
+from gpunn.backends.cpu.backend import NumpyBackend
+from gpunn.backends.cpu.model_threads import ModelThreads
 from gpunn.training import threads
 from gpunn.training import watch as watching
 from gpunn.training.threads import Claim, Claims
@@ -84,9 +84,9 @@ def test_many_models_are_shared_among_gpunns_own_threads(
     models: int | None, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "SMALL", 0.0)
-    asked, original = [], NumpyBackend.sharing_models
+    asked, original = [], NumpyBackend.threads_by_model
     monkeypatch.setattr(
-        NumpyBackend, "sharing_models", lambda ops, *counts: (asked.append(counts), original(ops, *counts))[1]
+        NumpyBackend, "threads_by_model", lambda ops, *counts: (asked.append(counts), original(ops, *counts))[1]
     )
     fit(watch := Watch(), models=models)
     assert watch.seen == [{1 if shared else 2}] * 2 and counts() == {2}
@@ -243,7 +243,7 @@ def test_fewer_threads_share_the_models_where_cores_are_taken(
     deterministic: bool, taken: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[int] = []
-    monkeypatch.setattr(Shares, "use", lambda shares, threads: used.append(threads))
+    monkeypatch.setattr(ModelThreads, "use", lambda shares, threads: used.append(threads))
     fit(watch := Watch(), models=8, deterministic=deterministic)
     assert watch.seen == [{1}] * 2 and counts() == {2}
     assert used == ([] if deterministic else [1])

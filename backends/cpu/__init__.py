@@ -1,0 +1,1 @@
+"""NumPy on the CPU: the operations of `reference/` with nothing allocated, recorded, and shared among threads."""

@@ -1,0 +1,1 @@
+"""Formulas as loops that Numba compiles, where it is installed."""

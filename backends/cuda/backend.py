@@ -1,0 +1,270 @@
+"""CuPy on a CUDA device: fused elementwise formulas, cuBLASLt products, and the kernels in `kernels/`."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends.cuda import (
+    elements,
+    indexing,
+    interchange,
+    normalization,
+    products,
+    random,
+    reductions,
+    rows,
+    scores,
+)
+from gpunn.backends.cuda.detection import diagnose_import, require_device
+from gpunn.backends.cuda.formulas import CudaFormulas
+from gpunn.backends.cuda.gemm import WORKSPACE_BYTES, load_cublaslt
+from gpunn.backends.cuda.graphs import Graphs
+from gpunn.backends.cuda.guard import guarded, in_turn, waiting
+from gpunn.backends.cuda.kernels import BLOCK, Kernels, Types
+from gpunn.backends.cuda.launch import MOST_MODELS, IrregularOperandError
+from gpunn.backends.cuda.turns import Turns
+from gpunn.backends.operation import around_operations
+from gpunn.backends.program import Program
+from gpunn.backends.reference.backend import Backend
+from gpunn.errors import ConfigurationError, DeviceError, DeviceMemoryError, readable
+from gpunn.types import Array, Shape
+
+
+def import_cupy() -> Any:
+    """CuPy, or the DeviceError that says why there is none; nothing is asked of the driver."""
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise diagnose_import(error) from error
+
+
+@around_operations(guarded)
+class CupyBackend(Backend):
+    """See `Backend` for what every operation means.
+
+    No operation of a training step waits, transfers, or allocates once it has run with the same shapes, and all can be
+    captured in a CUDA graph, which `program` does. Exceptions: `permutation` and `all_finite`, products without
+    cuBLASLt (CuPy refuses to capture cuBLAS), and operands that have no kernel (see `plain_where_irregular`). Each
+    operation makes its backend's device the current one and leaves it so. Threads may use one backend at the same time.
+    Arithmetic on float32 takes subnormal numbers for 0, as CuPy compiles everything.
+    """
+
+    name = "cuda"
+    precisions = ("float32", "float64", "tf32", "float16", "bfloat16")
+
+    def __init__(self, index: int = 0, cupy: Any = None, cublaslt: Any = None, *, tf32: bool = False) -> None:
+        """`cupy` and `cublaslt` are the modules to use; without, the installed ones, after a look at the device.
+        `tf32` lets float32 products round their inputs to 10 bits."""
+        if cupy is None:
+            cupy = import_cupy()
+            require_device(cupy, index)
+        self.xp = cupy
+        self.device = f"cuda:{index}"
+        self.index = index
+        self.tf32 = tf32
+        super().__init__()
+        self.turns = Turns(cupy, self.activate)
+        self.cublaslt = products.Cublaslt(cupy, load_cublaslt() if cublaslt is None else cublaslt, tf32)
+        without = "CuPy's own matrix products cannot be captured; pip install nvmath-python"
+        self.graphs = Graphs(self, uncaptured=without if self.cublaslt.module is None else "")
+        self.formulas, self.kernels = CudaFormulas(cupy), Kernels(cupy)
+        self._device = cupy.cuda.Device(index)
+        self._scratch: dict[tuple[int, Any], Array] = {}
+        self._twin: CupyBackend | None = None
+
+    def activate(self) -> None:
+        """Make this backend's device the current one."""
+        if self.xp.cuda.runtime.getDevice() != self.index:
+            self._device.use()
+
+    def of_precision(self, name: str) -> CupyBackend:
+        if name not in ("float32", "float64"):
+            self._require_libraries(name)
+        if self.tf32 == (name == "tf32"):
+            return self
+        if self._twin is None:
+            self._twin = CupyBackend(self.index, self.xp, self.cublaslt.module, tf32=not self.tf32)
+            self._twin._twin = self
+        return self._twin
+
+    def _require_libraries(self, name: str) -> None:
+        missing = ["nvmath-python"] if self.cublaslt.module is None else []
+        if name == "bfloat16":
+            try:
+                importlib.import_module("ml_dtypes")  # which gives NumPy and CuPy the type
+            except ModuleNotFoundError:
+                missing.append("ml_dtypes")
+        if missing:
+            raise DeviceError(
+                f'dtype "{name}"',
+                expected="cuBLASLt's products" if "nvmath-python" in missing else "NumPy to know the type",
+                got=f"no module of {' and '.join(missing)}",
+                fix=f"pip install {' '.join(missing)}",
+            )
+
+    def require_deterministic(self) -> None:
+        if self.tf32:
+            raise ConfigurationError(
+                "fit deterministic",
+                expected="products of full precision",
+                got='dtype="tf32"',
+                fix='make the network with dtype="float32"',
+            )
+        if self.cublaslt.module is None and os.environ.get("CUPY_TF32", "0") != "0":  # CuPy's own products heed it
+            raise ConfigurationError(
+                "fit deterministic",
+                expected="products of full precision",
+                got=f"CUPY_TF32={os.environ['CUPY_TF32']}",
+                fix="unset it, or pip install nvmath-python, whose products do not heed it",
+            )
+
+    # Memory and transfers
+
+    @in_turn
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """CuPy's pool gives blocks at 512-byte boundaries."""
+        return self._taken(self.xp.empty, shape, dtype)
+
+    @in_turn
+    def zeros(self, shape: Shape, dtype: Any) -> Array:
+        return self._taken(self.xp.zeros, shape, dtype)
+
+    def _taken(self, make: Callable[..., Array], shape: Shape, dtype: Any) -> Array:
+        self.activate()
+        try:
+            return make(shape, dtype)
+        except self.xp.cuda.memory.OutOfMemoryError:
+            asked = math.prod(shape) * np.dtype(dtype).itemsize
+            raise DeviceMemoryError(
+                f"memory of {self.device}",
+                expected="room for every array",
+                got=f"{readable(asked)} asked for, {readable(self.free_memory())} free",
+                fix="use a smaller batch or network",
+            ) from None
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, self.xp.ndarray) and array.device.id == self.index
+
+    @in_turn
+    def from_host(self, array: np.ndarray[Any, Any], dtype: Any = None) -> Array:
+        """Converted on the side of the smaller type, so that no more bytes travel than needed."""
+        wanted = np.dtype(dtype or array.dtype)
+        travels = wanted if wanted.itemsize < array.dtype.itemsize else array.dtype
+        out = self.empty(array.shape, travels)
+        out.set(np.ascontiguousarray(array, travels).reshape(array.shape))
+        return out if travels == wanted else out.astype(wanted)
+
+    @in_turn
+    def free_memory(self) -> float:
+        """What the driver and CuPy's pool have free, less the workspace that products take at their first use."""
+        self.activate()
+        pool = self.xp.get_default_memory_pool()
+        free = self.xp.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
+        if pool.get_limit():
+            free = min(free, pool.get_limit() - pool.used_bytes())
+        still = WORKSPACE_BYTES if self.cublaslt.made is None and self.cublaslt.module is not None else 0
+        return float(max(0, free - still))
+
+    @in_turn
+    def staging(self, out: Array) -> np.ndarray[Any, Any]:
+        """Pinned, so that the device fetches it itself."""
+        memory = self.xp.cuda.alloc_pinned_memory(out.nbytes)
+        return np.frombuffer(memory, out.dtype, out.size).reshape(out.shape)
+
+    @in_turn
+    def mark(self) -> Any:
+        self.activate()
+        return self.xp.cuda.get_current_stream().record()
+
+    @waiting
+    def upload(self, source: np.ndarray[Any, Any], out: Array, after: Any) -> None:
+        self.activate()
+        stream = self.xp.cuda.Stream(non_blocking=True)
+        stream.wait_event(after)
+        out.set(source, stream=stream)
+        stream.synchronize()
+
+    @waiting
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        self.require("to_host", array)
+        host: np.ndarray[Any, Any] = array.get()
+        return host
+
+    @waiting
+    def synchronize(self) -> None:
+        self._device.synchronize()
+
+    @in_turn
+    def all_finite(self, array: Array) -> bool:
+        self.require("all_finite", array)
+        return super().all_finite(array)
+
+    @in_turn
+    def adopt(self, where: str, value: Any) -> Array:
+        return interchange.adopt(self, where, value)
+
+    # Programs and kernels
+
+    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Program:
+        return self.graphs.program(step)
+
+    def launch(self, file: str, name: str, types: Types, grid: tuple[int, ...], *args: Any) -> None:
+        """Launch a kernel of `<file>.cu`; Python ints and floats arrive as long long and double."""
+        flat: list[Any] = []
+        for argument in args:
+            flat.extend(argument) if isinstance(argument, tuple) else flat.append(argument)
+        if max(grid[1:], default=1) > MOST_MODELS:
+            raise IrregularOperandError(f"no kernel for {max(grid[1:])} models")
+        self.activate()
+        self.kernels.get(file, name, types)(grid, (BLOCK,), tuple(flat))
+
+    def scratch(self, models: int, rows: int, columns: int, dtype: str) -> Array:
+        """Device memory of this shape. It is kept for ever, by size: captured graphs hold its address."""
+        size = models * rows * columns
+        key = (1 << max(size - 1, 1).bit_length(), dtype)
+        if key not in self._scratch:
+            self._scratch[key] = self.empty((key[0],), dtype)
+        return self._scratch[key][:size].reshape(models, rows, columns)
+
+    # Operations with a kernel or a product of their own; the others are those of `Backend`
+
+    elementwise = elements.elementwise
+    copy = elements.copy
+
+    matmul = products.matmul
+    affine = products.affine
+    affine_gradients = products.affine_gradients
+    input_gradient = products.input_gradient
+
+    sum = reductions.sum
+    sum_product = reductions.sum_product
+    total = reductions.total
+
+    softmax = rows.softmax
+    softmax_gradient = rows.softmax_gradient
+    log_softmax = rows.log_softmax
+    log_softmax_gradient = rows.log_softmax_gradient
+    softmax_cross_entropy = rows.softmax_cross_entropy
+
+    correct = scores.correct
+    row_error = scores.row_error
+
+    normalize = normalization.normalize
+    normalize_gradient = normalization.normalize_gradient
+
+    gather = indexing.gather
+    batch = indexing.batch
+    lookup = indexing.lookup
+    lookup_gradient = indexing.lookup_gradient
+
+    random_words = random.random_words
+    random_bits = random.random_bits
+    random_uniform = random.random_uniform
+    random_normal = random.random_normal
+    permutation = random.permutation

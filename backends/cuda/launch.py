@@ -1,0 +1,130 @@
+"""How the CUDA backend hands arrays to the kernels in `kernels/`: checked, since a kernel itself checks nothing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpunn.backends.cuda.kernels import BLOCK, HALVES, Types
+from gpunn.backends.operation import OPERATIONS
+from gpunn.types import Array
+
+WARPS = BLOCK // 32  # row kernels: one warp for each row
+MOST_BLOCKS = 4096  # of a grid whose threads go round; enough to fill any device
+MOST_MODELS = 65535  # CUDA's limit for a grid's second and third extent
+# Results of these types, with what their sums, exponentials and statistics are kept in.
+SUMS = {"float32": "float32", "float64": "float64", **dict.fromkeys(HALVES, "float32")}
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class IrregularOperandError(ValueError):
+    """An operand that the kernels are not written for."""
+
+
+def plain_where_irregular(function: Function) -> Function:
+    """Give operands that no kernel is written for to the plain operation in `reference/`.
+
+    Such are transposed ones and those broadcast along a row. The plain operation is slower and allocates, or says what
+    is wrong with them. Half precision has no plain operation: it would add in half precision.
+    """
+
+    @functools.wraps(function)
+    def call(ops: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return function(ops, *arguments, **options)
+        except IrregularOperandError as error:
+            if any(is_half(argument) for argument in (*arguments, *options.values())):
+                raise IrregularOperandError(f"{function.__name__} in half precision: {error}") from None
+            return OPERATIONS[function.__name__].function(ops, *arguments, **options)
+
+    return call  # type: ignore[return-value]
+
+
+def is_half(argument: Any) -> bool:
+    """Whether this is an array in half precision."""
+    return hasattr(argument, "dtype") and argument.dtype.name in HALVES
+
+
+def sums_of(dtype: Any) -> Any:
+    """The dtype in which numbers of a float dtype are added: float32 for half precision."""
+    if dtype.name not in SUMS:
+        raise IrregularOperandError(f"no kernel for {dtype}")
+    return dtype if SUMS[dtype.name] == dtype.name else np.dtype(SUMS[dtype.name])
+
+
+def float_types(dtype: Any, **others: Any) -> Types:
+    """The types for results of a float dtype, with sums in theirs, and others by their names in the text."""
+    own = (("T", dtype.name), ("ACC", sums_of(dtype).name))
+    return (*own, *((symbol, other.name) for symbol, other in others.items()))
+
+
+def mixed_types(dtype: Any, **others: Any) -> Types:
+    """As `float_types`, where the others are float dtypes with the same sums: half precision and float32 mix."""
+    for other in others.values():
+        if sums_of(other) != sums_of(dtype):
+            raise IrregularOperandError(f"no kernel for {other} with {dtype}")
+    return float_types(dtype, **others)
+
+
+def c_name(dtype: Any) -> str:
+    """What the texts call a dtype, where they know it."""
+    name: str = dtype.name
+    if name not in SUMS and dtype.kind not in "biu":
+        raise IrregularOperandError(f"no kernel for {name}")
+    return name
+
+
+def models_of(out: Array) -> int:
+    """How many models a result has."""
+    if out.ndim not in (2, 3) or out.size == 0:
+        raise IrregularOperandError(f"no kernel for shape {out.shape}")
+    return int(out.shape[0]) if out.ndim == 3 else 1
+
+
+def operand(X: Array, models: int, rows: int, columns: int, dtype: Any) -> tuple[Array, int, int]:
+    """An array as kernels take it: first element, distance between models (0: shared), distance between rows."""
+    shape, strides = X.shape, X.strides
+    itemsize = dtype.itemsize
+    if (
+        X.dtype != dtype
+        or shape[-2:] != (rows, columns)
+        or shape[:-2] not in ((), (1,), (models,))
+        or (columns > 1 and strides[-1] != itemsize)
+        or (rows > 1 and strides[-2] % itemsize)
+    ):
+        raise IrregularOperandError(f"no kernel for {X.dtype} {shape} as {dtype} {(models, rows, columns)}")
+    model = strides[0] // itemsize if len(shape) == 3 and shape[0] > 1 else 0
+    return X, model, strides[-2] // itemsize if rows > 1 else 0
+
+
+def result(X: Array, models: int, rows: int, columns: int, dtype: Any) -> tuple[Array, int, int]:
+    """As `operand`, for an array that is written: models must not share it."""
+    if X.size != models * rows * columns:
+        raise IrregularOperandError(f"{X.shape} does not hold {(models, rows, columns)}")
+    return operand(X, models, rows, columns, dtype)
+
+
+def vectors(X: Array, shape: tuple[int, ...], models: int) -> tuple[Array, int]:
+    """An array whose elements of one model, of this shape, lie one after the other: first element, model distance."""
+    own = X.shape[X.ndim - len(shape) :]
+    lead = X.shape[: X.ndim - len(shape)]
+    expected = X.itemsize
+    for extent, stride in zip(reversed(own), reversed(X.strides), strict=False):
+        if extent > 1 and stride != expected:
+            raise IrregularOperandError(f"no kernel for strides {X.strides} of shape {X.shape}")
+        expected *= extent
+    if own != shape or lead not in ((), (1,), (models,)):
+        raise IrregularOperandError(f"no kernel for {X.shape} as {(models, *shape)}")
+    return X, X.strides[0] // X.itemsize if lead and lead[0] > 1 else 0
+
+
+def blocks(count: int, each: int = BLOCK) -> int:
+    """Blocks that serve `count` items at `each` a block."""
+    return -(-count // each)
+
+
+def row_blocks(rows: int) -> int:
+    return blocks(rows, WARPS)

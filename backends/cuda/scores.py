@@ -1,0 +1,43 @@
+"""Scores: one number for each row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gpunn.backends.cuda.launch import (
+    c_name,
+    mixed_types,
+    models_of,
+    operand,
+    plain_where_irregular,
+    result,
+    row_blocks,
+)
+from gpunn.types import Array
+
+if TYPE_CHECKING:
+    from gpunn.backends.cuda.backend import CupyBackend
+
+
+@plain_where_irregular
+def correct(ops: CupyBackend, A: Array, y: Array, decision: float, out: Array) -> Array:
+    if A.shape[-1] == 1:
+        return _score(ops, "correct_side", A, y, out, float(decision))
+    if y.dtype.kind in "iu":
+        return _score(ops, "correct_class", A, y[..., None], out)
+    return _score(ops, "correct_weights", A, y, out)
+
+
+@plain_where_irregular
+def row_error(ops: CupyBackend, A: Array, y: Array, power: int, out: Array) -> Array:
+    return _score(ops, "row_error", A, y, out, int(power))
+
+
+def _score(ops: CupyBackend, name: str, A: Array, y: Array, out: Array, *options: Any) -> Array:
+    models, (rows, columns) = models_of(out), A.shape[-2:]
+    types = (*mixed_types(out.dtype, S=A.dtype), ("I", c_name(y.dtype)))
+    X = operand(A, models, rows, columns, A.dtype)
+    target = operand(y, models, rows, 1 if name == "correct_class" else columns, y.dtype)
+    written = result(out, models, rows, 1, out.dtype)
+    ops.launch("scores", name, types, (row_blocks(rows), models), X, target, written, rows, columns, *options)
+    return out
