@@ -145,16 +145,22 @@ def too_deep(where: str) -> ConfigurationError:
     )
 
 
-def is_own(*values: Any) -> bool:
-    """Whether these and all in them are of gpunn's own classes."""
+def of_users(*values: Any) -> list[Any]:
+    """Those of these values, and of all in them, whose classes are not gpunn's own."""
+    found: list[Any] = []
     waiting = list(values)
     while waiting:
         value = waiting.pop()
         if is_dataclass(value) and not type(value).__module__.startswith("gpunn."):
-            return False
+            found.append(value)
         if not isinstance(value, dict):
-            waiting += _parts(value)
-    return True
+            waiting += reversed(_parts(value))
+    return found
+
+
+def is_own(*values: Any) -> bool:
+    """Whether these and all in them are of gpunn's own classes."""
+    return not of_users(*values)
 
 
 def to_json(value: Any) -> Any:

@@ -27,6 +27,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("gpunn.layers", "gpunn.losses", "gpunn.metrics", "gpunn.regularization", "gpunn.optimizers", "gpunn.schedules"),
     (
         "gpunn.passes",
+        "gpunn.opaque",
+        "gpunn.recordable",
         "gpunn.uses",
         "gpunn.inputs",
         "gpunn.memory",
@@ -44,8 +46,8 @@ TYPES_ONLY = {("gpunn.frame", "gpunn.layers.base")}  # upward imports for annota
 NUMPY = {
     "gpunn.archive", "gpunn.backends", "gpunn.dataframes", "gpunn.engine", "gpunn.frame", "gpunn.hyper",
     "gpunn.initializers", "gpunn.inputs", "gpunn.loss_scale", "gpunn.memory", "gpunn.metrics", "gpunn.network",
-    "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision",
-    "gpunn.prediction", "gpunn.randomness", "gpunn.regularization", "gpunn.schedules",
+    "gpunn.opaque", "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision",
+    "gpunn.prediction", "gpunn.randomness", "gpunn.recordable", "gpunn.regularization", "gpunn.schedules",
     "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing",
 }  # fmt: skip
 CUPY = {"gpunn.backends.cuda"}

@@ -1,0 +1,182 @@
+"""Whether a step may be recorded: all that it does to numbers, it does through `t.ops`, and every time the same.
+
+A record, or a CUDA graph, repeats operations and asks no layer again. gpunn's own layers, losses, optimizers and
+regularizations may be recorded. Those of users are tried before a training: they run three times on arrays that show
+their shapes and keep their numbers to themselves, and on a backend that writes down what it is asked for and does
+nothing. A step that looks at numbers, brings arrays of its own, or asks for something else each time runs call by call
+instead. What counts up in Python and changes the step later is found where a training looks again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from gpunn.errors import ConfigurationError
+from gpunn.opaque import Call, NotRecordableError, Opaque, WritingOps, key_of, opaque
+from gpunn.passes import Pass
+from gpunn.types import Array
+from gpunn.value import of_users
+
+RUNS = 3
+LARGEST = 4096  # elements of a list or an array of Python's that are held against each other
+DEEPEST = 4  # levels of what a class refers to
+
+
+# What Python remembers from step to step
+
+
+def memory_of(values: list[Any]) -> list[Any]:
+    """All that the classes of users could count in: fields, attributes of classes, and what their methods refer to."""
+    found: list[Any] = [random.getstate(), _plain(np.random.get_state(legacy=False), 0)]
+    for value in values:
+        kinds = [kind for kind in type(value).__mro__ if not kind.__module__.startswith(("gpunn.", "builtins"))]
+        found += [_plain(vars(holder), 0) for holder in (value, *kinds)]
+    return found
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A value that can be held against itself later."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return value
+    if depth > DEEPEST:
+        return None
+    if isinstance(value, np.ndarray):
+        return value.tobytes() if value.size <= LARGEST and value.dtype != object else None
+    if isinstance(value, Mapping):
+        return [(_plain(k, depth + 1), _plain(v, depth + 1)) for k, v in itertools.islice(value.items(), LARGEST)]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [len(value), *(_plain(item, depth + 1) for item in itertools.islice(value, LARGEST))]
+    if isinstance(value, (staticmethod, classmethod)):
+        return _plain(value.__func__, depth)
+    if isinstance(value, property):
+        return _plain(value.fget, depth)
+    if isinstance(value, FunctionType):
+        return _of_function(value, depth)
+    if isinstance(value, (np.random.Generator, np.random.RandomState)):
+        generator = value.bit_generator if isinstance(value, np.random.Generator) else value._bit_generator
+        return _plain(generator.state, depth)
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, (itertools.count, itertools.cycle)):
+        return repr(value)
+    if isinstance(value, (type, ModuleType)) or type(value).__module__.startswith(("gpunn.", "builtins")):
+        return None
+    return _plain(vars(value), depth + 1) if hasattr(value, "__dict__") else None
+
+
+def _of_function(function: FunctionType, depth: int) -> Any:
+    """What a function's closure, defaults, and the globals it names hold."""
+    if function.__module__.startswith("gpunn.") or depth > DEEPEST:
+        return None
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    found = [_plain(item, depth + 1) for item in (*cells, function.__defaults__, function.__kwdefaults__)]
+    names = function.__code__.co_names
+    for name in names:
+        held = function.__globals__.get(name)
+        if isinstance(held, (ModuleType, type)):  # of these, what the function names beside them
+            found += [_plain(vars(held).get(attribute), DEEPEST) for attribute in names]
+        else:
+            found.append(_plain(held, depth + 1))
+    return found
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+# The trial
+
+
+class Trial:
+    """The parts of a step that users may have written, tried on the arrays of a pass."""
+
+    def __init__(self, run: Pass, X: Array, y: Array | None, weight: Array | None, backward: bool = True) -> None:
+        self.ops = WritingOps(run.ops)
+        self.run, self.backward = run, backward
+        self.batch = tuple(None if array is None else Opaque(array) for array in (X, y, weight))
+        self.others: list[Callable[[], None]] = []
+        self.values = of_users(run.network, run.loss)
+        self.first: list[Call] = []
+
+    def also(self, value: Any, method: Callable[[Any], None], holder: Any) -> None:
+        """Try a method with its frame too."""
+        frame = opaque(holder, self.ops)
+        self.others.append(lambda: method(frame))
+        self.values += of_users(value)
+
+    def fault(self) -> str | None:
+        """Why the step may not be recorded; None where it may."""
+        before: Any = None
+        for number in range(RUNS):
+            try:
+                calls = self._calls()
+            except Exception as error:  # whatever a user's code does with arrays that it does not expect
+                return _told(error)
+            if number == 0:
+                self.first = calls
+            elif calls != self.first:
+                return f"{self._who()} does something else each time"
+            after = memory_of(self.values)
+            if number > 1 and after != before:
+                return f"{self._who()} keeps count in Python"
+            before = after
+        return None
+
+    def check(self) -> None:
+        """Refuse to go on with a step that has become another one since it was recorded."""
+        try:
+            same = self._calls() == self.first
+        except Exception:
+            same = False
+        if not same:
+            raise ConfigurationError(
+                f"fit {self._who()}",
+                expected="the same operations in every step",
+                got="others than in the first steps, which were recorded",
+                fix="keep what changes in an array of the frame, or set GPUNN_CAPTURE=0 to ask it at every step",
+            )
+
+    def _calls(self) -> list[Call]:
+        """What the step asks of its backend."""
+        self.ops.calls = calls = []
+        run, (X, y, weight) = self.run, self.batch
+        A = run.network.forward(opaque(run.frame, self.ops), X)
+        if run.loss is not None:
+            dA = run.loss.evaluate(opaque(run.loss_frame, self.ops), A, y, weight)
+            if self.backward:
+                run.network.backward(opaque(run.frame, self.ops), dA)
+        for method in self.others:
+            method()
+        calls.append(("frames", *_held(self.ops.holders.values())))
+        return calls
+
+    def _who(self) -> str:
+        return ", ".join(dict.fromkeys(type(value).__name__ for value in self.values))
+
+
+def _held(holders: Any) -> Iterator[Any]:
+    """What frames hold beside the arrays of the plan."""
+    for holder in holders:
+        for name, value in holder._known.items():
+            yield name, key_of(value) if isinstance(value, Opaque) else _plain(value, 0)
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, and in which line of the user's code."""
+    what = str(error) if isinstance(error, NotRecordableError) else f"raises {type(error).__name__}: {error}"
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if not str(frame.f_globals.get("__name__")).startswith("gpunn."):
+            place = f"{frame.f_code.co_qualname}, line {line} of {frame.f_code.co_filename},"
+    return f"{place} {what}" if place else what
