@@ -1,4 +1,4 @@
-"""What the tests of checkpoint files share: something to store, exact comparisons, and forged digests."""
+"""Arrays and JSON to store, exact comparisons, and forged digests, for the tests of files."""
 
 import hashlib
 import math
@@ -38,7 +38,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def seal(data: bytes) -> bytes:
-    """The bytes with lengths and digest made right again, as somebody with bad intentions would."""
+    """The bytes with their lengths and digest corrected, as somebody with bad intentions would do."""
     header = data[8 : 8 + int.from_bytes(data[:8], "little")]
     return sealed(header, data[8 + len(header) :])
 

@@ -76,7 +76,7 @@ def backend(request: pytest.FixtureRequest) -> Any:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A process for each core, but few where memory would be short; one alone on a GPU, which it has to itself."""
+    """A process for each core, but at most 8 for the sake of memory; with a GPU only one, which has it to itself."""
     return 0 if "cuda" in config.option.markexpr else min(os.cpu_count() or 1, 8)
 
 

@@ -26,7 +26,7 @@ def save(path: Path, version: int) -> None:
 
 
 def version_of(path: Path) -> int:
-    """The version in a file, of which every byte must be."""
+    """The version in a file; every byte must belong to it."""
     arrays, meta = read(path)
     version = int(meta["version"])
     assert arrays["a"].shape == (SIZE,) and (arrays["a"] == version).all()

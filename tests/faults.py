@@ -1,4 +1,4 @@
-"""What the tests of refused input share."""
+"""Exact messages and unchanged networks, for tests of what is refused."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FORM = r"(?s)^\S.*: expected \S.*, got \S.*; \S.*"
 
 
 def exactly(message: str) -> str:
-    """A pattern for `match=` that the whole message has to fit."""
+    """A pattern for `match=` that fits this whole message only."""
     return f"^{re.escape(message)}$"
 
 
@@ -26,12 +26,12 @@ def contents(network: gn.Network) -> list[bytes]:
 
 @contextmanager
 def unchanged(network: gn.Network) -> Iterator[None]:
-    """Parameters, gradients, state and step must be afterwards what they were before."""
+    """Parameters, gradients, state and step must not change within the block."""
     before = contents(network)
     yield
     assert contents(network) == before
 
 
 def placed(backend: Any, value: Any, place: str) -> Any:
-    """An array as a user has it: on the host or on the backend's device. What is no array stays what it is."""
+    """An array on the host or on the backend's device; anything else is returned unchanged."""
     return backend.from_host(value) if place == "device" and isinstance(value, np.ndarray) else value

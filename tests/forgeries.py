@@ -1,4 +1,4 @@
-"""Edits of what files hold, drawn by a seeded generator: of any place in JSON, and of any array."""
+"""Edits of the content of files, drawn by a seeded generator: at any place in JSON and in any array."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _nest(draw: random.Random, place: Place) -> None:
 
 
 def _add(draw: random.Random, place: Place) -> None:
-    """One more name or item beside it."""
+    """Add a name or an item beside it."""
     container, key = place
     if isinstance(container, dict):
         container[draw.choice(("x", f"{key}x", "", "loss", "epoch"))] = copy.deepcopy(draw.choice(JUNK))
@@ -49,7 +49,7 @@ def _add(draw: random.Random, place: Place) -> None:
 
 
 def _nudge(draw: random.Random, place: Place) -> None:
-    """A number beside the one that is there, a boolean for a number, a number as text."""
+    """Replace a number by a neighbouring one, a boolean or a text."""
     container, key = place
     value = container[key]
     if isinstance(value, bool):
@@ -64,7 +64,7 @@ def _nudge(draw: random.Random, place: Place) -> None:
 
 
 def _move(draw: random.Random, place: Place) -> None:
-    """What stands somewhere else in the same container."""
+    """Put in what stands elsewhere in the same container."""
     container, key = place
     others = list(container) if isinstance(container, dict) else range(len(container))
     other = draw.choice(list(others))
@@ -91,7 +91,7 @@ def edit_json(draw: random.Random, value: Any, kind: str) -> None:
 
 
 def edit_text(draw: random.Random, text: bytes) -> bytes:
-    """Damage that JSON does not survive, or hardly."""
+    """Damage to the text, after which it is rarely valid JSON."""
     place = draw.randrange(len(text))
     return draw.choice((
         b"", text[:place], text[:place] + b"\xff\xfe" + text[place:], b"\xef\xbb\xbf" + text, text + text,
@@ -129,7 +129,7 @@ def _reshape(draw: random.Random, arrays: Arrays, name: str) -> None:
 
 
 def _poke(draw: random.Random, arrays: Arrays, name: str) -> None:
-    """One number is another one."""
+    """Replace one number by another one."""
     flat = arrays[name].reshape(-1)
     if flat.size:
         with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Half precision in the tests: which numbers decide about its rounding."""
+"""Numbers that decide about the rounding to half precision."""
 
 import ml_dtypes
 import numpy as np

@@ -1,4 +1,4 @@
-"""The file of arrays and JSON: exact both ways, readable by safetensors, and refused if anything about it is off."""
+"""The file of arrays and JSON is read as it was written, readable by safetensors, and refused if anything is wrong."""
 
 import errno
 import json
@@ -40,7 +40,7 @@ def data(path: Path) -> bytes:
 # Round trips
 
 
-def test_round_trip(path: Path) -> None:
+def test_an_archive_is_read_as_it_was_written(path: Path) -> None:
     arrays, meta = read(path)
     assert same(arrays, ARRAYS)
     assert bits(meta) == bits(META) and list(meta) == list(META)
@@ -48,7 +48,7 @@ def test_round_trip(path: Path) -> None:
         assert array.flags.writeable and array.flags.aligned and array.dtype.isnative
 
 
-def test_the_same_content_makes_the_same_bytes(path: Path, tmp_path: Path) -> None:
+def test_the_same_content_makes_the_same_bytes_of_an_archive(path: Path, tmp_path: Path) -> None:
     write(tmp_path / "again", *read(path))
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
@@ -63,7 +63,9 @@ JSON = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.te
 
 @settings(max_examples=200, deadline=None)
 @given(STORED, st.dictionaries(st.text(), JSON))
-def test_round_trip_of_anything(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+def test_an_archive_of_any_arrays_and_json_is_read_as_it_was_written(
+    arrays: dict[str, Any], meta: dict[str, Any]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
         write(path, arrays, meta)
@@ -87,17 +89,17 @@ def test_round_trip_of_anything(arrays: dict[str, Any], meta: dict[str, Any]) ->
     ],
     ids=["transposed", "backwards", "broadcast", "Fortran", "special values", "several chunks"],
 )
-def test_arrays_of_any_layout(tmp_path: Path, array: Any) -> None:
+def test_an_archive_stores_arrays_of_any_memory_layout(tmp_path: Path, array: Any) -> None:
     write(tmp_path / "file", {"a": array}, {})
     assert same(read(tmp_path / "file")[0], {"a": np.ascontiguousarray(array)})
 
 
-def test_tuples_come_back_as_lists(tmp_path: Path) -> None:
+def test_an_archive_stores_tuples_as_lists(tmp_path: Path) -> None:
     write(tmp_path / "file", {}, {"shape": (1, (2, np.float64(0.1)))})
     assert read(tmp_path / "file") == ({}, {"shape": [1, [2, 0.1]]})
 
 
-def test_safetensors_reads_it(path: Path) -> None:
+def test_safetensors_reads_an_archive(path: Path) -> None:
     with safe_open(path, "numpy") as file:
         assert set(file.keys()) == set(ARRAYS)
         assert same({name: file.get_tensor(name) for name in ARRAYS}, ARRAYS)
@@ -107,7 +109,7 @@ def test_safetensors_reads_it(path: Path) -> None:
     assert set(entries) == {"gpunn_format", "gpunn_version", "data_bytes", "sha256", "meta"}
 
 
-def test_writing_needs_little_memory(tmp_path: Path) -> None:
+def test_writing_an_archive_takes_little_memory(tmp_path: Path) -> None:
     """One array of these is 16 MB."""
     arrays = {str(i): np.zeros(2_000_000) for i in range(3)}
     tracemalloc.start()
@@ -125,7 +127,7 @@ def test_writing_needs_little_memory(tmp_path: Path) -> None:
 # Paths
 
 
-def test_link(path: Path, tmp_path: Path) -> None:
+def test_writing_an_archive_through_a_link_replaces_the_file_behind_it(path: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "elsewhere" / "latest"
     link.symlink_to("../file.gpunn")
@@ -140,7 +142,7 @@ def test_link(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "sub/../plain.gpunn", "./ä 統", b"bytes"])
-def test_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any) -> None:
+def test_an_archive_may_have_any_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any) -> None:
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
     write(name, {}, {"a": 1})
@@ -149,7 +151,7 @@ def test_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: An
 
 
 @pytest.mark.parametrize("name", ["", "folder/", None, 3, "nul\0", "\ud800"])
-def test_names_that_are_none(name: Any) -> None:
+def test_an_archive_refuses_a_bad_file_name(name: Any) -> None:
     message = r"checkpoint: expected the name of a file, got .*; pass one such as \"digits.gpunn\""
     with pytest.raises(CheckpointError, match=message):
         write(name, {}, {})
@@ -173,7 +175,7 @@ def test_names_that_are_none(name: Any) -> None:
         (np.float32(1), "a numpy.float32"),
     ],
 )
-def test_arrays_that_cannot_be_stored(path: Path, data: bytes, array: Any, got: str) -> None:
+def test_an_archive_refuses_arrays_that_it_cannot_store(path: Path, data: bytes, array: Any, got: str) -> None:
     with pytest.raises(
         CheckpointError, match=f"array 'a': expected a NumPy array of bool.* float64, got {got}.*; convert"
     ):
@@ -182,7 +184,7 @@ def test_arrays_that_cannot_be_stored(path: Path, data: bytes, array: Any, got: 
 
 
 @pytest.mark.parametrize("name", ["__metadata__", "\ud800", 3])
-def test_names_of_arrays_that_cannot_be_stored(path: Path, name: Any) -> None:
+def test_an_archive_refuses_names_of_arrays_that_it_cannot_store(path: Path, name: Any) -> None:
     with pytest.raises(CheckpointError, match="expected names of arrays as text, got .*; choose another name"):
         write(path, {name: np.zeros(1)}, {})
 
@@ -210,26 +212,28 @@ CYCLE.append(CYCLE)
     ],
     ids=["float32", "bytes", "key", "deep", "cycle", "long"],
 )
-def test_meta_that_cannot_be_stored(path: Path, data: bytes, value: Any, message: str) -> None:
+def test_an_archive_refuses_meta_that_json_cannot_hold(path: Path, data: bytes, value: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         write(path, {}, {"a": value})
     assert path.read_bytes() == data
 
 
-def test_the_deepest_meta(tmp_path: Path) -> None:
+def test_an_archive_stores_meta_up_to_the_depth_limit(tmp_path: Path) -> None:
     meta = {"a": nested(archive.DEPTH_LIMIT)}
     write(tmp_path / "file", {}, meta)
     assert read(tmp_path / "file")[1] == meta
 
 
-def test_too_much_meta(path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_refuses_meta_beyond_the_size_limit(
+    path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(archive, "HEADER_LIMIT", 1000)
     with pytest.raises(CheckpointError, match=r"at most 1000 bytes of names and meta, got \d+ bytes; store long lists"):
         write(path, {}, {"a": "b" * 900})
     assert path.read_bytes() == data
 
 
-def test_disk_full(path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_archive_unchanged(path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -239,7 +243,9 @@ def test_disk_full(path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> 
     assert path.read_bytes() == data and os.listdir(path.parent) == [path.name]
 
 
-def test_folder_that_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_synchronising_the_folder_of_an_archive_is_raised(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(_: str) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -249,13 +255,15 @@ def test_folder_that_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(path)[1] == {"new": 1}
 
 
-def test_no_such_folder(tmp_path: Path) -> None:
+def test_writing_an_archive_into_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"expected to write a file, got No such file.*; .* a folder that exists"):
         write(tmp_path / "missing" / "file", {}, {})
 
 
 @pytest.mark.parametrize(("make", "got"), [(os.mkdir, "a folder"), (os.mkfifo, "a device, pipe or socket")])
-def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], got: str) -> None:
+def test_an_archive_refuses_a_folder_or_pipe_as_its_file(
+    tmp_path: Path, make: Callable[[Path], None], got: str
+) -> None:
     make(tmp_path / "thing")
     with pytest.raises(CheckpointError, match=f"expected to write a file, got {got}"):
         write(tmp_path / "thing", {}, {})

@@ -27,7 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def trained(device: Any = "cpu", **options: Any) -> gn.Network:
-    """A network none of whose arrays is as it was made."""
+    """A network in which every array has changed since it was made."""
     net = gn.Network(LAYER_LIST, 4, device=device, **options)
     rng = np.random.default_rng(0)
     for view in (*net.parameters.values(), *net.state.values()):
@@ -55,7 +55,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_round_trip(backend: Any, path: Path, options: dict[str, Any]) -> None:
+def test_a_saved_network_is_loaded_with_the_same_bits_and_predictions(
+    backend: Any, path: Path, options: dict[str, Any]
+) -> None:
     net = trained(backend, **options)
     net.save(path)
     loaded = load_network(path, backend)
@@ -67,7 +69,9 @@ def test_round_trip(backend: Any, path: Path, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("target", [pytest.param(n, marks=pytest.mark.cuda if n == "cuda" else ()) for n in BACKENDS])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_from_any_device_to_any_other(backend: Any, target: str, path: Path, options: dict[str, Any]) -> None:
+def test_a_network_saved_on_one_device_is_loaded_on_another(
+    backend: Any, target: str, path: Path, options: dict[str, Any]
+) -> None:
     net = trained(backend, **options)
     net.save(path)
     loaded = load_network(path, backend_named(target))
@@ -76,35 +80,35 @@ def test_from_any_device_to_any_other(backend: Any, target: str, path: Path, opt
     np.testing.assert_allclose(net.predict(X), loaded.predict(X), rtol=1e-4 if loaded.dtype == np.float32 else 1e-12)
 
 
-def test_the_file_does_not_say_where_it_was_written(backend: Any, path: Path, tmp_path: Path) -> None:
+def test_a_saved_network_has_the_same_bytes_from_every_device(backend: Any, path: Path, tmp_path: Path) -> None:
     trained(backend).save(path)
     trained("cpu").save(tmp_path / "cpu")
     assert path.read_bytes() == (tmp_path / "cpu").read_bytes()
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_every_layer(layer: str, path: Path) -> None:
+def test_every_kind_of_layer_is_saved_and_loaded(layer: str, path: Path) -> None:
     net = network(LAYERS[layer]("relu"), gn.SquaredError(), device="cpu", seed=3)
     net.save(path)
     assert_same(net, load_network(path, "cpu"))
 
 
-def test_embedding(path: Path) -> None:
+def test_an_embedding_is_saved_and_loaded(path: Path) -> None:
     net = gn.Network([gn.Embedding(5, 2), gn.Flatten(), gn.Dense(1)], 3, device="cpu")
     net.save(path)
     assert_same(net, load_network(path, "cpu"))
 
 
 @pytest.mark.parametrize("loss", [None, *LOSSES], ids=repr)
-def test_every_loss(loss: Any, path: Path) -> None:
+def test_every_loss_is_saved_and_loaded(loss: Any, path: Path) -> None:
     net = gn.Network([gn.Dense(3)], 2, device="cpu")
     net.loss = loss
     net.save(path)
     assert repr(load_network(path, "cpu").loss) == repr(loss)
 
 
-def test_step_goes_on(path: Path) -> None:
-    """The counter of random numbers is part of what is saved: the next masks are the same."""
+def test_the_counter_of_random_numbers_is_saved_and_loaded(path: Path) -> None:
+    """The next dropout masks are the same after loading."""
     net = trained("cpu")
     net.ops.copy(net.ops.from_host(np.array([17], np.uint64)), out=net.step)
     net.save(path)
@@ -114,7 +118,7 @@ def test_step_goes_on(path: Path) -> None:
     assert values[0] == values[1] != net.gradients(X, y, gn.CrossEntropy())[0]
 
 
-def test_device_by_name(path: Path) -> None:
+def test_load_takes_a_device_by_name(path: Path) -> None:
     trained("cpu").save(path)
     assert load_network(path, device="cpu").ops.device == "cpu"
     assert load_network(path).predict(np.zeros((1, 4))).shape == (1, 3)
@@ -122,7 +126,7 @@ def test_device_by_name(path: Path) -> None:
         load_network(path, "tpu")
 
 
-def test_others_may_add_to_the_file(path: Path) -> None:
+def test_a_file_with_further_arrays_is_loaded_as_a_network(path: Path) -> None:
     """A training run keeps its own arrays and JSON beside the network's."""
     net = trained("cpu")
     arrays, described = network_parts(net)
@@ -133,7 +137,7 @@ def test_others_may_add_to_the_file(path: Path) -> None:
     assert meta["history"] == {"loss": [1.0]} and set(read_arrays) - set(arrays) == {"optimizer/m"}
 
 
-def test_parts_are_copies(backend: Any) -> None:
+def test_the_arrays_of_a_network_to_be_saved_are_copies(backend: Any) -> None:
     net = trained(backend)
     arrays, _ = network_parts(net)
     before = {name: array.copy() for name, array in arrays.items()}
@@ -144,7 +148,7 @@ def test_parts_are_copies(backend: Any) -> None:
 # Networks that cannot be saved
 
 
-def test_a_network_without_arrays(path: Path) -> None:
+def test_a_network_without_arrays_is_not_saved(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="expected a known input width, got inputs=None"):
         gn.Network([gn.Dense(2)], device="cpu").save(path)
     assert not path.exists()
@@ -160,14 +164,14 @@ class Odd(Layer):
         return gn.Identity().plan(shape)
 
 
-def test_a_layer_that_is_no_plain_value(path: Path) -> None:
+def test_a_network_with_a_layer_that_json_cannot_hold_is_not_saved(path: Path) -> None:
     net = gn.Network([gn.Dense(2), Odd(len)], 2, device="cpu")
     with pytest.raises(CheckpointError, match=r"network: expected layers whose fields are .*, got Object of .*; keep"):
         net.save(path)
     assert not path.exists()
 
 
-def test_a_type_that_files_do_not_have(path: Path) -> None:
+def test_a_network_of_a_dtype_that_files_lack_is_not_saved(path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"array 'network/0.W': expected .*, got dtype complex128; convert"):
         gn.Network([gn.Dense(2)], 2, device=Backend(), dtype="complex128").save(path)
 
@@ -187,7 +191,7 @@ def refuses(path: Path, arrays: Any, meta: Any, message: str) -> None:
         load_network(path, "cpu")
 
 
-def test_a_checkpoint_of_something_else(path: Path) -> None:
+def test_load_refuses_an_archive_of_something_else(path: Path) -> None:
     refuses(path, {}, {"a": 1}, "a saved network, got LookupError: a checkpoint without one; give one that save wrote")
 
 
@@ -195,27 +199,27 @@ def test_a_checkpoint_of_something_else(path: Path) -> None:
     ("loss", "step"),
     [({"layer": "Dense", "units": 3}, 0), (3, 0), (None, -1), (None, 2**64), (None, 1.0), (None, True), (None, None)],
 )
-def test_loss_and_step(path: Path, stored: Any, loss: Any, step: Any) -> None:
+def test_load_refuses_a_forged_loss_or_step(path: Path, stored: Any, loss: Any, step: Any) -> None:
     arrays, meta = stored
     described = {**meta["network"], "loss": loss, "step": step}
     refuses(path, arrays, {"network": described}, "a saved network, got ValueError: loss .* and step .*; give one")
 
 
-def test_an_unknown_layer(path: Path, stored: Any) -> None:
+def test_load_refuses_an_unknown_layer(path: Path, stored: Any) -> None:
     arrays, meta = stored
     text = json.dumps(meta).replace('"BatchNorm"', '"Unheard"')
     message = r"a known layer, loss or initializer, got .*Unheard.*; import the module that defines it before loading"
     refuses(path, arrays, json.loads(text), message)
 
 
-def test_a_layer_with_another_field(path: Path, stored: Any) -> None:
+def test_load_refuses_a_layer_with_an_unknown_field(path: Path, stored: Any) -> None:
     arrays, meta = stored
     text = json.dumps(meta).replace('"units"', '"widths"')
     refuses(path, arrays, json.loads(text), "its own fields, got .*widths.*; load it with the version that wrote it")
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape", "dtype"])
-def test_arrays_that_do_not_fit(path: Path, stored: Any, change: str) -> None:
+def test_load_refuses_arrays_that_do_not_fit_the_architecture(path: Path, stored: Any, change: str) -> None:
     arrays, meta = stored
     name = "network/0.W"
     if change == "missing":
@@ -229,14 +233,14 @@ def test_arrays_that_do_not_fit(path: Path, stored: Any, change: str) -> None:
 
 
 @pytest.mark.parametrize(("models", "seeds"), [(3, [0]), (None, [0, 1]), (10**15, 0), (None, 5), (10**15, [0])])
-def test_models_without_seeds(path: Path, stored: Any, models: Any, seeds: Any) -> None:
+def test_load_refuses_models_without_a_seed_each(path: Path, stored: Any, models: Any, seeds: Any) -> None:
     arrays, meta = stored
     meta["network"]["architecture"] |= {"models": models, "seeds": seeds}
     refuses(path, arrays, meta, r"a saved network, got ValueError: .* models with seeds .*; give one that save wrote")
 
 
 @pytest.mark.parametrize("units", [10**6, 10**12, 2**62])
-def test_a_huge_architecture_allocates_nothing(
+def test_load_allocates_nothing_for_a_forged_huge_architecture(
     path: Path, stored: Any, monkeypatch: pytest.MonkeyPatch, units: int
 ) -> None:
     def never(*_: Any) -> None:
@@ -250,10 +254,10 @@ def test_a_huge_architecture_allocates_nothing(
 
 
 @pytest.mark.parametrize("error", [AttributeError, KeyError, RecursionError, TypeError, ValueError, ZeroDivisionError])
-def test_whatever_a_layer_does_with_wrong_fields(
+def test_load_refuses_a_layer_whatever_error_its_fields_raise(
     path: Path, stored: Any, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    """Layers of users' own may check nothing."""
+    """Layers of users may check nothing themselves."""
 
     def plan(*_: Any) -> None:
         raise error("wrong field")
@@ -273,8 +277,8 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_forged_descriptions(path: Path, options: dict[str, Any]) -> None:
-    """Whatever stands in place of a value: a network that can predict, or a clear refusal."""
+def test_load_refuses_or_loads_any_forged_description(path: Path, options: dict[str, Any]) -> None:
+    """Whatever a value is replaced by, the result is a network that can predict, or a clear refusal."""
     trained("cpu", **options).save(path)
     arrays, meta = read(path)
     refused = loaded = 0

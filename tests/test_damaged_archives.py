@@ -1,13 +1,11 @@
 """Files that are no checkpoints, or damaged, or forged: refused with a message and without a large allocation."""
 
 import json
-import os
 import pickle
 import random
 import re
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from gpunn.archive import START, read, write
 from gpunn.errors import CheckpointError
 from tests.archives import ARRAYS, META, parts, same, seal, sealed
 from tests.faults import FORM
+from tests.unprivileged import unprivileged
 
 
 @pytest.fixture
@@ -42,32 +41,20 @@ def refuses(path: Path, data: bytes, message: str) -> None:
     assert re.match(FORM, str(caught.value))
 
 
-def test_no_such_file(tmp_path: Path) -> None:
+def test_reading_a_missing_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"expected a file to read, got No such file or directory; check the name"
     ):
         read(tmp_path / "missing")
 
 
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def test_unreadable(path: Path) -> None:
+def test_reading_an_archive_without_permission_is_refused(path: Path) -> None:
     path.chmod(0)
     with unprivileged(), pytest.raises(CheckpointError, match="a file to read, got Permission denied; check the name"):
         read(path)
 
 
-def test_no_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_an_archive_without_enough_memory_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: Any) -> None:
         raise MemoryError
 
@@ -76,7 +63,7 @@ def test_no_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read(path)
 
 
-def test_other_files(path: Path) -> None:
+def test_files_that_are_not_archives_are_refused(path: Path) -> None:
     others = [
         b"",
         b"{",
@@ -89,7 +76,7 @@ def test_other_files(path: Path) -> None:
         refuses(path, other, f"a gpunn checkpoint, got {len(other)} bytes of something else; give one that save wrote")
 
 
-def test_cut_short(path: Path, data: bytes) -> None:
+def test_an_archive_that_is_too_short_or_too_long_is_refused(path: Path, data: bytes) -> None:
     length = int.from_bytes(data[:8], "little")
     assert data[-1:] != b""
     refuses(path, data[:-1], rf"{len(data)} bytes, got {len(data) - 1} bytes; the file was damaged")
@@ -97,28 +84,30 @@ def test_cut_short(path: Path, data: bytes) -> None:
     refuses(path, data[: length - 1], rf"all of its header, got {length - 1} bytes for one of {length}; the file was")
 
 
-def test_flipped_byte(path: Path, data: bytes) -> None:
+def test_an_archive_with_a_flipped_bit_is_refused(path: Path, data: bytes) -> None:
     changed = bytearray(data)
     changed[-1] ^= 1
     refuses(path, bytes(changed), "SHA-256 [0-9a-f]{64}, got [0-9a-f]{64}; the file was damaged: copy it again")
 
 
-def test_no_digest(path: Path, data: bytes) -> None:
+def test_an_archive_without_a_digest_is_refused(path: Path, data: bytes) -> None:
     refuses(path, data.replace(b'"sha256"', b'"sha257"'), "a header with a digest, got none; the file was damaged")
 
 
 @pytest.mark.parametrize("length", [0, 1, archive.HEADER_LIMIT + 1, 2**63, 2**64 - 1])
-def test_header_length(path: Path, data: bytes, length: int) -> None:
+def test_an_archive_with_a_wrong_header_length_is_refused(path: Path, data: bytes, length: int) -> None:
     refuses(path, length.to_bytes(8, "little") + data[8:], rf"all of its header, got \d+ bytes for one of {length};")
 
 
-def test_a_header_that_is_too_long(path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_with_a_header_beyond_the_limit_is_refused(
+    path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(archive, "HEADER_LIMIT", 100)
     refuses(path, data, rf"all of its header, got {len(data)} bytes for one of \d+;")
 
 
-def test_a_newer_format(path: Path, data: bytes) -> None:
-    """Told apart from damage whatever else the newer format has changed."""
+def test_an_archive_of_a_newer_format_is_refused_with_advice_to_update(path: Path, data: bytes) -> None:
+    """It is not mistaken for damage, whatever else the newer format has changed."""
     header, content = parts(data)
     newer = header.replace(b'"gpunn_format":"1"', b'"gpunn_format":"12"').replace(gn.__version__.encode(), b"3.0", 1)
     message = "format 1 or older, got format 12, written by gpunn 3.0; update gpunn"
@@ -171,7 +160,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_hostile_headers(path: Path, what: str) -> None:
+def test_archives_with_hostile_headers_are_refused_in_little_memory(path: Path, what: str) -> None:
     """Every one has the right lengths and digest."""
     write(path, {"a": np.ones(2, np.float32)}, {})
     header, content = parts(path.read_bytes())
@@ -193,7 +182,7 @@ def test_hostile_headers(path: Path, what: str) -> None:
     ['[]', '3', '{"a":1}', '{"a": 1, "a": 1}', '{"a": 1e999}', '{"a": 01}', '{"a": +1}', '{"a": 1.00}', '{"a": nan}',
      '{"a": -NaN}', '{"a": 1', '{"a": 1} ', "", '{"a": "ä"}', '{"a": 1E5}', '{"a": ' + "9" * 5000 + "}"],
 )  # fmt: skip
-def test_hostile_meta(path: Path, meta: str) -> None:
+def test_archives_with_hostile_meta_are_refused(path: Path, meta: str) -> None:
     write(path, {}, {"a": 1})
     header, content = parts(path.read_bytes())
     own = json.dumps(json.dumps({"a": 1})).encode()
@@ -203,7 +192,7 @@ def test_hostile_meta(path: Path, meta: str) -> None:
 
 
 @pytest.mark.parametrize("levels", [archive.DEPTH_LIMIT + 1, 100_000])
-def test_deep_meta(path: Path, levels: int) -> None:
+def test_archives_with_meta_beyond_the_depth_limit_are_refused(path: Path, levels: int) -> None:
     write(path, {}, {"a": 1})
     header, content = parts(path.read_bytes())
     changed = header.rstrip(b" ").replace(b": 1", b": " + b"[" * levels + b"]" * levels)
@@ -211,7 +200,7 @@ def test_deep_meta(path: Path, levels: int) -> None:
     refuses(path, sealed(changed + b" " * (-len(changed) % 8), content), message)
 
 
-def test_nothing_is_unpickled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_an_archive_unpickles_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("unpickled")
 
@@ -255,14 +244,14 @@ def mutations(data: bytes, rng: random.Random) -> Iterator[bytes]:
             yield bytes(changed)
 
 
-def test_damaged_files_are_refused(path: Path, data: bytes) -> None:
+def test_archives_with_random_damage_are_refused(path: Path, data: bytes) -> None:
     for _, changed in zip(range(2000), mutations(data, random.Random(1))):
         path.write_bytes(changed)
         with pytest.raises(CheckpointError, match=FORM):
             read(path)
 
 
-def test_every_bit_counts(path: Path) -> None:
+def test_an_archive_with_any_bit_flipped_is_refused(path: Path) -> None:
     write(path, {"a": np.arange(3, dtype=np.int16)}, {"a": 1})
     data = path.read_bytes()
     for bit in range(8 * len(data)):
@@ -273,8 +262,8 @@ def test_every_bit_counts(path: Path) -> None:
             read(path)
 
 
-def test_forged_files_are_refused_or_are_files_we_write(path: Path, data: bytes) -> None:
-    """With the digest made right: what is read is exactly what writing it again gives."""
+def test_forged_archives_are_refused_or_could_have_been_written_by_gpunn(path: Path, data: bytes) -> None:
+    """The digest is corrected; a file that is accepted has exactly the bytes that writing its content gives."""
     rng, loaded, refused = random.Random(2), 0, 0
     for _, changed in zip(range(2000), mutations(data, rng)):
         if len(changed) < 8:

@@ -65,7 +65,7 @@ def shuffled(table: Callable[..., Any] = pd.DataFrame, array: Any = X) -> Any:
 
 
 @TABLES
-def test_columns_are_found_by_name_in_every_method(table: Callable[..., Any]) -> None:
+def test_columns_of_a_data_frame_are_found_by_name_in_every_method(table: Callable[..., Any]) -> None:
     net = network()
     train(net, table(columns(X)))
     assert net.columns == NAMES
@@ -83,7 +83,7 @@ def test_columns_are_found_by_name_in_every_method(table: Callable[..., Any]) ->
 
 
 @TABLES
-def test_columns_are_found_by_name_in_a_training(table: Callable[..., Any]) -> None:
+def test_columns_of_a_data_frame_are_found_by_name_in_a_training(table: Callable[..., Any]) -> None:
     plain, named, again = network(), network(), network()
     expected = train(plain, X, validation=(X[:20], Y[:20]))["validation_loss"]
     validation = (shuffled(table, X[:20]), Y[:20])
@@ -95,7 +95,7 @@ def test_columns_are_found_by_name_in_a_training(table: Callable[..., Any]) -> N
     np.testing.assert_array_equal(again.vector, plain.vector)
 
 
-def test_names_travel_with_the_network(tmp_path: Path) -> None:
+def test_column_names_are_saved_copied_and_pickled_with_the_network(tmp_path: Path) -> None:
     net = network(models=2)
     train(net, pandas(X), checkpoint=tmp_path / "run.gpunn")
     net.save(tmp_path / "a.gpunn")
@@ -105,7 +105,7 @@ def test_names_travel_with_the_network(tmp_path: Path) -> None:
         np.testing.assert_array_equal(other.predict(shuffled()), other.predict(X))
 
 
-def test_what_was_written_before_there_were_names(tmp_path: Path) -> None:
+def test_a_network_without_column_names_is_saved_and_loaded(tmp_path: Path) -> None:
     net = network()
     train(net, X)
     net.save(tmp_path / "a.gpunn")
@@ -116,7 +116,7 @@ def test_what_was_written_before_there_were_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [3, ["a"], ["a", "b", "b"], ["a", "b", 3], {"a": 0, "b": 1, "c": 2}])
-def test_names_that_no_network_wrote(tmp_path: Path, names: Any) -> None:
+def test_forged_column_names_in_a_file_are_refused(tmp_path: Path, names: Any) -> None:
     path = tmp_path / "a.gpunn"
     net = network()
     train(net, pandas(X), checkpoint=path)
@@ -134,7 +134,7 @@ def test_names_that_no_network_wrote(tmp_path: Path, names: Any) -> None:
         np.testing.assert_array_equal(fresh.vector, before)
 
 
-def test_columns_are_found_by_name_in_a_resumed_training(tmp_path: Path) -> None:
+def test_columns_of_a_data_frame_are_found_by_name_in_a_resumed_training(tmp_path: Path) -> None:
     path, whole = tmp_path / "a.gpunn", network()
     told = train(whole, pandas(X), epochs=4, validation=(pandas(X[:20]), Y[:20]))["validation_loss"]
     train(network(), pandas(X), epochs=2, validation=(pandas(X[:20]), Y[:20]), checkpoint=path)
@@ -157,7 +157,7 @@ def test_a_resumed_training_says_which_columns_are_missing(tmp_path: Path) -> No
     assert other.columns is None
 
 
-def test_missing_columns_are_named() -> None:
+def test_the_error_for_missing_columns_of_a_data_frame_names_them() -> None:
     net = network()
     train(net, pandas(X))
     before = net.vector.copy()
@@ -170,7 +170,7 @@ def test_missing_columns_are_named() -> None:
     np.testing.assert_array_equal(net.vector, before)
 
 
-def test_a_failed_training_leaves_no_names() -> None:
+def test_a_failed_training_leaves_no_column_names() -> None:
     net = network()
     with pytest.raises(GpunnError):
         train(net, pandas(X), Y[:-1])
@@ -179,7 +179,7 @@ def test_a_failed_training_leaves_no_names() -> None:
     assert net.columns == ("x", "y", "z")
 
 
-def test_arrays_stay_as_they_were() -> None:
+def test_arrays_are_taken_in_the_order_of_their_columns() -> None:
     net = network()
     train(net, X)
     assert net.columns is None
@@ -190,7 +190,7 @@ def test_arrays_stay_as_they_were() -> None:
     assert net.columns == NAMES
 
 
-def test_columns_that_are_merely_counted_have_no_names() -> None:
+def test_a_data_frame_with_numbered_columns_gives_no_column_names() -> None:
     net = network()
     train(net, pd.DataFrame(X))
     assert net.columns is None
@@ -198,7 +198,7 @@ def test_columns_that_are_merely_counted_have_no_names() -> None:
     np.testing.assert_array_equal(net.predict(pd.DataFrame(X)), net.predict(X))
 
 
-def test_columns_that_are_merely_counted_stay_in_their_order() -> None:
+def test_numbered_columns_of_a_data_frame_in_another_order_are_refused() -> None:
     net, table = network(), pd.DataFrame(X)
     train(net, table)
     before = net.vector.copy()
@@ -227,7 +227,7 @@ def test_columns_that_are_merely_counted_stay_in_their_order() -> None:
         (("a", "b", "a"), "expected columns with names of their own, got two named 'a'; rename"),
     ],
 )
-def test_names_that_are_none(names: Any, told: str) -> None:
+def test_a_data_frame_with_bad_column_names_is_refused(names: Any, told: str) -> None:
     with pytest.raises(DataError, match=f"^X: {told}"):
         train(network(), pandas(X, names))
 
@@ -250,12 +250,12 @@ def mixed(*kinds: str) -> Any:
         ("object", "object", "object"),
     ],
 )
-def test_numbers_and_truth_values_of_any_kind(kinds: tuple[str, ...]) -> None:
+def test_a_data_frame_may_mix_numbers_and_truth_values_of_any_dtype(kinds: tuple[str, ...]) -> None:
     net = network()
     np.testing.assert_array_equal(net.predict(mixed(*kinds)), net.predict(Z))
 
 
-def test_truth_values_and_gaps_of_arrow() -> None:
+def test_truth_values_and_gaps_of_arrow_columns_are_read() -> None:
     pa = pytest.importorskip("pyarrow")
     net = network()
     table = pa.table({"a": [1, 0, 3], "b": [True, False, True], "c": [0.5, 2.0, 1.5]})
@@ -273,7 +273,7 @@ def test_truth_values_and_gaps_of_arrow() -> None:
         (np.array([1, 2.5, None], object), "none in row 3"),
     ],
 )
-def test_gaps_are_named(column: Any, got: str) -> None:
+def test_the_error_for_a_gap_in_a_data_frame_names_column_and_row(column: Any, got: str) -> None:
     table = pd.DataFrame({"a": [1, 2, 3], "b": column, "c": [True, False, True]})
     with pytest.raises(DataError, match=f"^X column 'b': expected a number in every row, got {got}; fill them"):
         network().predict(table)
@@ -288,14 +288,14 @@ def test_gaps_are_named(column: Any, got: str) -> None:
         (np.array([1, 2, 2**70], object), "numbers beyond 64 bits"),
     ],
 )
-def test_what_is_no_number_is_named(column: Any, got: str) -> None:
+def test_the_error_for_text_in_a_data_frame_names_the_column(column: Any, got: str) -> None:
     table = pd.DataFrame({"a": [1, 2, 3], "b": column, "c": [0.5, 1.0, 1.5]})
     told = rf"^X column 'b': expected real numbers, got {got}.*; encode it, as gpunn\.data\.Preprocessing and pandas"
     with pytest.raises(ArrayTypeError, match=told):
         train(network(), table, [0, 1, 0])
 
 
-def test_targets_may_be_tables() -> None:
+def test_targets_may_be_data_frames() -> None:
     net = gn.Network([gn.Dense(2)], 3, device="cpu")
     y = pd.DataFrame({"p": pd.array([1, 0, 1], dtype="Int64"), "q": [True, False, True]})
     found = net.loss_of(Z, y, gn.SquaredError())

@@ -78,7 +78,7 @@ def network(kind: str, times: int, **options: Any) -> gn.Network:
 
 
 @pytest.mark.parametrize("kind", NESTS)
-def test_every_layer_is_planned_once(kind: str) -> None:
+def test_every_nested_layer_is_planned_once(kind: str) -> None:
     Counted.plans.clear()
     net = network(kind, 8)
     assert len(Counted.plans) == sum(isinstance(node.layer, Counted) for node in net.planned.walk())
@@ -100,7 +100,7 @@ def levels(kind: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["residual of a list", "residual", "sequential", "branch"])
-def test_the_deepest_network_does_all_that_a_flat_one_does(kind: str, tmp_path: Path) -> None:
+def test_the_deepest_allowed_network_does_all_that_a_flat_one_does(kind: str, tmp_path: Path) -> None:
     net = network(kind, levels(kind))
     other = gn.Sequential([nested(kind, levels(kind)), gn.Dense(2)])
     assert net.network == other and hash(net.network) == hash(other)
@@ -115,7 +115,7 @@ def test_the_deepest_network_does_all_that_a_flat_one_does(kind: str, tmp_path: 
     np.testing.assert_array_equal(loaded.predict(X), net.predict(X))
 
 
-def test_copies_and_members_of_a_deep_population() -> None:
+def test_a_deep_population_is_copied_and_split_into_members() -> None:
     population = network("residual of a list", 200, models=2)
     outputs = population.predict(X)
     np.testing.assert_array_equal(copy.deepcopy(population).predict(X), outputs)
@@ -123,14 +123,14 @@ def test_copies_and_members_of_a_deep_population() -> None:
     assert from_json(to_json(population.network)) == population.network
 
 
-def test_a_user_s_own_layer_may_nest_too() -> None:
-    """A third as deep: it asks for a plan by a function that calls itself."""
+def test_a_user_defined_layer_may_contain_layers() -> None:
+    """A third as deep as layers of gpunn, since its plan method calls itself."""
     times = levels("a user's own") // 3
     assert network("a user's own", times).predict(X).shape == (16, 2)
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_deep_networks_are_inspected(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_deep_network_can_be_inspected(tmp_path: Path, options: tuple[str, ...]) -> None:
     network("residual of a list", 200).save(tmp_path / "deep.gpunn")
     done = CliRunner().invoke(command, ["inspect", str(tmp_path / "deep.gpunn"), *options])
     assert done.exit_code == 0 and done.stdout.count("Residual") == 200
@@ -138,7 +138,7 @@ def test_deep_networks_are_inspected(tmp_path: Path, options: tuple[str, ...]) -
 
 @pytest.mark.parametrize("times", [DEPTH_LIMIT, 20_000])
 @pytest.mark.parametrize("kind", NESTS)
-def test_what_is_too_deep_is_refused(kind: str, times: int) -> None:
+def test_a_network_beyond_the_depth_limit_is_refused_at_once(kind: str, times: int) -> None:
     layer = nested(kind, times)
     start = time.perf_counter()
     for inputs in (4, None):
@@ -147,7 +147,7 @@ def test_what_is_too_deep_is_refused(kind: str, times: int) -> None:
     assert time.perf_counter() - start < 1.0
 
 
-def test_a_layer_in_many_places_is_looked_at_once() -> None:
+def test_a_layer_that_stands_in_many_places_is_checked_once() -> None:
     """2^60 paths lead to the innermost layer."""
     layer: gn.Layer = gn.Identity()
     for _ in range(DEPTH_LIMIT):
@@ -167,7 +167,7 @@ def forged(depth: int) -> str:
 
 
 @pytest.mark.parametrize("depth", [DEPTH_LIMIT, 5_000, 100_000])
-def test_json_that_is_too_deep(depth: int) -> None:
+def test_json_beyond_the_depth_limit_is_refused_at_once(depth: int) -> None:
     start = time.perf_counter()
     with pytest.raises(ConfigurationError, match=f"(architecture|Network.from_json): expected {LIMIT}"):
         gn.Network.from_json(forged(depth), device="cpu")
@@ -176,7 +176,7 @@ def test_json_that_is_too_deep(depth: int) -> None:
     assert time.perf_counter() - start < 1.0
 
 
-def test_values_that_are_too_deep() -> None:
+def test_values_beyond_the_depth_limit_are_refused() -> None:
     data: Any = {"layer": "Dense", "units": 3}
     for _ in range(DEPTH_LIMIT):
         data = [data]
@@ -184,8 +184,8 @@ def test_values_that_are_too_deep() -> None:
         from_json(data)
 
 
-def test_a_file_that_is_too_deep(tmp_path: Path) -> None:
-    """As deep as files may be, and deeper than a network may."""
+def test_a_file_of_a_network_beyond_the_depth_limit_is_refused(tmp_path: Path) -> None:
+    """Files may be deeper than networks."""
     path = tmp_path / "deep.gpunn"
     gn.Network([gn.Dense(2)], 4, device="cpu").save(path)
     arrays, meta = archive.read(path)
@@ -197,16 +197,16 @@ def test_a_file_that_is_too_deep(tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (4, "", 1) and LIMIT in done.stderr
 
 
-def test_a_network_that_can_be_built_can_be_saved() -> None:
-    """What stands around the layers in a file counts too."""
+def test_the_deepest_allowed_network_can_be_saved() -> None:
+    """The containers around the layers in a file count too."""
     assert archive.DEPTH_LIMIT >= DEPTH_LIMIT + 4
 
 
 # Places
 
 
-def test_an_error_inside_names_its_place() -> None:
-    """Of the layer itself, however deep, once for each level."""
+def test_an_error_in_a_nested_layer_names_its_place() -> None:
+    """The error names the place of the layer itself, however deep, with one number for each level."""
     layer: gn.Layer = gn.Sequential([gn.Flatten(), gn.Dense(3), gn.Columns(0, 9)])
     for _ in range(50):
         layer = gn.Branch([[gn.Identity(), layer]])
@@ -216,7 +216,7 @@ def test_an_error_inside_names_its_place() -> None:
 
 
 @pytest.mark.parametrize("hands_on", [True, False])
-def test_a_layer_around_another(hands_on: bool) -> None:
+def test_an_error_inside_a_user_defined_wrapper_names_its_place(hands_on: bool) -> None:
     net = gn.Network([gn.Residual([Around(gn.Sequential([gn.Dense(4)]), hands_on)])], 4, device="cpu")
     assert list(net.parameters) == ["0.body.0.inner.0.W", "0.body.0.inner.0.b"]
     message = "^layers.1.inner.0.shortcut.0 Columns: expected at least 9"

@@ -1,4 +1,4 @@
-"""Replacing files: whole or not at all, in the right order, with the right mode, and nothing left lying about."""
+"""Replacing files: whole or not at all, in the right order, with the right mode, and nothing left behind."""
 
 import errno
 import fcntl
@@ -51,8 +51,8 @@ def crash(task: str, folder: Path, count: int) -> dict[str, int]:
     return result
 
 
-def test_order_of_steps(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data is on the disk before the name points to it; the name is before anyone is told."""
+def test_replacing_a_file_synchronises_its_data_before_its_name(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data are on the disk before the name points to them, and the name is before the function returns."""
     steps: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -75,7 +75,7 @@ def test_order_of_steps(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+def test_a_newly_written_file_has_the_mode_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
         files.replace(str(tmp_path / "new"), fill)
@@ -85,7 +85,7 @@ def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path, umask: int, mode: 
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o444])
-def test_an_existing_file_keeps_its_mode(target: Path, mode: int) -> None:
+def test_a_replaced_file_keeps_its_mode(target: Path, mode: int) -> None:
     target.chmod(mode)
     files.replace(str(target), fill)
     assert stat.S_IMODE(target.stat().st_mode) == mode
@@ -93,7 +93,7 @@ def test_an_existing_file_keeps_its_mode(target: Path, mode: int) -> None:
 
 
 def test_the_temporary_file_is_never_more_open_than_the_target(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even before its mode is set, when somebody could open it and wait for the content."""
+    """Not even before its mode is set: somebody could open it then and wait for the content."""
     target.chmod(0o600)
     seen: list[int] = []
 
@@ -111,7 +111,7 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), ValueError("bad"), Stop("stopped")])
 @pytest.mark.parametrize("place", ["fill", "fsync", "replace", "chmod"])
-def test_a_failure_keeps_the_old_file(
+def test_a_failed_replacement_keeps_the_old_file(
     target: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException
 ) -> None:
     def fail(*_: Any) -> None:
@@ -126,7 +126,7 @@ def test_a_failure_keeps_the_old_file(
     assert os.listdir(target.parent) == ["target"]
 
 
-def test_a_write_that_the_system_cuts_short(target: Path) -> None:
+def test_a_write_beyond_the_file_size_limit_keeps_the_old_file(target: Path) -> None:
     """The limit on file sizes stops a write halfway, as a full disk does, and needs no privileges."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
@@ -152,7 +152,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     with small_disk(tmp_path, "64k"):
         target = tmp_path / "target"
         target.write_bytes(OLD)
@@ -166,7 +166,7 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "got"), [(os.mkdir, "a folder"), (os.mkfifo, "a device, pipe or socket")])
-def test_only_files_are_replaced(tmp_path: Path, make: Any, got: str) -> None:
+def test_replacing_a_folder_or_pipe_is_refused(tmp_path: Path, make: Any, got: str) -> None:
     target = tmp_path / "target"
     make(target)
     with pytest.raises(OSError, match=got):
@@ -174,18 +174,20 @@ def test_only_files_are_replaced(tmp_path: Path, make: Any, got: str) -> None:
     assert os.listdir(tmp_path) == ["target"]
 
 
-def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+def test_replacing_a_file_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No such file"):
         files.replace(str(tmp_path / "missing" / "target"), fill)
 
 
-def test_a_name_as_long_as_names_can_be(tmp_path: Path) -> None:
+def test_a_file_with_the_longest_possible_name_is_replaced(tmp_path: Path) -> None:
     files.replace(str(tmp_path / ("ä" * 127)), fill)
     assert os.listdir(tmp_path) == ["ä" * 127]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
-def test_folders_that_cannot_be_synchronised(target: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_file_system_that_cannot_synchronise_folders_is_no_error(
+    target: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def fail(_: int) -> None:
         raise OSError(number, "cannot")
 
@@ -193,7 +195,7 @@ def test_folders_that_cannot_be_synchronised(target: Path, monkeypatch: pytest.M
     files.sync_folder(str(target))
 
 
-def test_a_folder_that_fails_to_synchronise(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_synchronising_a_folder_is_raised(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "broken disk")
 
@@ -205,15 +207,15 @@ def test_a_folder_that_fails_to_synchronise(target: Path, monkeypatch: pytest.Mo
 # Sweeping
 
 
-def test_sweeps_what_killed_writers_left(target: Path) -> None:
-    """Also where the writer had the number of a process that lives, as in a container that was started again."""
+def test_replacing_a_file_deletes_temporary_files_of_killed_writers(target: Path) -> None:
+    """Also if a living process has the number of the writer, as in a container that was started again."""
     left_behind(target)
     left_behind(target, age=1000.0)
     files.replace(str(target), fill)
     assert os.listdir(target.parent) == ["target"]
 
 
-def test_leaves_what_is_not_abandoned(target: Path) -> None:
+def test_replacing_a_file_leaves_temporary_files_in_use_and_other_files(target: Path) -> None:
     other = left_behind(target.parent / "another target")
     similar = target.parent / f"{files._prefix(str(target))}notes.txt"
     similar.write_text("mine")
@@ -230,7 +232,7 @@ def test_leaves_what_is_not_abandoned(target: Path) -> None:
     assert set(os.listdir(target.parent)) == kept - {alive.name}
 
 
-def test_leaves_what_another_machine_may_be_writing(target: Path) -> None:
+def test_replacing_a_file_leaves_recent_temporary_files_of_another_machine(target: Path) -> None:
     young = left_behind(target, machine="0" * 8, age=0.5 * files.DAY)
     left_behind(target, machine="0" * 8, age=1.5 * files.DAY)
     files.replace(str(target), fill)
@@ -238,7 +240,9 @@ def test_leaves_what_another_machine_may_be_writing(target: Path) -> None:
 
 
 @pytest.mark.parametrize("locks", ["no fcntl", "no locks"])
-def test_without_locks_only_age_counts(target: Path, monkeypatch: pytest.MonkeyPatch, locks: str) -> None:
+def test_without_file_locks_only_old_temporary_files_are_deleted(
+    target: Path, monkeypatch: pytest.MonkeyPatch, locks: str
+) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "no locks here")
 
@@ -253,8 +257,10 @@ def test_without_locks_only_age_counts(target: Path, monkeypatch: pytest.MonkeyP
     assert temporaries(target.parent) == [young]
 
 
-def test_a_temporary_file_that_is_swept_before_its_lock(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another writer may see the file between its creation and its lock; then there is a second one."""
+def test_a_temporary_file_deleted_before_it_was_locked_is_made_again(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer may delete the file between its creation and its lock; then a second one is made."""
     flock, swept = fcntl.flock, []
 
     def late(file: BinaryIO, operation: int) -> None:
@@ -268,7 +274,7 @@ def test_a_temporary_file_that_is_swept_before_its_lock(target: Path, monkeypatc
     assert swept and target.read_bytes() == NEW and os.listdir(target.parent) == ["target"]
 
 
-def test_a_sweep_that_fails_does_not_matter(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_deleting_temporary_files_is_ignored(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "may not")
 
@@ -284,8 +290,8 @@ def test_a_sweep_that_fails_does_not_matter(target: Path, monkeypatch: pytest.Mo
 # Real processes
 
 
-def test_killed_while_saving(tmp_path: Path) -> None:
-    """200 kills: every file loads, holds the last version that was reported or the next, and is swept clean."""
+def test_a_process_killed_while_saving_leaves_a_whole_file(tmp_path: Path) -> None:
+    """After each of 200 kills the file holds the last reported version or the next, and temporary files are deleted."""
     result = crash("kill", tmp_path, 200)
     assert result["lost"] == 0
     assert result["caught"] > 20 and result["saved"] > 20, "the kills came at the wrong moments"
@@ -293,7 +299,7 @@ def test_killed_while_saving(tmp_path: Path) -> None:
     assert not temporaries(tmp_path)
 
 
-def test_two_writers_of_one_file(tmp_path: Path) -> None:
+def test_two_processes_that_write_one_file_leave_it_whole(tmp_path: Path) -> None:
     result = crash("race", tmp_path, 100)
     assert result["failed"] == 0 and result["reads"] > 10 and result["seen"] > 2
     assert os.listdir(tmp_path) == ["one.gpunn"]
@@ -302,8 +308,8 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
 # Reading
 
 
-def test_a_file_that_becomes_a_pipe_is_not_waited_for(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look at its kind and the opening, somebody puts a pipe in its place."""
+def test_a_file_that_becomes_a_pipe_is_refused_without_waiting(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody replaces the file by a pipe between the check and the opening."""
     kind = os.stat(target)
     target.unlink()
     os.mkfifo(target)
@@ -314,7 +320,7 @@ def test_a_file_that_becomes_a_pipe_is_not_waited_for(target: Path, monkeypatch:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_text_has_a_limit(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_file_beyond_the_size_limit_is_refused(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "TEXT_LIMIT", len(OLD))
     assert files.read_text(target) == OLD.decode()
     monkeypatch.setattr(files, "TEXT_LIMIT", len(OLD) - 1)

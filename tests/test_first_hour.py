@@ -1,5 +1,4 @@
-"""What someone who comes from Keras, PyTorch or scikit-learn types in a first hour: a right answer, or the error that
-helps."""
+"""What users of Keras, PyTorch or scikit-learn type in their first hour gives a right answer or a helpful error."""
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ target = 3 * X[:, 0] - X[:, 1]
 ADAM = gn.Adam(0.01)
 
 
-def test_a_sigmoid_at_the_end() -> None:
+def test_a_loss_that_misreads_a_final_sigmoid_is_refused_with_advice_that_works() -> None:
     net = gn.Network([gn.Dense(16, "relu"), gn.Dense(1, "sigmoid")], device="cpu")
     with pytest.raises(ConfigurationError, match=r"layers.1 Dense: .* end the network in sigmoid and use NLL\(\)"):
         net.fit(X, y, loss=gn.BinaryCrossEntropy(), optimizer=ADAM)
@@ -25,7 +24,7 @@ def test_a_sigmoid_at_the_end() -> None:
     np.testing.assert_allclose(without.predict_probability(X), net.predict_probability(X), atol=1e-3)
 
 
-def test_a_softmax_at_the_end() -> None:
+def test_a_loss_that_misreads_a_final_softmax_is_refused_with_advice_that_works() -> None:
     net = gn.Network([gn.Dense(16, "relu"), gn.Dense(2, "softmax")], device="cpu")
     with pytest.raises(ConfigurationError, match=r"layers.1 Dense: .* leave that activation out, or use NLLM\(\)"):
         net.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM)
@@ -36,24 +35,24 @@ def test_a_softmax_at_the_end() -> None:
     np.testing.assert_allclose(without.predict_probability(X), net.predict_probability(X), atol=1e-3)
 
 
-def test_numbers_in_one_dimension() -> None:
+def test_a_target_of_shape_n_trains_a_regression() -> None:
     net = gn.Network([gn.Dense(16, "tanh"), gn.Dense(1)], device="cpu")
     net.fit(X, target, loss=gn.SquaredError(), optimizer=ADAM, epochs=60)
     assert net.evaluate(X, target, metrics=["r2"])["r2"] > 0.99
 
 
-def test_classes_in_two_dimensions() -> None:
+def test_classes_of_shape_n_1_train_a_classification() -> None:
     net = gn.Network([gn.Dense(2)], device="cpu")
     net.fit(X, y[:, None], loss=gn.CrossEntropy(), optimizer=gn.Adam(0.05), epochs=10)
     assert net.evaluate(X, y[:, None], metrics=["accuracy"])["accuracy"] > 0.97
 
 
-def test_lr() -> None:
+def test_the_error_for_lr_names_rate() -> None:
     with pytest.raises(ConfigurationError, match=r"^Adam: expected rate=, got lr=; write rate=0.001$"):
         gn.Adam(lr=1e-3)  # type: ignore[call-arg]
 
 
-def test_words_of_keras_in_fit() -> None:
+def test_the_errors_for_arguments_of_keras_name_those_of_gpunn() -> None:
     net = gn.Network([gn.Dense(2)], device="cpu")
     with pytest.raises(ConfigurationError, match=r"validation=, got validation_split=; write validation=0.2$"):
         net.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM, validation_split=0.2)  # type: ignore[call-arg]
@@ -61,7 +60,7 @@ def test_words_of_keras_in_fit() -> None:
         net.fit(X, y, loss=gn.CrossEntropy(), optimizer="adam")  # type: ignore[arg-type]
 
 
-def test_the_area_under_the_curve() -> None:
+def test_the_metric_auc_is_measured_by_evaluate_and_in_training() -> None:
     sklearn = pytest.importorskip("sklearn.metrics")
     net = gn.Network([gn.Dense(1)], device="cpu")
     net.fit(X, y, loss=gn.BinaryCrossEntropy(), optimizer=ADAM, epochs=30, validation=0.2, metrics=["auc"])
@@ -70,7 +69,7 @@ def test_the_area_under_the_curve() -> None:
     assert 0.0 < result["brier_score_loss"] < 0.2
 
 
-def test_a_table_of_the_history() -> None:
+def test_a_history_becomes_a_pandas_table() -> None:
     pandas = pytest.importorskip("pandas")
     net = gn.Network([gn.Dense(2)], device="cpu", models=3)
     history = net.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM, epochs=4)

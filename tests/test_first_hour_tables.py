@@ -9,7 +9,7 @@ import gpunn as gn
 from tests.cli.stage import call
 
 
-def test_a_data_frame_whose_columns_come_in_another_order() -> None:
+def test_a_data_frame_with_columns_in_another_order_predicts_the_same() -> None:
     pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
     df = pd.DataFrame({"age": rng.normal(size=500), "height": rng.normal(size=500), "weight": rng.normal(size=500)})
@@ -21,7 +21,7 @@ def test_a_data_frame_whose_columns_come_in_another_order() -> None:
     assert net.evaluate(other, y, metrics=["accuracy"]) == net.evaluate(df, y, metrics=["accuracy"])
 
 
-def test_truth_values_of_get_dummies(tmp_path: Path) -> None:
+def test_truth_values_of_get_dummies_train_a_network(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
     df = pd.DataFrame({"colour": rng.choice(["red", "green", "blue"], 400), "size": rng.integers(0, 9, 400)})
@@ -34,7 +34,7 @@ def test_truth_values_of_get_dummies(tmp_path: Path) -> None:
     assert gn.load(tmp_path / "colours.gpunn").columns == ("size", "colour_blue", "colour_green", "colour_red")
 
 
-def test_a_population_through_the_command(tmp_path: Path) -> None:
+def test_a_population_trained_on_a_table_is_used_by_the_command(tmp_path: Path) -> None:
     table = gn.data.moons(600)
     preprocessing = gn.data.Preprocessing.fit(table)
     net = gn.Network([gn.Dense(16, "relu"), gn.Dense(2)], models=3)
@@ -49,7 +49,7 @@ def test_a_population_through_the_command(tmp_path: Path) -> None:
     assert (np.array(labels, int) == y).mean() > 0.85
 
 
-def test_probabilities_of_a_rare_class(tmp_path: Path) -> None:
+def test_probabilities_of_a_rare_class_are_calibrated(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     X = rng.normal(size=(6000, 4))
     y = rng.random(6000) < 1.0 / (1.0 + np.exp(5.6 - X[:, 0] - X[:, 1]))

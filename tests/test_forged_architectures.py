@@ -1,4 +1,4 @@
-"""Architectures that nobody built: in JSON and in files, each refused at once, and without memory of their size."""
+"""Forged architectures in JSON and in files are refused at once and without memory of their size."""
 
 import json
 import re
@@ -98,7 +98,7 @@ def text(change: dict[str, Any]) -> str:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """In well under a second, and a few megabytes for what was read."""
+    """Takes less than a second, and a few megabytes."""
     tracemalloc.start()
     start = time.perf_counter()
     try:
@@ -110,7 +110,7 @@ def at_once() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_json(name: str) -> None:
+def test_a_forged_architecture_in_json_is_refused_at_once(name: str) -> None:
     change, message = FORGED[name]
     given = text(change)
     with at_once(), pytest.raises(GpunnError, match=f"(?s)expected .*{message}|{message}") as caught:
@@ -119,8 +119,8 @@ def test_json(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_files(name: str, tmp_path: Path) -> None:
-    """With all arrays that there are, and with none."""
+def test_a_forged_architecture_in_a_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    """With all arrays of a network, and with none."""
     path = tmp_path / "forged.gpunn"
     gn.Network([gn.Dense(2)], 3, device="cpu").save(path)
     arrays, meta = archive.read(path)
@@ -133,7 +133,7 @@ def test_files(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["70 axes that nothing reads", "2**62 inputs", "inputs of many digits"])
-def test_they_are_not_inspected(name: str, tmp_path: Path) -> None:
+def test_a_forged_architecture_is_refused_by_inspect(name: str, tmp_path: Path) -> None:
     path = tmp_path / "forged.gpunn"
     gn.Network([gn.Dense(2)], 3, device="cpu").save(path)
     _, meta = archive.read(path)
@@ -144,7 +144,7 @@ def test_they_are_not_inspected(name: str, tmp_path: Path) -> None:
     assert done.stderr.startswith(f"gpunn: {path}: ") and "expected at most" in done.stderr
 
 
-def test_more_digits_than_python_reads() -> None:
+def test_a_number_of_more_digits_than_python_reads_is_refused() -> None:
     given = text({}).replace('"units": 2', f'"units": {"9" * 5000}')
     with at_once(), pytest.raises(ConfigurationError, match="Network.from_json: .*, got ValueError: Exceeds the limit"):
         gn.Network.from_json(given, device="cpu")
@@ -153,15 +153,15 @@ def test_more_digits_than_python_reads() -> None:
 # The same from Python
 
 
-def test_as_many_axes_as_there_may_be() -> None:
+def test_inputs_with_the_maximum_number_of_axes_work() -> None:
     net = gn.Network([gn.Flatten(), gn.Dense(1)], (1,) * AXES, device="cpu", models=2)
     X = np.ones((3,) + (1,) * AXES)
     net.fit(X, X.reshape(3, 1), loss=gn.SquaredError(), optimizer=gn.Adam(), epochs=1, progress=False)
     assert net.predict(X).shape == (2, 3, 1) and net.summary()
 
 
-def test_as_many_numbers_as_there_may_be() -> None:
-    """None of them is there; what a batch would take is more than 2**63 bytes."""
+def test_inputs_with_the_maximum_number_of_elements_are_planned() -> None:
+    """The network has no arrays yet; a batch would take more than 2**63 bytes."""
     net = gn.Network([gn.Identity()], NUMBERS, device="cpu")
     with pytest.raises(DeviceMemoryError, match="memory: expected room for every array, got more than 2\\*\\*63 bytes"):
         net.summary()
@@ -170,7 +170,7 @@ def test_as_many_numbers_as_there_may_be() -> None:
     assert hollow((2**40,), "uint8").nbytes == 2**40
 
 
-def test_whole_numbers_and_shapes_have_an_end() -> None:
+def test_whole_numbers_and_shapes_beyond_their_limits_are_refused() -> None:
     assert whole("a", np.int64(3)) == 3 and whole("a", 2**63 - 1) == 2**63 - 1 and whole("a", 5, high=5) == 5
     check_shape("a", (1,) * AXES)
     check_shape("a", (2, NUMBERS // 2))
@@ -185,14 +185,14 @@ def test_whole_numbers_and_shapes_have_an_end() -> None:
 
 
 @pytest.mark.parametrize("make", [gn.Dense, gn.Dropout, lambda n: gn.Dense(2, bias=n)])
-def test_numbers_that_python_does_not_print(make: Any) -> None:
+def test_the_error_for_a_number_too_long_to_print_is_readable(make: Any) -> None:
     with pytest.raises(ConfigurationError, match="got a int of more digits than Python prints"):
         make(10**5000)
     assert shown("a" * 1000) == "'" + "a" * 499 + "..." and shown((1, "b")) == "(1, 'b')"
 
 
-def test_populations_without_end() -> None:
-    """Refused before there is a seed for each."""
+def test_populations_of_too_many_models_are_refused_at_once() -> None:
+    """They are refused before a seed for each is made."""
     for options in ({"models": 10**9}, {"models": 2**20 + 1}, {"models": 10**9, "seed": range(10**9)}):
         with at_once(), pytest.raises(ConfigurationError, match="Network models: .* >= 1 and <= 1048576, got 1"):
             gn.Network([gn.Dense(1)], 1, device="cpu", **options)
@@ -206,12 +206,12 @@ def test_populations_without_end() -> None:
 @pytest.mark.parametrize(
     "layers", [[gn.Dense(10**18)], [gn.Embedding(10**18, 10**9)], [gn.Dense(10**15), gn.Dense(10**15)]]
 )
-def test_layers_without_end(layers: list[Any]) -> None:
+def test_layers_of_too_many_parameters_are_refused_at_once(layers: list[Any]) -> None:
     with at_once(), pytest.raises(ConfigurationError, match=f"layers.[01] .*: expected {TOO_LARGE}, got shape"):
         gn.Network(layers, 3, device="cpu")
 
 
-def test_numbers_of_a_training_without_end() -> None:
+def test_huge_numbers_in_the_arguments_of_a_training_are_refused() -> None:
     X = np.ones((6, 3))
     net = gn.Network([gn.Dense(1)], 3, device="cpu")
 

@@ -40,7 +40,7 @@ def test_gradient_of_every_layer_and_activation_with_every_loss(name: str, activ
 
 
 @pytest.mark.parametrize(("name", "activation"), CASES, ids=lambda v: str(v))
-def test_population_of_three_equals_three_singles(name: str, activation: Any) -> None:
+def test_a_population_of_three_equals_three_single_networks(name: str, activation: Any) -> None:
     for loss in zoo.LOSSES:
         population = zoo.network(zoo.LAYERS[name](activation), loss, device="cpu", dtype="float64", models=3, seed=5)
         values, gradients = gradients_of(population, loss)
@@ -53,7 +53,9 @@ def test_population_of_three_equals_three_singles(name: str, activation: Any) ->
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize(("name", "activation"), CASES, ids=lambda v: str(v))
-def test_every_device_agrees_with_the_reference(backend: Any, name: str, activation: Any, models: int | None) -> None:
+def test_gradients_on_every_device_agree_with_the_reference(
+    backend: Any, name: str, activation: Any, models: int | None
+) -> None:
     for loss in (gn.SquaredError(), gn.CrossEntropy(), gn.NLLM()):
         layer = zoo.LAYERS[name](activation)
         reference = zoo.network(layer, loss, device=Backend(), dtype="float64", models=models, seed=7)
@@ -64,7 +66,7 @@ def test_every_device_agrees_with_the_reference(backend: Any, name: str, activat
             np.testing.assert_allclose(network.predict(X), reference.predict(X), rtol=0, atol=20 * tolerance)
 
 
-def test_integer_columns_through_an_embedding(backend: Any) -> None:
+def test_gradients_through_an_embedding_of_integer_columns_are_exact(backend: Any) -> None:
     columns = np.random.default_rng(0).integers(0, 9, (8, 3))
     for models in (None, 2):
         network = gn.Network(
@@ -77,7 +79,7 @@ def test_integer_columns_through_an_embedding(backend: Any) -> None:
         assert check_gradients(mixed, columns.astype(float), y, gn.CrossEntropy()) <= 1e-7
 
 
-def test_inputs_of_each_models_own(backend: Any) -> None:
+def test_gradients_of_a_population_with_inputs_for_each_model_are_exact(backend: Any) -> None:
     own = np.random.default_rng(2).normal(size=(2, 5, 3))
     y = np.random.default_rng(3).integers(0, 3, (2, 5))
     network = gn.Network([gn.Dense(4, "relu"), gn.Dense(3)], 3, device=backend, dtype="float64", models=2)

@@ -54,7 +54,7 @@ def assert_near(found: Any, expected: Any, dtype: str) -> None:
 @pytest.mark.parametrize("models", [None, 2])
 @pytest.mark.parametrize("layers", NETWORKS)
 @pytest.mark.parametrize("dtype", [*HALVES, "tf32"])
-def test_outputs_and_gradients_are_those_of_float64_to_rounding(
+def test_half_precision_outputs_and_gradients_agree_with_float64_to_rounding(
     device: Any, dtype: str, layers: str, models: int | None
 ) -> None:
     half, exact = (network(d, t, layers, models=models) for d, t in ((device, dtype), ("cpu", "float64")))
@@ -70,7 +70,7 @@ def test_outputs_and_gradients_are_those_of_float64_to_rounding(
 
 @pytest.mark.parametrize("loss", [gn.SquaredError(), gn.Huber(), gn.AbsoluteError(), gn.BinaryCrossEntropy()], ids=repr)
 @pytest.mark.parametrize("dtype", HALVES)
-def test_losses_of_numbers(device: Any, dtype: str, loss: gn.losses.Loss) -> None:
+def test_half_precision_losses_of_numbers_agree_with_float64(device: Any, dtype: str, loss: gn.losses.Loss) -> None:
     y = RNG.uniform(size=(48, 3))
     half, exact = (network(d, t) for d, t in ((device, dtype), ("cpu", "float64")))
     (value, gradients), (wanted, expected) = (net.gradients(X, y, loss) for net in (half, exact))
@@ -79,7 +79,7 @@ def test_losses_of_numbers(device: Any, dtype: str, loss: gn.losses.Loss) -> Non
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_embeddings(device: Any, dtype: str) -> None:
+def test_half_precision_gradients_of_an_embedding_agree_with_float64(device: Any, dtype: str) -> None:
     rows = RNG.integers(0, 200, (48, 2))
     layers = [gn.Embedding(200, 4), gn.Flatten(), gn.Dense(3)]
     half, exact = (gn.Network(layers, 2, device=d, dtype=t) for d, t in ((device, dtype), ("cpu", "float64")))
@@ -94,7 +94,7 @@ def options(**more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("models", [None, 2])
 @pytest.mark.parametrize("dtype", [*HALVES, "tf32"])
-def test_training_follows_float32(device: Any, dtype: str, models: int | None) -> None:
+def test_a_half_precision_training_follows_that_in_float32(device: Any, dtype: str, models: int | None) -> None:
     losses = []
     for d, t in ((device, dtype), ("cpu", "float32")):
         history = network(d, t, "batch norm", models=models).fit(X, Y, **options(validation=(X, Y)))
@@ -104,7 +104,7 @@ def test_training_follows_float32(device: Any, dtype: str, models: int | None) -
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_values_gradients_and_moments_are_float32(device: Any, dtype: str) -> None:
+def test_half_precision_networks_keep_values_gradients_and_moments_in_float32(device: Any, dtype: str) -> None:
     net = network(device, dtype, "batch norm")
     seen = []
     net.fit(X, Y, **options(epochs=1, callbacks=[lambda epoch, record: seen.append(record)]))
@@ -117,7 +117,7 @@ def test_values_gradients_and_moments_are_float32(device: Any, dtype: str) -> No
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_steps_too_small_for_half_precision_add_up(device: Any, dtype: str) -> None:
-    """A hundred updates, each a ten-thousandth of a weight, which a half-precision weight would not notice."""
+    """A hundred updates of a ten-thousandth of a weight each, too small to change a half-precision number."""
     net = network(device, dtype, [gn.Dense(3, bias=False, initializer=gn.initializers.Constant(1.0))])
     start = net.ops.to_host(net.vector)
     net.fit(X, Y, **options(optimizer=gn.SGD(1e-4), steps=100, epochs=None))
@@ -130,7 +130,7 @@ def test_steps_too_small_for_half_precision_add_up(device: Any, dtype: str) -> N
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_a_member_is_the_single_network(device: Any, dtype: str) -> None:
+def test_a_model_of_a_half_precision_population_is_the_single_network(device: Any, dtype: str) -> None:
     many = network(device, dtype, "dropout", models=2, seed=[3, 4])
     history = many.fit(X, Y, **options())
     for k in range(2):
@@ -139,7 +139,7 @@ def test_a_member_is_the_single_network(device: Any, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_captured_updates_are_the_eager_ones(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_half_precision_updates_equal_uncaptured_ones(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = []
     for captured in "01":
         monkeypatch.setenv("GPUNN_CAPTURE", captured)
@@ -157,7 +157,7 @@ def scale_of(net: gn.Network) -> Any:
 
 
 @pytest.mark.parametrize("models", [None, 2])
-def test_an_overflow_skips_the_update_and_halves_the_scale(device: Any, models: int | None) -> None:
+def test_an_overflow_in_float16_skips_the_update_and_halves_the_loss_scale(device: Any, models: int | None) -> None:
     net = network(device, "float16", models=models)
     net.loss_scale.scale[...] = LARGEST
     history = net.fit(X, Y, **options(epochs=8, loss=gn.CrossEntropy(reduction="sum"), optimizer=gn.Adam(1e-3)))
@@ -169,7 +169,7 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(device: Any, models: 
 
 
 @pytest.mark.parametrize("optimizer", [gn.Adam(0.1), gn.SGD(0.1, momentum=0.9), gn.NAdam(0.1), gn.Lion(0.1)], ids=repr)
-def test_a_skipped_update_changes_nothing(device: Any, optimizer: Any) -> None:
+def test_an_update_skipped_after_an_overflow_changes_nothing(device: Any, optimizer: Any) -> None:
     net = network(device, "float16")
     net.fit(X, Y, **options(epochs=2, optimizer=optimizer))
     kept: list[dict[str, bytes]] = []
@@ -196,7 +196,7 @@ class Zeros(gn.Callback):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_what_a_callback_writes_is_what_the_next_step_sees(device: Any, dtype: str) -> None:
+def test_weights_written_by_a_callback_are_used_by_the_next_half_precision_step(device: Any, dtype: str) -> None:
     net = network(device, dtype)
     first, others = net.loss_of(X[:16], Y[:16], gn.CrossEntropy()), np.log(3)  # of equal outputs for three classes
     assert abs(first - others) > 0.01
@@ -204,7 +204,7 @@ def test_what_a_callback_writes_is_what_the_next_step_sees(device: Any, dtype: s
     np.testing.assert_allclose(history["loss"], [(first + 2 * others) / 3], rtol=1e-5)
 
 
-def test_the_scale_doubles_after_many_good_updates(device: Any) -> None:
+def test_the_loss_scale_doubles_after_many_good_updates(device: Any) -> None:
     net = network(device, "float16")
     net.loss_scale.streak[...] = PATIENCE - 2
     net.loss_scale.scale[...] = 1024.0
@@ -213,7 +213,7 @@ def test_the_scale_doubles_after_many_good_updates(device: Any) -> None:
     assert net.ops.to_host(net.loss_scale.streak) == 1.0
 
 
-def test_one_model_that_overflows_does_not_hold_up_the_others(device: Any) -> None:
+def test_a_model_that_overflows_in_float16_does_not_stop_the_others(device: Any) -> None:
     net = network(device, "float16", models=2, seed=[1, 2])
     alone = network(device, "float16", seed=1)
     values = net.ops.to_host(net.vector)
@@ -223,7 +223,7 @@ def test_one_model_that_overflows_does_not_hold_up_the_others(device: Any) -> No
     np.testing.assert_allclose(both["loss"][:, 0], single["loss"], rtol=2e-3)
 
 
-def test_gradients_come_without_the_scale_however_large(device: Any) -> None:
+def test_gradients_are_returned_without_the_loss_scale(device: Any) -> None:
     net, exact = network(device, "float16"), network("cpu", "float64")
     before = scale_of(net)
     for factor in (1.0, 1e3):
@@ -234,7 +234,7 @@ def test_gradients_come_without_the_scale_however_large(device: Any) -> None:
     assert before == scale_of(net) == FIRST
 
 
-def test_a_resumed_training_goes_on_to_the_bit(device: Any, tmp_path: Path) -> None:
+def test_a_resumed_float16_training_has_the_bits_of_an_uninterrupted_one(device: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.gpunn"
     whole, half, again = (network(device, "float16", "dropout") for _ in range(3))
     for net in (whole, half):
@@ -253,7 +253,7 @@ def test_a_resumed_training_goes_on_to_the_bit(device: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dtype", [*HALVES, "tf32"])
-def test_saved_and_loaded(device: Any, dtype: str, tmp_path: Path) -> None:
+def test_a_half_precision_network_is_saved_and_loaded(device: Any, dtype: str, tmp_path: Path) -> None:
     net = network(device, dtype, "batch norm")
     net.fit(X, Y, **options(epochs=1))
     net.save(tmp_path / "net.gpunn")
@@ -272,7 +272,7 @@ def test_saved_and_loaded(device: Any, dtype: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [*HALVES, "tf32"])
-def test_the_cpu_refuses(dtype: str) -> None:
+def test_the_cpu_refuses_half_precision(dtype: str) -> None:
     message = (
         f"Network dtype: expected 'float32' or 'float64' on cpu, got {dtype!r}; use device=\"cuda\", or "
         'dtype="float32": NumPy has no fast products of that kind'
@@ -282,7 +282,7 @@ def test_the_cpu_refuses(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [*HALVES, "tf32"])
-def test_cuda_without_cublaslt_refuses(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_cublaslt_refuses_half_precision(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy_backend, "load_cublaslt", lambda: None)
     ops = cupy_backend.CupyBackend(cupy=make_cupy())
     with pytest.raises(DeviceError, match=r"expected cuBLASLt's products, .*pip install nvmath-python$"):
@@ -295,17 +295,17 @@ def test_bfloat16_without_ml_dtypes_is_refused(monkeypatch: pytest.MonkeyPatch) 
         network(backend_named("strict"), "bfloat16")
 
 
-def test_lbfgs_refuses() -> None:
+def test_lbfgs_refuses_half_precision() -> None:
     with pytest.raises(ConfigurationError, match=r"^LBFGS: expected a network of float32 or float64, .*'bfloat16'"):
         network(backend_named("strict"), "bfloat16").fit(X, Y, **options(optimizer=gn.LBFGS()))
 
 
-def test_tf32_is_not_deterministic() -> None:
+def test_deterministic_training_refuses_tf32() -> None:
     with pytest.raises(ConfigurationError, match=r'^fit deterministic: .*, got dtype="tf32"; make the network'):
         network(backend_named("strict"), "tf32").fit(X, Y, **options(deterministic=True))
 
 
-def test_cupys_own_tf32_is_not_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_training_refuses_tf32_of_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUPY_TF32", "1")
     network(backend_named("strict"), "float32").fit(X, Y, **options(deterministic=True, epochs=1))
     monkeypatch.setattr(cupy_backend, "load_cublaslt", lambda: None)
@@ -314,7 +314,7 @@ def test_cupys_own_tf32_is_not_deterministic(monkeypatch: pytest.MonkeyPatch) ->
         bare.fit(X, Y, **options(deterministic=True))
 
 
-def test_tf32_is_never_a_surprise(device: Any) -> None:
+def test_tf32_is_used_only_by_networks_that_ask_for_it(device: Any) -> None:
     plain, rounded = network(device, "float32"), network(device, "tf32")
     assert (plain.ops.tf32, rounded.ops.tf32) == (False, True)
     assert network(rounded.ops, "float32").ops is plain.ops
@@ -322,14 +322,14 @@ def test_tf32_is_never_a_surprise(device: Any) -> None:
     assert rounded.dtype == np.float32
 
 
-def test_numbers_beyond_float16_are_refused(device: Any) -> None:
+def test_inputs_beyond_the_range_of_float16_are_refused(device: Any) -> None:
     with pytest.raises(DataError, match=r"^X: expected numbers in the range of float16"):
         network(device, "float16").predict(np.full((2, 6), 1e5))
     assert np.isfinite(network(device, "bfloat16").predict(np.full((2, 6), 1e5))).all()
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 256), ("float16", 2048)])
-def test_row_numbers_that_would_be_rounded_are_refused(device: Any, dtype: str, most: int) -> None:
+def test_embeddings_whose_indices_half_precision_would_round_are_refused(device: Any, dtype: str, most: int) -> None:
     def layers(categories: int) -> list[gn.Layer]:
         return [gn.Branch([[gn.Embedding(categories, 2), gn.Flatten()], [gn.Dense(2)]]), gn.Dense(3)]
 

@@ -42,7 +42,7 @@ def test_all_initializers_are_tested() -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_normal_ones_have_their_deviation(initializer: Initializer, deviation: float) -> None:
+def test_normal_initializers_have_their_deviation(initializer: Initializer, deviation: float) -> None:
     values = initializer.values(KEY, SHAPE) / deviation
     count = values.size
     assert abs(values.mean()) < 5 / math.sqrt(count)
@@ -51,7 +51,7 @@ def test_normal_ones_have_their_deviation(initializer: Initializer, deviation: f
     assert abs((values**4).mean() - 3) < 5 * math.sqrt(96 / count)
 
 
-def test_uniform_fills_its_interval_evenly() -> None:
+def test_the_uniform_initializer_fills_its_interval_evenly() -> None:
     values = Uniform(0.2).values(KEY, SHAPE)
     assert values.min() >= -0.2
     assert values.max() < 0.2
@@ -60,26 +60,26 @@ def test_uniform_fills_its_interval_evenly() -> None:
     assert (np.square(counts - expected) / expected).sum() < 40  # 9 degrees of freedom: above once in 1e5
 
 
-def test_constants() -> None:
+def test_constant_initializers_give_their_constant() -> None:
     assert (Constant(0.25).values(KEY, (2, 3)) == 0.25).all()
     assert (Zeros().values(KEY, (2, 3)) == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7), (1, 4), (4, 1)], ids=str)
-def test_orthogonal_rows_or_columns(shape: tuple[int, int]) -> None:
+def test_the_orthogonal_initializer_gives_orthogonal_rows_or_columns(shape: tuple[int, int]) -> None:
     Q = Orthogonal(2.0).values(KEY, shape)
     product = Q @ Q.T if shape[0] <= shape[1] else Q.T @ Q
     np.testing.assert_allclose(product, 4 * np.eye(min(shape)), atol=1e-14)
 
 
-def test_orthogonal_matrices_are_spread_evenly() -> None:
-    """Without making signs unique the first diagonal element would always be of one sign."""
+def test_the_orthogonal_initializer_prefers_no_direction() -> None:
+    """A QR factorisation alone would always give the first diagonal element the same sign."""
     signs = [np.sign(Orthogonal().values(stream_key(s, Purpose.INITIAL), (3, 3))[0, 0]) for s in range(200)]
     assert 60 < signs.count(1.0) < 140
 
 
 @pytest.mark.parametrize("initializer", ALL, ids=repr)
-def test_the_stream_decides(initializer: Initializer) -> None:
+def test_the_stream_decides_what_an_initializer_draws(initializer: Initializer) -> None:
     values = initializer.values(KEY, (4, 5))
     assert values.dtype == np.float64
     assert values.shape == (4, 5)
@@ -95,7 +95,7 @@ def test_the_stream_decides(initializer: Initializer) -> None:
         ("selu", LeCun()), ("tanh", Glorot()), ("sigmoid", Glorot()), ("softmax", Glorot()), (None, Glorot()),
     ],
 )  # fmt: skip
-def test_what_suits_an_activation(name: str | None, expected: Initializer) -> None:
+def test_the_default_initializer_is_chosen_for_the_activation(name: str | None, expected: Initializer) -> None:
     assert for_activation(name) == expected
     assert gn.Dense(4, name).plan((3,)).parameters["W"].initializer == expected
     assert gn.Dense(4, name, initializer=Zeros()).plan((3,)).parameters["W"].initializer == Zeros()
@@ -110,7 +110,7 @@ def test_initial_values_are_the_same_on_every_device(backend: Any, dtype: str, m
     assert backend.to_host(network.vector).tobytes() == reference.vector.tobytes()
 
 
-def test_equal_layers_start_differently() -> None:
+def test_two_equal_layers_start_with_different_weights() -> None:
     network = gn.Network([gn.Dense(3), gn.Dense(3)], 3, device="cpu")
     assert (network.parameters["0.W"] != network.parameters["1.W"]).all()
 
@@ -120,13 +120,13 @@ def test_equal_layers_start_differently() -> None:
     ("kind", "field"),
     [(Constant, "value"), (Gaussian, "deviation"), (Uniform, "limit"), (Glorot, "gain"), (Orthogonal, "gain")],
 )
-def test_numbers_that_are_none(kind: type[Initializer], field: str, bad: Any) -> None:
+def test_initializers_refuse_what_is_not_a_number(kind: type[Initializer], field: str, bad: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{kind.__name__} {field}: expected a finite number, got .*; "):
         kind(bad)
 
 
 @pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.int64(1), 1], ids=repr)
-def test_numbers_of_any_type_become_pythons(number: Any) -> None:
+def test_numbers_of_an_initializer_become_python_floats(number: Any) -> None:
     made = Constant(number)
     assert type(made.value) is float
     assert made == Constant(float(number))
@@ -134,12 +134,12 @@ def test_numbers_of_any_type_become_pythons(number: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", ["he", He, 5, gn.Dense(2)], ids=repr)
-def test_what_is_no_initializer(bad: Any) -> None:
+def test_layers_refuse_what_is_not_an_initializer(bad: Any) -> None:
     with pytest.raises(ConfigurationError, match=FORM):
         gn.Dense(3, initializer=bad)
 
 
-def test_an_initializer_of_ones_own_without_values() -> None:
+def test_a_user_defined_initializer_needs_a_values_method() -> None:
     class Nothing(Initializer, abstract=True):
         pass
 

@@ -1,4 +1,4 @@
-"""Arrays of other libraries: what lies on the GPU is taken as it lies, what lies on the host is uploaded once."""
+"""Arrays of other libraries: those on the GPU are used without a copy, those on the host are uploaded once."""
 
 import re
 from typing import Any
@@ -17,7 +17,8 @@ LABELS = RNG.integers(0, 2, 12)
 
 
 class Column:
-    """As a column of cuDF or an array of Numba: CUDA's array interface and nothing else. The memory is the host's."""
+    """Like a column of cuDF or an array of Numba: the CUDA array interface and nothing else. The memory is the
+    host's."""
 
     def __init__(self, host: np.ndarray, mask: Any = None, stream: int | None = None) -> None:
         self.host = host
@@ -31,7 +32,7 @@ class Column:
 
 
 class Tensor:
-    """As a tensor of PyTorch or JAX on a GPU: DLPack."""
+    """Like a tensor of PyTorch or JAX on a GPU, with DLPack."""
 
     def __init__(self, host: np.ndarray, number: int = 0, kind: int = 2, **others: Any) -> None:
         self.host, self.place, self.streams = host, (kind, number), []
@@ -63,7 +64,7 @@ USES = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_an_array_on_the_gpu_is_taken_as_it_lies(kind: str) -> None:
+def test_a_foreign_array_on_the_gpu_is_taken_without_a_copy(kind: str) -> None:
     ops = strict_backend()
     foreign = FOREIGN[kind](X)
     ops.xp.counters.reset()
@@ -75,7 +76,7 @@ def test_an_array_on_the_gpu_is_taken_as_it_lies(kind: str) -> None:
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_cupy_comes_out(kind: str, use: str) -> None:
+def test_foreign_arrays_on_the_gpu_give_cupy_results(kind: str, use: str) -> None:
     ops = strict_backend()
     net, wrap = network(ops), FOREIGN[kind]
     expected = USES[use](net, X, LABELS)
@@ -87,7 +88,7 @@ def test_cupy_comes_out(kind: str, use: str) -> None:
     assert ops.owns(USES[use](net, wrap(X), LABELS))
 
 
-def test_prediction_moves_nothing() -> None:
+def test_predicting_for_a_foreign_array_on_the_gpu_copies_no_data() -> None:
     ops = strict_backend()
     net, foreign = network(ops), Tensor(X)
     net.predict(foreign)
@@ -97,7 +98,7 @@ def test_prediction_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_training_on_foreign_arrays(kind: str) -> None:
+def test_training_on_foreign_arrays_on_the_gpu_equals_that_on_numpy_arrays(kind: str) -> None:
     ops = strict_backend()
     wrap = FOREIGN[kind]
     given = {
@@ -115,7 +116,7 @@ def test_training_on_foreign_arrays(kind: str) -> None:
     assert ours.evaluate(X, LABELS) == theirs.evaluate(wrap(X), wrap(LABELS))
 
 
-def test_strides_are_honoured() -> None:
+def test_strides_of_foreign_arrays_are_respected() -> None:
     ops = strict_backend()
     net, wide = network(ops), np.repeat(X, 2, axis=1)
     for view in (wide[:, ::2], np.asfortranarray(X)):
@@ -126,7 +127,7 @@ def test_strides_are_honoured() -> None:
             np.testing.assert_array_equal(ops.to_host(net.predict(wrap(view))), net.predict(X))
 
 
-def test_the_producer_is_told_the_stream() -> None:
+def test_the_library_of_a_foreign_array_is_told_the_stream() -> None:
     ops = strict_backend()
     tensor, column = Tensor(X), Column(X, stream=7)
     as_array("X", tensor, ops)
@@ -139,13 +140,13 @@ def test_the_producer_is_told_the_stream() -> None:
 
 
 @pytest.mark.parametrize("kind", [2, 13])
-def test_managed_memory_is_where_it_says(kind: int) -> None:
+def test_managed_memory_counts_as_memory_of_the_gpu(kind: int) -> None:
     ops = strict_backend()
     assert ops.owns(as_array("X", Tensor(X, kind=kind), ops))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "uint8", "bool"])
-def test_every_dtype_of_numbers(dtype: str) -> None:
+def test_foreign_arrays_of_every_dtype_of_numbers_are_taken(dtype: str) -> None:
     ops = strict_backend()
     net, given = network(ops), (10 * X).astype(dtype) if dtype != "bool" else X > 0
     for wrap in (Tensor, Column):
@@ -160,7 +161,7 @@ def moved(message: str, ops: Any, value: Any, kind: type[Exception] = ArrayTypeE
         as_array("X", value, ops)
 
 
-def test_another_gpu() -> None:
+def test_foreign_arrays_on_another_gpu_are_refused() -> None:
     ops = strict_backend(devices=2)
     cure = r"move it to cuda:0, or make the network with device='cuda:1'"
     moved(rf"expected an array on cuda:0, got a tests\.test_interchange\.Tensor on cuda:1; {cure}", ops, Tensor(X, 1))
@@ -174,7 +175,7 @@ def test_another_gpu() -> None:
     moved(rf"expected an array on cuda:0, got a .*ndarray on cuda:1; {cure}", ops, cupy)
 
 
-def test_other_refusals_on_the_gpu() -> None:
+def test_foreign_arrays_with_nulls_or_gradients_are_refused() -> None:
     ops = strict_backend()
     nulls = Column(X, mask=Column(np.zeros(12, np.uint8)))
     moved("expected a number everywhere, got a column with nulls; fill them or drop their rows", ops, nulls, DataError)
@@ -203,7 +204,7 @@ def test_other_refusals_on_the_gpu() -> None:
         ("numba.cuda", "x.copy_to_host()"), ("cupy", "x.get()"), ("elsewhere", "x.get()"),
     ],
 )  # fmt: skip
-def test_a_gpu_array_for_the_cpu(library: str, call: str) -> None:
+def test_a_network_on_the_cpu_refuses_foreign_arrays_on_the_gpu(library: str, call: str) -> None:
     kind = type("Tensor", (Tensor,), {"__module__": library})
     cure = re.escape(f"move one of the two: net = gn.Network(..., device='cuda'), or {call}")
     message = rf"expected an array on cpu, got a {library}\.Tensor on a GPU; {cure}"
@@ -211,7 +212,7 @@ def test_a_gpu_array_for_the_cpu(library: str, call: str) -> None:
     moved(message, network().ops, kind(X, kind=8))
 
 
-def test_a_data_frame_on_the_gpu() -> None:
+def test_a_data_frame_on_the_gpu_is_refused_with_advice() -> None:
     class Frame:
         def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
             raise TypeError("Implicit conversion to a host NumPy array via __array__ is not allowed")
@@ -227,7 +228,7 @@ def test_a_data_frame_on_the_gpu() -> None:
 
 
 class Bare:
-    """As an array that can be had by DLPack only."""
+    """An array that has DLPack and nothing else."""
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
@@ -237,7 +238,7 @@ class Bare:
 
 
 @pytest.mark.parametrize("device", ["cpu", "strict"])
-def test_dlpack_in_host_memory(device: str, request: pytest.FixtureRequest) -> None:
+def test_dlpack_arrays_in_host_memory_are_taken_without_a_copy(device: str, request: pytest.FixtureRequest) -> None:
     net = network(device if device == "cpu" else request.getfixturevalue("strict"))
     result = net.predict(Bare())
     assert isinstance(result, np.ndarray)
@@ -245,7 +246,7 @@ def test_dlpack_in_host_memory(device: str, request: pytest.FixtureRequest) -> N
     assert np.may_share_memory(as_array("X", Bare(), net.ops), X)
 
 
-def test_bfloat16_becomes_float32(strict: Any) -> None:
+def test_bfloat16_inputs_become_float32(strict: Any) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     short = X.astype(ml_dtypes.bfloat16)
     net = network()
@@ -257,7 +258,7 @@ def test_bfloat16_becomes_float32(strict: Any) -> None:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_tensors_in_host_memory(backend: Any, use: str) -> None:
+def test_torch_tensors_in_host_memory_are_taken_as_numpy_arrays(backend: Any, use: str) -> None:
     torch = pytest.importorskip("torch")
     net = network(backend)
     expected = USES[use](net, X, LABELS)
@@ -266,7 +267,7 @@ def test_tensors_in_host_memory(backend: Any, use: str) -> None:
     np.testing.assert_array_equal(result, expected)
 
 
-def test_a_tensor_is_uploaded_once() -> None:
+def test_a_torch_tensor_in_host_memory_is_uploaded_once() -> None:
     torch = pytest.importorskip("torch")
     ops = strict_backend()
     net = network(ops)
@@ -277,7 +278,7 @@ def test_a_tensor_is_uploaded_once() -> None:
     assert np.may_share_memory(as_array("X", torch.from_numpy(X), ops), X)
 
 
-def test_training_on_tensors(backend: Any) -> None:
+def test_training_on_torch_tensors_equals_that_on_numpy_arrays(backend: Any) -> None:
     torch = pytest.importorskip("torch")
     given = {
         "loss": gn.CrossEntropy(),
@@ -309,7 +310,7 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("tensor", TENSORS)
-def test_a_tensor_that_cannot_be_read(backend: Any, tensor: str) -> None:
+def test_torch_tensors_that_cannot_be_read_are_refused(backend: Any, tensor: str) -> None:
     torch = pytest.importorskip("torch")
     made, message = TENSORS[tensor]
     with pytest.raises(ArrayTypeError, match=rf"^X: {message}"):
@@ -318,7 +319,7 @@ def test_a_tensor_that_cannot_be_read(backend: Any, tensor: str) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool"])
-def test_tensors_on_the_gpu(dtype: str) -> None:
+def test_torch_tensors_on_the_gpu_are_taken(dtype: str) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("PyTorch sees no GPU")
@@ -337,7 +338,7 @@ def test_tensors_on_the_gpu(dtype: str) -> None:
 
 
 @pytest.mark.cuda
-def test_arrays_of_the_interface_on_the_gpu() -> None:
+def test_arrays_with_the_cuda_array_interface_are_taken() -> None:
     from tests.conftest import backend_named
 
     ops = backend_named("cuda")

@@ -105,7 +105,7 @@ USES: dict[str, Any] = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("case", NONSENSE)
-def test_a_pair_that_makes_no_sense(case: str, use: str) -> None:
+def test_a_loss_that_misreads_the_last_activation_is_refused(case: str, use: str) -> None:
     layers, loss, message = NONSENSE[case]
     net = gn.Network(layers, 4, device="cpu")
     before = contents(net)
@@ -133,17 +133,17 @@ SENSE = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("case", SENSE)
-def test_a_pair_that_makes_sense(case: str, use: str) -> None:
+def test_a_loss_that_fits_the_last_activation_is_accepted(case: str, use: str) -> None:
     end, loss = SENSE[case]
     USES[use](gn.Network([gn.Dense(2, end)], 4, device="cpu"), np.eye(2)[LABELS], loss)
 
 
-def test_an_activation_inside_the_network_does_not_matter() -> None:
+def test_an_activation_inside_the_network_does_not_restrict_the_loss() -> None:
     net = gn.Network([gn.Dense(3, "softmax"), gn.Sigmoid(), gn.Dense(2)], 4, device="cpu")
     net.fit(X, LABELS, loss=CROSS, optimizer=gn.SGD(0.1), epochs=1)
 
 
-def test_log_softmax_makes_no_difference_to_CrossEntropy() -> None:
+def test_log_softmax_before_cross_entropy_changes_nothing() -> None:
     """The log-softmax of a log-softmax is itself."""
     plain, logs = (gn.Network([gn.Dense(2, end)], 4, device="cpu", dtype="float64") for end in (None, "log_softmax"))
     (value, gradients), (of_logs, gradients_of_logs) = (n.gradients(X, LABELS, CROSS) for n in (plain, logs))
@@ -164,34 +164,34 @@ ONE: dict[str, tuple[list[gn.Layer], str]] = {
 
 @pytest.mark.parametrize("loss", [CROSS, BINARY, NLL, NLLM, gn.SquaredError()], ids=repr)
 @pytest.mark.parametrize("case", ONE)
-def test_a_softmax_of_one_output_is_always_1(case: str, loss: Loss) -> None:
+def test_a_softmax_of_one_output_is_refused(case: str, loss: Loss) -> None:
     layers, where = ONE[case]
     message = f"{where}: expected 2 outputs or more for Softmax(), got one, which is always 1; {ALONE}"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         gn.Network(layers, 4, device="cpu").fit(X, LABELS, loss=loss, optimizer=gn.SGD(0.1))
 
 
-def test_a_log_softmax_of_one_output_is_always_0() -> None:
+def test_a_log_softmax_of_one_output_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="got one, which is always 0; end the network in sigmoid"):
         gn.Network([gn.Dense(1, "log_softmax")], 4, device="cpu").loss_of(X, LABELS, CROSS)
 
 
 @pytest.mark.parametrize("loss", [CROSS, BINARY, NLLM], ids=repr)
-def test_the_way_out_for_one_output_is_one_that_works(loss: Loss) -> None:
+def test_the_advice_for_one_output_works(loss: Loss) -> None:
     with pytest.raises(ConfigurationError, match=exactly(ALONE).replace("^", "; ")):
         gn.Network([gn.Dense(1, "sigmoid")], 4, device="cpu").loss_of(X, LABELS, loss)
     for end, fitting in (("sigmoid", NLL), (None, BINARY)):
         assert np.isfinite(gn.Network([gn.Dense(1, end)], 4, device="cpu").loss_of(X, LABELS, fitting))
 
 
-def test_the_ways_out_for_classes_are_ones_that_work() -> None:
-    """Where sigmoid and cross-entropy met, y of one class an example stays what it is."""
+def test_the_advice_for_classes_works() -> None:
+    """Integer classes stay as they are when a sigmoid under cross-entropy is replaced as advised."""
     for end, fitting in ((None, CROSS), ("softmax", NLLM)):
         assert np.isfinite(gn.Network([gn.Dense(2, end)], 4, device="cpu").loss_of(X, LABELS, fitting))
 
 
-def test_what_is_not_known_to_be_wrong_is_left_alone() -> None:
-    """Branches that differ, sums of probabilities, networks that only hand on, and layers of ones own."""
+def test_losses_not_known_to_be_wrong_for_a_network_are_accepted() -> None:
+    """Branches with different ends, sums of probabilities, networks without a computing layer, and layers of users."""
     own: list[list[gn.Layer]] = [
         [gn.Branch([gn.Dense(1, "sigmoid"), gn.Dense(1)])],
         [gn.Branch([gn.Dense(2, "softmax"), gn.Dense(2, "softmax")], merge="add")],
@@ -204,7 +204,7 @@ def test_what_is_not_known_to_be_wrong_is_left_alone() -> None:
     assert gn.Network([gn.Identity()], 2, device="cpu").loss_of(shares, np.eye(2)[[0, 1, 0]], NLLM) > 0.0
 
 
-def test_branches_that_stand_in_many_places_are_looked_at_once() -> None:
+def test_the_last_activation_of_many_nested_branches_is_found_quickly() -> None:
     layer: gn.Layer = gn.Dense(1, "sigmoid")
     for _ in range(40):
         layer = gn.Branch([layer, layer], merge="concatenate")
@@ -212,7 +212,7 @@ def test_branches_that_stand_in_many_places_are_looked_at_once() -> None:
 
 
 @pytest.mark.parametrize(("end", "loss"), [("softmax", CROSS), ("sigmoid", BINARY)])
-def test_a_file_of_such_a_pair_still_predicts(tmp_path: Path, end: str, loss: Loss) -> None:
+def test_a_network_saved_with_a_loss_refused_today_still_predicts(tmp_path: Path, end: str, loss: Loss) -> None:
     net = gn.Network([gn.Dense(2, end)], 4, device="cpu")
     net.loss = loss  # as earlier versions trained it
     net.save(tmp_path / "old.gpunn")
@@ -225,7 +225,7 @@ def test_a_file_of_such_a_pair_still_predicts(tmp_path: Path, end: str, loss: Lo
             use(X)
 
 
-def test_layers_and_losses_of_ones_own_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_defined_layers_and_losses_are_checked_for_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Value, "known", dict(Value.known))
     monkeypatch.setattr(Nonlinearity, "named", dict(Nonlinearity.named))
 

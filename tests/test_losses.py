@@ -1,4 +1,4 @@
-"""Losses: what each one is worth, how it is scaled, and what it refuses."""
+"""Losses: their values, their scaling, and what they refuse."""
 
 import math
 from dataclasses import replace
@@ -59,7 +59,7 @@ def test_all_losses_are_tested() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_mean_and_the_sum_of_its_terms(backend: Any, case: str) -> None:
+def test_a_loss_is_the_mean_or_the_sum_of_its_terms(backend: Any, case: str) -> None:
     loss, outputs, y, terms = CASES[case]
     network = passing_on(backend)
     np.testing.assert_allclose(network.loss_of(outputs, y, loss), terms.mean(), rtol=1e-12)
@@ -68,7 +68,7 @@ def test_the_mean_and_the_sum_of_its_terms(backend: Any, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_model_has_a_loss_of_its_own(backend: Any, case: str) -> None:
+def test_each_model_of_a_population_has_a_loss_of_its_own(backend: Any, case: str) -> None:
     loss, outputs, y, _ = CASES[case]
     network, single = passing_on(backend, models=2), passing_on(backend)
     values = network.loss_of(np.stack([outputs, outputs[::-1]]), np.stack([y, y]), loss)
@@ -79,7 +79,7 @@ def test_each_model_has_a_loss_of_its_own(backend: Any, case: str) -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("case", CASES)
-def test_gradients(case: str, reduction: str) -> None:
+def test_the_gradient_of_every_loss_is_exact(case: str, reduction: str) -> None:
     loss, _, y, _ = CASES[case]
     end = {gn.NLL: "sigmoid", gn.NLLM: "softmax"}.get(type(loss))
     network = gn.Network([gn.Dense(3, end)], 2, device="cpu", dtype="float64")
@@ -88,8 +88,8 @@ def test_gradients(case: str, reduction: str) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if isinstance(CASES[case][0], (gn.NLL, gn.NLLM))])
-def test_a_probability_loss_means_the_same_where_nothing_is_fused(case: str) -> None:
-    """A passive layer between the activation and the loss keeps the two apart."""
+def test_a_loss_on_probabilities_is_the_same_fused_and_unfused(case: str) -> None:
+    """A layer that changes nothing between activation and loss prevents fusing them."""
     loss, _, y, _ = CASES[case]
     end = "sigmoid" if isinstance(loss, gn.NLL) else "softmax"
     X = np.random.default_rng(1).normal(size=(5, 2))
@@ -113,7 +113,7 @@ def test_a_probability_loss_means_the_same_where_nothing_is_fused(case: str) -> 
         (gn.BinaryCrossEntropy(), 0.0, 0.5, math.log(2)),
     ],
 )  # fmt: skip
-def test_extreme_logits_of_two_classes(
+def test_losses_of_extreme_logits_of_two_classes_are_right(
     backend: Any, loss: Loss, z: float, y: float, expected: float, dtype: str
 ) -> None:  # fmt: skip
     network = gn.Network([gn.Identity()], 1, device=backend, dtype=dtype)
@@ -124,7 +124,7 @@ def test_extreme_logits_of_two_classes(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("y", [[0], [1], [[1.0, 0.0]], [[0.25, 0.75]]], ids=str)
-def test_extreme_logits_of_classes(backend: Any, y: Any, smoothing: float, dtype: str) -> None:
+def test_cross_entropy_of_extreme_logits_is_right(backend: Any, y: Any, smoothing: float, dtype: str) -> None:
     network = gn.Network([gn.Identity()], 2, device=backend, dtype=dtype)
     target = np.eye(2)[y[0]] if np.ndim(y) == 1 else np.array(y[0])
     target = (1 - smoothing) * target + smoothing / 2
@@ -133,7 +133,7 @@ def test_extreme_logits_of_classes(backend: Any, y: Any, smoothing: float, dtype
 
 
 @pytest.mark.parametrize("loss", [gn.NLL(), gn.NLLM()], ids=repr)
-def test_impossible_probabilities_stay_finite(backend: Any, loss: Loss) -> None:
+def test_losses_of_impossible_probabilities_are_finite(backend: Any, loss: Loss) -> None:
     network = gn.Network([gn.Identity()], 2, device=backend, dtype="float32")
     value = network.loss_of([[0.0, 1.0]], [[1.0, 0.0]], loss)
     assert 80 < value < 200
@@ -144,7 +144,7 @@ def test_impossible_probabilities_stay_finite(backend: Any, loss: Loss) -> None:
 
 @pytest.mark.parametrize("reduction", ["avg", "none", None, 1, ["mean"]])
 @pytest.mark.parametrize("kind", sorted({type(case[0]) for case in CASES.values()}, key=lambda kind: kind.__name__))
-def test_reductions_that_are_none(kind: type[Loss], reduction: Any) -> None:
+def test_losses_refuse_an_unknown_reduction(kind: type[Loss], reduction: Any) -> None:
     message = f"{kind.__name__} reduction: expected one of 'mean', 'sum', got {reduction!r}; choose one of them"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         kind(reduction=reduction)
@@ -156,26 +156,26 @@ RANGE = "choose a value in that range"
 @pytest.mark.parametrize(
     "delta", [0, -1.0, math.nan, math.inf, True, "1", None, 10**400, [1.0]], ids=lambda v: repr(v)[:9]
 )
-def test_deltas_that_are_none(delta: Any) -> None:
+def test_huber_refuses_a_bad_delta(delta: Any) -> None:
     message = f"Huber delta: expected a number with 0 < value, got {delta!r}; {RANGE}"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         gn.Huber(delta)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, math.nan, True, "0", None], ids=repr)
-def test_smoothing_that_is_none(smoothing: Any) -> None:
+def test_cross_entropy_refuses_a_bad_smoothing(smoothing: Any) -> None:
     message = f"CrossEntropy smoothing: expected a number with 0 <= value <= 1, got {smoothing!r}; {RANGE}"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         gn.CrossEntropy(smoothing)
 
 
 @pytest.mark.parametrize("kind", [gn.SquaredError, gn.CrossEntropy, gn.NLL])
-def test_options_are_named(kind: Any) -> None:
+def test_the_reduction_of_a_loss_must_be_named(kind: Any) -> None:
     with pytest.raises(TypeError, match="positional argument"):
         kind(0.1, "sum")
 
 
-def test_classes_need_outputs_of_one_axis() -> None:
+def test_cross_entropy_refuses_outputs_of_several_axes() -> None:
     network = gn.Network([gn.Reshape((2, 2))], 4, device=backend_named("cpu"))
     with pytest.raises(
         ShapeError, match=r"^CrossEntropy: expected a last layer with one output for each class, at leas"
@@ -183,7 +183,7 @@ def test_classes_need_outputs_of_one_axis() -> None:
         network.loss_of(np.ones((3, 4)), [0, 1, 0], gn.CrossEntropy())
 
 
-def test_outputs_of_several_axes_have_targets_of_the_same(backend: Any) -> None:
+def test_losses_of_outputs_of_several_axes_need_targets_of_their_shape(backend: Any) -> None:
     network = gn.Network([gn.Reshape((2, 2))], 4, device=backend, dtype="float64")
     X, y = rng.normal(size=(3, 4)), rng.normal(size=(3, 2, 2))
     expected = np.square(X.reshape(3, 2, 2) - y).mean()
@@ -192,7 +192,7 @@ def test_outputs_of_several_axes_have_targets_of_the_same(backend: Any) -> None:
         network.loss_of(X, X, gn.SquaredError())
 
 
-def test_a_loss_of_ones_own_without_evaluate() -> None:
+def test_a_user_defined_loss_needs_an_evaluate_method() -> None:
     class Nothing(Loss, abstract=True):
         pass
 
@@ -202,7 +202,7 @@ def test_a_loss_of_ones_own_without_evaluate() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_smoothing_of_weights_that_are_no_distribution(backend: Any, dtype: str) -> None:
+def test_smoothing_of_targets_that_do_not_add_up_to_1_follows_its_formula(backend: Any, dtype: str) -> None:
     """The target is (1 - s) y + s / classes whatever y sums to."""
     rng = np.random.default_rng(0)
     Z, S = rng.normal(size=(6, 4)), rng.random((6, 4))

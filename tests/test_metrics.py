@@ -1,4 +1,4 @@
-"""Metrics against their definitions, and which names there are."""
+"""Metrics compared with their definitions, and their names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def score(
     ],
     ids=["classes", "one-hot", "one-hot numbers", "mse", "mae", "r2", "mse of another loss"],
 )
-def test_a_metric_is_what_it_says(
+def test_a_metric_agrees_with_its_definition(
     backend: Any, name: str, loss: Any, y: Any, expected: float, size: int | None
 ) -> None:
     np.testing.assert_allclose(score(backend, A, y, [name], loss, size)[name], expected, rtol=1e-12)
@@ -55,14 +55,14 @@ def test_a_metric_is_what_it_says(
 @pytest.mark.parametrize(
     ("loss", "edge"), [(BINARY, 0.0), (gn.NLL(), 0.5), (SQUARED, 0.5)], ids=["logits", "probabilities", "numbers"]
 )
-def test_one_output_decides_by_its_side(backend: Any, loss: Any, edge: float) -> None:
+def test_accuracy_of_one_output_decides_by_its_threshold(backend: Any, loss: Any, edge: float) -> None:
     outputs = np.array([[edge - 0.1], [edge + 0.1], [edge + 0.2], [edge - 0.2]])
     y = np.array([[0.0], [1.0], [0.0], [0.0]])
     assert score(backend, outputs, y, ["accuracy"], loss)["accuracy"] == 0.75
 
 
-def test_one_output_after_a_sigmoid_that_the_loss_takes_over(backend: Any) -> None:
-    """The network gives logits inside and probabilities outside; the decision falls on the latter."""
+def test_accuracy_after_a_sigmoid_fused_with_the_loss_uses_probabilities(backend: Any) -> None:
+    """The fused network computes logits and returns probabilities; accuracy is measured on the probabilities."""
     network = gn.Network([gn.Identity(), gn.Sigmoid()], 1, device=backend, dtype="float64")
     X, y = np.array([[-1.0], [0.2], [0.3], [2.0]]), np.array([[0.0], [1.0], [0.0], [1.0]])
     assert network.compile(4, gn.NLL()).fused is not None
@@ -72,7 +72,7 @@ def test_one_output_after_a_sigmoid_that_the_loss_takes_over(backend: Any) -> No
 
 
 @pytest.mark.parametrize("size", [None, 4])
-def test_every_model_has_scores_of_its_own(backend: Any, size: int | None) -> None:
+def test_every_model_of_a_population_has_metrics_of_its_own(backend: Any, size: int | None) -> None:
     outputs, own = np.stack([A, A[::-1]]), np.stack([Y, 5 * Y])
     for y in (Y, own):
         scores = score(backend, outputs, y, ["mse", "mae", "r2"], SQUARED, size, models=2)
@@ -83,7 +83,7 @@ def test_every_model_has_scores_of_its_own(backend: Any, size: int | None) -> No
             np.testing.assert_allclose(scores["r2"][k], r_squared(outputs[k], target), rtol=1e-12)
 
 
-def test_outputs_of_several_axes(backend: Any) -> None:
+def test_metrics_of_outputs_of_several_axes_are_right(backend: Any) -> None:
     for models in (None, 2):
         network = gn.Network([gn.Identity(), gn.Reshape((3, 2))], 6, device=backend, dtype="float64", models=models)
         X, y = rng.normal(size=(5, 6)), rng.normal(size=(5, 3, 2))
@@ -93,13 +93,13 @@ def test_outputs_of_several_axes(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("constant", [0.1, 3.0, 1e5])
-def test_r2_of_a_constant_target(constant: float) -> None:
+def test_r2_of_a_constant_target_is_1_if_predicted_exactly_and_else_0(constant: float) -> None:
     y = np.full((7, 1), constant)
     assert score(backend_named("cpu"), y, y, ["r2"], SQUARED)["r2"] == 1.0
     assert score(backend_named("cpu"), y + 1, y, ["r2"], SQUARED)["r2"] == 0.0
 
 
-def test_r2_of_a_far_target_keeps_its_digits() -> None:
+def test_r2_of_a_target_with_a_large_mean_keeps_its_digits() -> None:
     """Deviations of 1 about a mean of 1e6, added up row by row, in float32."""
     y = (1e6 + np.arange(20000.0)[:, None] % 3).astype("float32")
     network = gn.Network([gn.Identity()], 1, device="cpu")
@@ -108,13 +108,13 @@ def test_r2_of_a_far_target_keeps_its_digits() -> None:
     np.testing.assert_allclose(result, r_squared(outputs.astype(float), y.astype(float)), rtol=1e-4)
 
 
-def test_the_spread_of_a_target_is_added_up_in_double_precision() -> None:
+def test_the_variance_of_a_target_is_summed_in_float64() -> None:
     y = (100 + rng.normal(size=(20000, 2))).astype("float32")
     expected = 1 - 0.5 / y.astype("float64").var(axis=0).mean()
     np.testing.assert_allclose(metrics.R2().finish(np.array(0.5), y), expected, rtol=1e-10)
 
 
-def test_scores_are_in_the_order_asked_for() -> None:
+def test_metrics_are_returned_in_the_order_asked_for() -> None:
     names = ["r2", "mae", "mse"]
     assert list(score(backend_named("cpu"), A, Y, names, SQUARED)) == ["loss", *names]
     assert list(score(backend_named("cpu"), A, Y, "mae", SQUARED)) == ["loss", "mae"]
@@ -122,7 +122,7 @@ def test_scores_are_in_the_order_asked_for() -> None:
     assert list(score(backend_named("cpu"), A, Y, None, SQUARED)) == ["loss"]  # type: ignore[arg-type]
 
 
-def test_a_metric_may_be_given_itself() -> None:
+def test_a_metric_may_be_given_as_an_object() -> None:
     cpu = backend_named("cpu")
     assert score(cpu, A, Y, [metrics.R2()], SQUARED) == score(cpu, A, Y, ["r2"], SQUARED)
     assert score(cpu, A, Y, metrics.R2(), SQUARED) == score(cpu, A, Y, ["r2"], SQUARED)
@@ -131,12 +131,12 @@ def test_a_metric_may_be_given_itself() -> None:
 @pytest.mark.parametrize(
     ("given", "ours"), [("AUC", "auc"), ("RMSE", "rmse"), ("Accuracy", "accuracy"), ("Top_3", "top_3")]
 )
-def test_a_metric_in_capitals(given: str, ours: str) -> None:
+def test_a_metric_in_capital_letters_is_refused_with_its_right_name(given: str, ours: str) -> None:
     with pytest.raises(ConfigurationError, match=f"got '{given}'; write '{ours}'$"):
         metrics.resolve([given])
 
 
-def test_a_top_k_of_thousands_of_digits() -> None:
+def test_a_top_k_metric_of_thousands_of_digits_is_refused() -> None:
     name = "top_" + "9" * 5000
     with pytest.raises(ConfigurationError, match=r"got 'top_9{100,500}\.\.\.; use one of these names$"):
         metrics.resolve(name)
@@ -151,7 +151,7 @@ MANY = (rng.random((9, 3)) < 0.4).astype(float)
 @pytest.mark.parametrize("models", [None, 2])
 @pytest.mark.parametrize("size", [None, 4])
 @pytest.mark.parametrize(("loss", "edge"), [(BINARY, 0.0), (gn.NLL(), 0.5)], ids=repr)
-def test_accuracy_of_several_labels_is_the_share_that_is_right(
+def test_accuracy_of_several_labels_is_the_fraction_that_is_right(
     backend: Any, loss: Any, edge: float, size: int | None, models: int | None
 ) -> None:
     outputs = A if edge == 0.0 else 1 / (1 + np.exp(-A))
@@ -174,7 +174,7 @@ def test_accuracy_of_several_labels_is_the_share_that_is_right(
     ],
     ids=["several numbers", "one number", "a class as a number", "several labels"],
 )  # fmt: skip
-def test_accuracy_of_numbers(loss: Any, y: Any, expected: str, got: str, fix: str) -> None:
+def test_accuracy_of_numeric_targets_is_refused(loss: Any, y: Any, expected: str, got: str, fix: str) -> None:
     name = type(loss).__name__
     message = f"metrics accuracy: expected zeros and ones for {name}{expected}, got {got}; {fix}"
     with pytest.raises(ConfigurationError, match=exactly(message)):
@@ -182,7 +182,7 @@ def test_accuracy_of_numbers(loss: Any, y: Any, expected: str, got: str, fix: st
 
 
 @pytest.mark.parametrize("bad", ["acc", "", "loss", metrics.Accuracy, 5, None, ["accuracy"]], ids=repr)
-def test_what_is_no_metric(bad: Any) -> None:
+def test_values_that_are_not_metrics_are_refused(bad: Any) -> None:
     names = ", ".join(Metric.named)
     fix = "write 'accuracy'" if bad == "acc" else "use one of these names"
     message = f"metrics: expected some of {names}, top_5, or functions of y and the prediction, got {bad!r}; {fix}"
@@ -196,8 +196,8 @@ def test_what_is_no_metric(bad: Any) -> None:
 @pytest.mark.parametrize("name", ["mse", "mae", "r2"])
 @pytest.mark.parametrize("rows", [3, 9], ids=["as many as classes", "more"])
 @pytest.mark.parametrize("models", [None, 2])
-def test_classes_have_no_distance(backend: Any, models: int | None, rows: int, name: str) -> None:
-    """With as many examples as classes, the subtraction would broadcast."""
+def test_metrics_of_distance_are_refused_for_classes(backend: Any, models: int | None, rows: int, name: str) -> None:
+    """With as many examples as classes a subtraction would broadcast silently."""
     network = gn.Network([gn.Dense(3)], 3, device=backend, models=models)
     before = contents(network)
     message = (
@@ -208,7 +208,7 @@ def test_classes_have_no_distance(backend: Any, models: int | None, rows: int, n
     assert contents(network) == before
 
 
-def test_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_defined_metric_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Metric, "named", dict(Metric.named))
 
     class Largest(Metric):
@@ -221,7 +221,7 @@ def test_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(result["largest"], A.max(axis=1).mean(), rtol=1e-12)
 
 
-def test_a_metric_of_ones_own_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_defined_metric_needs_a_rows_method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Metric, "named", dict(Metric.named))
 
     class Nothing(Metric):

@@ -1,4 +1,4 @@
-"""Where the memory of the process ends, as under `ulimit -v`: one error of gpunn's own, whatever was under way.
+"""When the process has no more memory, as under `ulimit -v`, whatever it does ends in one error of gpunn.
 
 The tasks run in one process of their own, each with a few more megabytes of address space than the process has.
 """
@@ -108,7 +108,7 @@ def outcomes() -> dict[str, list[tuple[str, str]]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's limit of the address space")
-def test_every_task_ends_in_an_error_of_ours() -> None:
+def test_every_task_that_runs_out_of_memory_ends_in_an_error_of_gpunn() -> None:
     found = outcomes()
     assert found.pop("unchanged") == [("done", "")]
     for name, results in found.items():
@@ -119,7 +119,7 @@ def test_every_task_ends_in_an_error_of_ours() -> None:
     assert len(short) >= len(found) - 4, short
 
 
-def test_it_says_where_and_keeps_no_array() -> None:
+def test_an_error_for_missing_memory_says_where_and_keeps_no_array() -> None:
     class Held:
         pass
 
@@ -145,7 +145,9 @@ def runs_out(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("place", ["checked_pair", "checked_inputs"])
-def test_estimators_too(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_estimator_that_runs_out_of_memory_raises_an_error_of_gpunn(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("sklearn")
     from gpunn.estimators import MLPRegressor
 
@@ -158,7 +160,7 @@ def test_estimators_too(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
         estimator.fit(X, X[:, 0]).predict(X)
 
 
-def test_the_command_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_runs_out_of_memory_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpunn.cli.inspect.load_network", runs_out)
     told = CliRunner().invoke(command, ["inspect", "a.gpunn", "--json"])
     assert told.exit_code == 5 and json.loads(told.stdout)["error"]["kind"] == "DeviceMemoryError"
@@ -166,8 +168,10 @@ def test_the_command_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told.stderr.startswith(line) and told.stderr.count("\n") == 1
 
 
-def test_loading_a_network_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no fault of the file."""
+def test_the_error_for_a_network_too_large_to_load_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error does not call the file damaged."""
     gn.Network([gn.Dense(2)], 3, device="cpu").save(tmp_path / "net.gpunn")
     for place, where in (
         ("gpunn.checkpoint.from_json", "checkpoint '.*net.gpunn'"),
@@ -181,8 +185,10 @@ def test_loading_a_network_says_which(tmp_path: Path, monkeypatch: pytest.Monkey
                 gn.load(tmp_path / "net.gpunn", device="cpu")
 
 
-def test_pyarrow_that_finds_no_memory_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is the file damaged where the system has none for it."""
+def test_running_out_of_memory_in_pyarrow_is_not_taken_for_a_missing_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the file called damaged."""
     pytest.importorskip("pyarrow")
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,2\n")

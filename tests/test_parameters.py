@@ -1,4 +1,4 @@
-"""One vector of parameters: where its views stand, and what may be loaded into it."""
+"""The one vector of parameters: the places of its views, and what may be loaded into it."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def address(array: Any) -> int:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("models", MODELS)
-def test_every_view_starts_at_a_boundary(backend: Any, models: int | None, dtype: str) -> None:
+def test_every_parameter_starts_at_a_256_byte_boundary(backend: Any, models: int | None, dtype: str) -> None:
     held = store(backend, dtype, models)
     for buffer, views in (
         (held.values, held.views), (held.gradients, held.gradient_views), (held.state, held.state_views),
@@ -56,7 +56,7 @@ def test_every_view_starts_at_a_boundary(backend: Any, models: int | None, dtype
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("models", MODELS)
-def test_no_two_views_share_memory(backend: Any, models: int | None, dtype: str) -> None:
+def test_no_two_parameters_share_memory(backend: Any, models: int | None, dtype: str) -> None:
     held = store(backend, dtype, models)
     held.values[...] = 0
     for number, view in enumerate(held.views.values(), 1):
@@ -68,7 +68,7 @@ def test_no_two_views_share_memory(backend: Any, models: int | None, dtype: str)
     assert np.count_nonzero(backend.to_host(held.values)) == held.count * (models or 1)
 
 
-def test_decaying_parameters_come_first() -> None:
+def test_parameters_that_decay_come_first_in_the_vector() -> None:
     held = store()
     place = {name: (address(view) - address(held.values)) // held.dtype.itemsize for name, view in held.views.items()}
     assert place["0.W"] == 0
@@ -83,12 +83,12 @@ def test_decaying_parameters_come_first() -> None:
     assert all(held.views[name].all() for name in ("0.W", "1.E"))
 
 
-def test_without_decaying_parameters_the_slice_is_empty() -> None:
+def test_a_network_without_decaying_parameters_has_an_empty_decaying_slice() -> None:
     parameters = {"b": Parameter((1, 3), decay=False)}
     assert ParameterStore(parameters, {}, backend_named("cpu"), "float32", (0,), None).decaying == 0
 
 
-def test_a_network_without_parameters() -> None:
+def test_a_network_without_parameters_computes_its_loss() -> None:
     bare = gn.Network([gn.ReLU()], 3, device="cpu")
     assert bare.vector.shape == (0,)
     assert dict(bare.parameters) == {}
@@ -96,7 +96,7 @@ def test_a_network_without_parameters() -> None:
     assert (value, gradients) == (1.0, {})
 
 
-def test_which_parameters_decay() -> None:
+def test_only_weight_matrices_decay() -> None:
     net = network()
     decaying = {name for name, parameter in net.store.parameters.items() if parameter.decay}
     assert decaying == {"0.W", "2.body.0.W", "3.W"}
@@ -107,7 +107,7 @@ def test_which_parameters_decay() -> None:
 
 
 @pytest.mark.parametrize("models", MODELS)
-def test_views_write_through(backend: Any, models: int | None) -> None:
+def test_writing_to_a_parameter_writes_to_the_vector(backend: Any, models: int | None) -> None:
     net = network(backend, models=models)
     net.vector[...] = 0
     net.parameters["0.W"][...] = 2.0
@@ -118,7 +118,7 @@ def test_views_write_through(backend: Any, models: int | None) -> None:
     assert (backend.to_host(net.store.state_views["1.var"]) == 4.0).all()
 
 
-def test_the_mappings_themselves_are_read_only() -> None:
+def test_parameters_and_state_are_read_only_mappings() -> None:
     net = network()
     for mapping in (net.parameters, net.state):
         with pytest.raises(TypeError, match="does not support item assignment"):
@@ -126,7 +126,7 @@ def test_the_mappings_themselves_are_read_only() -> None:
 
 
 @pytest.mark.parametrize("models", MODELS)
-def test_gradients_stand_beside_their_values(backend: Any, models: int | None) -> None:
+def test_the_gradient_vector_has_the_layout_of_the_parameter_vector(backend: Any, models: int | None) -> None:
     net = network(backend, models=models, dtype="float64")
     X, y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
     _, gradients = net.gradients(X, y, gn.SquaredError())
@@ -146,7 +146,7 @@ def test_gradients_stand_beside_their_values(backend: Any, models: int | None) -
     assert not gradient[..., ~filled].any()
 
 
-def test_gradients_that_are_returned_are_copies(backend: Any) -> None:
+def test_returned_gradients_are_copies(backend: Any) -> None:
     net = network(backend)
     X, y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
     for data in (X, backend.from_host(X)):
@@ -158,7 +158,7 @@ def test_gradients_that_are_returned_are_copies(backend: Any) -> None:
             np.testing.assert_array_equal(now, value, err_msg=name)
 
 
-def test_reset_restores_values_and_state(backend: Any) -> None:
+def test_reset_restores_initial_values_and_state(backend: Any) -> None:
     held = store(backend, models=2)
     before = backend.to_host(held.values), backend.to_host(held.state)
     held.values[...] = 7
@@ -183,7 +183,7 @@ def everything(net: gn.Network) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("models", MODELS)
-def test_loading_writes_every_value(backend: Any, models: int | None) -> None:
+def test_load_parameters_writes_every_value(backend: Any, models: int | None) -> None:
     net = network(backend, models=models)
     values = everything(net)
     values["0.W"] = np.asfortranarray(values["0.W"])
@@ -193,7 +193,7 @@ def test_loading_writes_every_value(backend: Any, models: int | None) -> None:
         np.testing.assert_array_equal(backend.to_host(view), np.asarray(values[name], "float32"), err_msg=name)
 
 
-def test_loading_takes_the_arrays_of_another_network(backend: Any) -> None:
+def test_load_parameters_takes_the_arrays_of_another_network(backend: Any) -> None:
     source, target = network(backend, seed=1), network(backend, seed=2)
     target.load_parameters({**source.parameters, **source.state})
     assert backend.to_host(target.vector).tobytes() == backend.to_host(source.vector).tobytes()
@@ -216,7 +216,7 @@ LOAD_FAULTS: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("fault", LOAD_FAULTS)
-def test_loading_is_all_or_nothing(backend: Any, fault: str) -> None:
+def test_load_parameters_loads_all_or_nothing(backend: Any, fault: str) -> None:
     changes, absent, got = LOAD_FAULTS[fault]
     net = network(backend)
     values = {name: value for name, value in {**everything(net), **changes}.items() if name not in absent}
@@ -235,8 +235,8 @@ def test_loading_is_all_or_nothing(backend: Any, fault: str) -> None:
     ],
     ids=["text", "None", "complex", "ragged", "beyond float32", "masked"],
 )  # fmt: skip
-def test_values_that_are_no_parameters(bad: Any) -> None:
-    """The last of them is the wrong one: by then nothing may have been written."""
+def test_load_parameters_refuses_values_that_are_not_numbers(bad: Any) -> None:
+    """The last value is the bad one: nothing may have been written before it is found."""
     held = store()
     values: dict[str, Any] = {
         name: np.ones(view.shape) * 9 for name, view in {**held.views, **held.state_views}.items()
@@ -248,6 +248,6 @@ def test_values_that_are_no_parameters(bad: Any) -> None:
 
 
 @pytest.mark.parametrize("values", [None, 5, [np.ones(3)]], ids=["None", "number", "list"])
-def test_what_is_no_mapping_of_parameters(values: Any) -> None:
+def test_load_parameters_refuses_what_is_not_a_mapping(values: Any) -> None:
     with pytest.raises((ConfigurationError, ShapeError), match=r"^parameters: expected .*, got .*; "):
         network().load_parameters(values)

@@ -1,4 +1,4 @@
-"""A pass as a static program: nothing allocated, transferred or waited for, and capturable as it stands."""
+"""A compiled pass allocates, transfers and waits for nothing, and can be captured."""
 
 from typing import Any
 
@@ -33,7 +33,9 @@ def steps(network: gn.Network, loss: Any, training: bool) -> Any:
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_step_neither_transfers_nor_waits_nor_allocates(strict: Any, name: str, training: bool, models: Any) -> None:
+def test_a_compiled_pass_neither_transfers_nor_waits_nor_allocates(
+    strict: Any, name: str, training: bool, models: Any
+) -> None:
     for loss in (gn.CrossEntropy(), gn.SquaredError(), gn.BinaryCrossEntropy()):
         step = steps(zoo.network(NETWORKS[name], loss, device=strict, models=models), loss, training)
         step()
@@ -46,7 +48,7 @@ def test_a_step_neither_transfers_nor_waits_nor_allocates(strict: Any, name: str
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_captured_step_replays_with_the_current_values(strict: Any, name: str, models: Any) -> None:
+def test_a_captured_pass_replays_with_the_current_values(strict: Any, name: str, models: Any) -> None:
     loss = gn.CrossEntropy()
     network = zoo.network(NETWORKS[name], loss, device=strict, models=models)
     step = steps(network, loss, training=True)
@@ -88,14 +90,14 @@ def test_a_captured_step_replays_with_the_current_values(strict: Any, name: str,
         ([gn.Dense(3), gn.Sequential([gn.Softmax()])], gn.NLLM(), gn.CrossEntropy()),
     ],
 )
-def test_what_is_fused_with_the_loss(ending: Any, loss: Any, fused: Any) -> None:
+def test_the_last_activation_is_fused_with_a_fitting_loss(ending: Any, loss: Any, fused: Any) -> None:
     network = gn.Sequential(ending)
     stripped, on_logits = fuse(network, loss)
     assert on_logits == (fused or loss)
     assert (stripped is network) == (fused is None)
 
 
-def test_evaluate_shows_metrics_of_the_output_the_loss_took_over() -> None:
+def test_metrics_are_those_of_an_output_fused_with_the_loss() -> None:
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(20, 3)), rng.integers(0, 2, (20, 1))
     network = gn.Network([gn.Dense(1, "sigmoid")], 3, device="cpu", dtype="float64")
@@ -106,7 +108,7 @@ def test_evaluate_shows_metrics_of_the_output_the_loss_took_over() -> None:
     assert scores["accuracy"] == np.mean((probability > 0.5) == y)
 
 
-def test_passes_are_kept_and_the_oldest_is_dropped() -> None:
+def test_compiled_passes_are_kept_and_the_oldest_is_dropped() -> None:
     network = gn.Network([gn.Dense(2)], 3, device="cpu")
     first = network.compile(1)
     assert network.compile(1) is first

@@ -55,7 +55,7 @@ def apply(backend: Any, store: ParameterStore, part: r.Regularization) -> tuple[
 # S12: weight decay
 
 
-def test_s12_one_step_equals_6_63(backend: Any) -> None:
+def test_a_step_with_an_l2_penalty_is_that_of_the_notes(backend: Any) -> None:
     """W ← W - η (∂L/∂W + 2 λ W), the notes' (6.63) from the penalty λ ‖W‖² of (6.60); biases do not decay."""
     rate, strength = 0.1, 0.3
     store = prepared(backend)
@@ -67,7 +67,7 @@ def test_s12_one_step_equals_6_63(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["L2", "HalfL2", "weight_decay", "decoupled"])
-def test_s12_every_kind_of_decay_is_reachable(name: str) -> None:
+def test_every_kind_of_weight_decay_of_the_notes_can_be_chosen(name: str) -> None:
     """λ‖W‖² is twice ½λ‖W‖², which is `weight_decay`; with plain steps the decoupled kind is the same again."""
     backend, rate, strength = NumpyBackend(), 0.1, 0.3
     kinds: dict[str, tuple[o.Optimizer, Any]] = {
@@ -90,7 +90,7 @@ def test_s12_every_kind_of_decay_is_reachable(name: str) -> None:
 
 
 @pytest.mark.parametrize("part", PENALTIES, ids=str)
-def test_gradient_is_that_of_the_penalty(part: r.Penalty) -> None:
+def test_a_penalty_adds_its_exact_gradient(part: r.Penalty) -> None:
     backend = NumpyBackend()
     store = prepared(backend)
     before = gradients(backend, store)
@@ -109,7 +109,7 @@ def test_gradient_is_that_of_the_penalty(part: r.Penalty) -> None:
     np.testing.assert_allclose(added, numeric, atol=1e-8)
 
 
-def test_penalties(backend: Any) -> None:
+def test_penalties_have_the_values_of_their_formulas(backend: Any) -> None:
     store = prepared(backend)
     W = flat(backend, store)[DECAYING]
     expected = {r.L2(0.3): 0.3 * (W @ W), r.HalfL2(0.3): 0.15 * (W @ W), r.L1(0.3): 0.3 * np.abs(W).sum()}
@@ -119,7 +119,7 @@ def test_penalties(backend: Any) -> None:
     assert several == pytest.approx(sum(expected.values()), rel=1e-14)
 
 
-def test_l1_leaves_zero_alone(backend: Any) -> None:
+def test_an_l1_penalty_does_not_move_weights_that_are_zero(backend: Any) -> None:
     store = prepared(backend)
     write(backend, np.zeros((5, 3)), store.views["0.W"])
     before = gradients(backend, store)
@@ -128,8 +128,8 @@ def test_l1_leaves_zero_alone(backend: Any) -> None:
     np.testing.assert_allclose(np.abs(after - before)[18:], 0.3, rtol=1e-14)
 
 
-def test_max_norm(backend: Any) -> None:
-    """Columns above the limit come to it, the others stay to the bit; rows of biases have no limit."""
+def test_max_norm_shortens_only_columns_beyond_the_limit(backend: Any) -> None:
+    """Columns beyond the limit get its length, the others keep their bits; biases have no limit."""
     store = prepared(backend)
     before = {name: backend.to_host(view) for name, view in store.views.items()}
     lengths = {name: np.linalg.norm(before[name], axis=0) for name in ("0.W", "1.W")}
@@ -143,7 +143,7 @@ def test_max_norm(backend: Any) -> None:
     np.testing.assert_array_equal(backend.to_host(store.views["0.b"]), before["0.b"])
 
 
-def test_clip_norm(backend: Any) -> None:
+def test_clip_norm_shortens_only_gradients_beyond_the_limit(backend: Any) -> None:
     store = prepared(backend)
     before = gradients(backend, store)
     norm = float(np.linalg.norm(before))
@@ -153,14 +153,14 @@ def test_clip_norm(backend: Any) -> None:
     np.testing.assert_allclose(after, before * 0.5 / norm, rtol=1e-14)
 
 
-def test_clip_value(backend: Any) -> None:
+def test_clip_value_limits_each_number_of_a_gradient(backend: Any) -> None:
     store = prepared(backend)
     before = gradients(backend, store)
     after, _ = apply(backend, store, r.ClipValue(0.2))
     np.testing.assert_array_equal(after, np.clip(before, -0.2, 0.2))
 
 
-def test_a_list_acts_in_its_order() -> None:
+def test_penalties_and_limits_act_in_the_order_of_their_list() -> None:
     backend = NumpyBackend()
     first, second, third = (prepared(backend) for _ in range(3))
     before = gradients(backend, first)
@@ -175,7 +175,7 @@ def test_a_list_acts_in_its_order() -> None:
     np.testing.assert_allclose(gradients(backend, third), clipped * 0.5 / length(clipped), rtol=1e-13)
 
 
-def test_nothing_is_nothing() -> None:
+def test_no_regularization_does_nothing() -> None:
     backend = NumpyBackend()
     store = prepared(backend)
     for none in (None, [], [None]):
@@ -190,7 +190,9 @@ def test_nothing_is_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", [type(part) for part in ALL], ids=lambda kind: kind.__name__)
-def test_member_equals_single(kind: Callable[[Any], r.Regularization], backend: Any) -> None:
+def test_regularization_treats_a_model_of_a_population_as_a_single_network(
+    kind: Callable[[Any], r.Regularization], backend: Any
+) -> None:
     numbers = tuple(n + 0.1 for n in THREE)
     together = prepared(backend, models=3)
     penalties = penalty_of(backend, together, kind(numbers))
@@ -207,7 +209,9 @@ def test_member_equals_single(kind: Callable[[Any], r.Regularization], backend: 
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("part", ALL, ids=str)
-def test_float32(part: r.Regularization, models: int | None, backend: Any) -> None:
+def test_regularization_in_float32_agrees_with_float64(
+    part: r.Regularization, models: int | None, backend: Any
+) -> None:
     single, double = prepared(backend, models, "float32"), prepared(backend, models)
     for got, expected in zip(apply(backend, single, part), apply(backend, double, part), strict=True):
         assert got.dtype == np.float32
@@ -215,8 +219,8 @@ def test_float32(part: r.Regularization, models: int | None, backend: Any) -> No
 
 
 @pytest.mark.parametrize("models", [None, 3])
-def test_a_graph_holds_it(models: int | None, strict: Any) -> None:
-    """No transfer, allocation or wait; a replay reads weights and gradients as they then are."""
+def test_regularization_can_be_captured_in_a_graph(models: int | None, strict: Any) -> None:
+    """Nothing is transferred, allocated or waited for; a replay reads the current weights and gradients."""
     store, expected = prepared(strict, models), prepared(strict, models, seed=50)
     numbers: Any = THREE if models else 0.3
     parts = [r.L2(numbers), r.HalfL2(0.1), r.L1(0.1), r.MaxNorm(0.7), r.ClipNorm(0.5), r.ClipValue(0.2)]
@@ -247,7 +251,7 @@ def test_a_graph_holds_it(models: int | None, strict: Any) -> None:
 
 
 @pytest.mark.parametrize("part", [*ALL, r.L2(THREE)], ids=str)
-def test_a_value_like_any_other(part: r.Regularization) -> None:
+def test_a_penalty_is_stored_as_json_and_printed_as_code(part: r.Regularization) -> None:
     assert from_json(json.loads(json.dumps(to_json(part)))) == part
     assert eval(repr(part), vars(r)) == part
 
@@ -268,20 +272,20 @@ def test_a_value_like_any_other(part: r.Regularization) -> None:
         (lambda: r.as_list([r.L2(0.1), "L1"]), "regularization: expected L2.* got 'L1'; see gpunn.regularization"),
     ],
 )
-def test_refused(make: Callable[[], Any], message: str) -> None:
+def test_penalties_and_limits_refuse_bad_arguments(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make()
 
 
 @pytest.mark.parametrize("models", [None, 2])
-def test_as_many_numbers_as_models(models: int | None) -> None:
+def test_penalties_refuse_another_count_of_numbers_than_of_models(models: int | None) -> None:
     backend = NumpyBackend()
     wanted = f"one number or {models} of them" if models else "one number"
     with pytest.raises(ConfigurationError, match=f"L2 strength: expected {wanted}, got 3; give one for each model"):
         r.Constraints(backend, prepared(backend, models), r.L2(THREE))
 
 
-def test_a_frame_has_what_was_named() -> None:
+def test_a_penalty_frame_names_an_array_that_it_lacks() -> None:
     backend = NumpyBackend()
     (frame,) = r.Constraints(backend, prepared(backend), r.L2(0.1)).frames
     with pytest.raises(AttributeError, match="L2 has no 'limit'"):

@@ -1,4 +1,4 @@
-"""The rules of values in files: what keeps them, and the place where one is broken."""
+"""The rules for values in files: what keeps them, and the place named where one is broken."""
 
 from typing import Any
 
@@ -32,7 +32,9 @@ NAN, INF, HUGE = float("nan"), float("inf"), 10**400
         (record({}), [{}], [{"a": 1}, []]),
     ],
 )  # fmt: skip
-def test_what_keeps_a_rule(rule: rules.Rule, kept: list[Any], broken: list[Any]) -> None:
+def test_a_rule_accepts_what_keeps_it_and_refuses_what_breaks_it(
+    rule: rules.Rule, kept: list[Any], broken: list[Any]
+) -> None:
     for value in kept:
         rule.check("here", value)
     for value in broken:
@@ -53,18 +55,18 @@ def test_what_keeps_a_rule(rule: rules.Rule, kept: list[Any], broken: list[Any])
         (maybe(record({"a": whole()})), {"a": ""}, 'here.a: expected a whole number >= 0, got ""'),
     ],
 )  # fmt: skip
-def test_the_place_of_what_breaks_a_rule(rule: rules.Rule, value: Any, message: str) -> None:
+def test_the_error_of_a_broken_rule_names_its_place(rule: rules.Rule, value: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=exactly(f"{message}; give a file as gpunn wrote it")):
         rule.check("here", value)
 
 
-def test_long_values_are_cut() -> None:
+def test_the_error_of_a_broken_rule_cuts_long_values() -> None:
     with pytest.raises(CheckpointError) as error:
         rules.text.check("here", [HUGE])
     assert error.value.got == f"[{HUGE}"[:200] + "..."
 
 
-def test_what_must_hold_of_several_values() -> None:
+def test_require_raises_unless_its_condition_holds() -> None:
     require(True, "here", expected="so", got="otherwise")
     with pytest.raises(
         CheckpointError, match=exactly("here: expected so, got otherwise; give a file as gpunn wrote it")

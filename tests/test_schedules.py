@@ -1,4 +1,4 @@
-"""Schedules: their values against PyTorch's and against their formulas, sums, tables, plateaus, errors."""
+"""Schedules: their values compared with formulas and with PyTorch, sums, tables, plateaus, errors."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def values(schedule: Callable[[int], float], count: int) -> list[float]:
     ],
     ids=lambda value: str(value).partition(" at 0x")[0],  # the same in every process
 )
-def test_values(schedule: s.Schedule, expected: list[float]) -> None:
+def test_a_schedule_gives_the_rates_of_its_formula(schedule: s.Schedule, expected: list[float]) -> None:
     np.testing.assert_allclose(values(schedule, len(expected)), expected, rtol=1e-14, atol=1e-16)
 
 
@@ -71,7 +71,7 @@ LIKE_PYTORCH: dict[str, tuple[s.Schedule, Callable[[Any, Any], Any]]] = {
 
 
 @pytest.mark.parametrize("name", LIKE_PYTORCH)
-def test_pytorch_agrees(name: str) -> None:
+def test_a_schedule_agrees_with_that_of_pytorch(name: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `peers`)")
     schedule, make = LIKE_PYTORCH[name]
     theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
@@ -89,8 +89,8 @@ def test_pytorch_agrees(name: str) -> None:
 
 @pytest.mark.parametrize("t", [1000, 100_000])
 @pytest.mark.parametrize("schedule", [s.InverseTime(0.5, 0.2), s.Power(0.5), s.Power(0.5, 0.75), s.Power(0.5, 0.51)])
-def test_the_theorems_sums(schedule: s.Schedule, t: int) -> None:
-    """S9: Ση = ∞ and Ση² < ∞. Between t and 2t the sum grows by a constant or more, that of squares by ever less."""
+def test_schedules_that_claim_the_theorem_satisfy_its_sums(schedule: s.Schedule, t: int) -> None:
+    """S9: Ση = ∞ and Ση² < ∞. From t to 2t the sum grows by at least a constant, that of squares by less and less."""
     rates = s.table(schedule, t, t)[:, 0]
     squares = rates**2
     assert rates.sum() >= 0.499 * math.log(2) * min(1.0, 1 / getattr(schedule, "decay", 1.0))
@@ -109,7 +109,9 @@ def test_the_theorems_sums(schedule: s.Schedule, t: int) -> None:
     ],
     ids=str,
 )
-def test_others_do_not_claim_it(schedule: s.Schedule, diverges: bool, squares_converge: bool) -> None:
+def test_schedules_that_break_the_sums_of_the_theorem_do_not_claim_them(
+    schedule: s.Schedule, diverges: bool, squares_converge: bool
+) -> None:
     a, b = s.table(schedule, 10_000, 10_000)[:, 0], s.table(schedule, 20_000, 20_000)[:, 0]
     assert (b.sum() > 0.999 * a.sum() > 0.0) == diverges
     assert ((b**2).sum() < 0.999 * (a**2).sum() or (b**2).sum() == 0.0) == squares_converge
@@ -117,12 +119,12 @@ def test_others_do_not_claim_it(schedule: s.Schedule, diverges: bool, squares_co
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=str)
-def test_a_value_like_any_other(schedule: s.Schedule) -> None:
+def test_a_schedule_is_stored_as_json_and_printed_as_code(schedule: s.Schedule) -> None:
     assert from_json(json.loads(json.dumps(to_json(schedule)))) == schedule
     assert eval(repr(schedule), vars(s)) == schedule
 
 
-def test_table() -> None:
+def test_table_lists_the_rates_of_steps_and_models() -> None:
     found = s.table(s.Exponential(0.8, 0.5), 1, 3)
     assert found.dtype == np.float64 and found.tolist() == [[0.4], [0.2], [0.1]]
     assert s.table(0.5, 7, 2).tolist() == [[0.5], [0.5]]
@@ -146,12 +148,12 @@ def test_table() -> None:
         ((0.1, 0.2), 0, "rate: expected one rate, got 2; give one for each model"),
     ],
 )
-def test_table_refuses(rate: Any, start: int, message: str) -> None:
+def test_table_refuses_rates_that_are_not_numbers_from_0(rate: Any, start: int, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         s.table(rate, start, 3)
 
 
-def test_table_refuses_another_number_of_models() -> None:
+def test_table_refuses_rates_for_another_number_of_models() -> None:
     with pytest.raises(ConfigurationError, match="rate: expected one rate or 3 of them, got 2"):
         s.table((0.1, 0.2), 0, 1, 3)
 
@@ -176,12 +178,12 @@ def test_table_refuses_another_number_of_models() -> None:
         (lambda: s.ReduceOnPlateau(mode="up"), "ReduceOnPlateau mode: expected one of 'min', 'max', got 'up'"),
     ],
 )
-def test_refused(make: Callable[[], Any], message: str) -> None:
+def test_schedules_refuse_bad_arguments(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make()
 
 
-def test_a_new_schedule_must_say_what_it_is() -> None:
+def test_a_user_defined_schedule_needs_a_call_method() -> None:
     class Lazy(s.Schedule, abstract=True):
         pass
 
@@ -196,8 +198,8 @@ LOSSES = [5, 4, 4, 4, 4, 3.9999, 3, 3, 3, 3, 3, 3, 3, math.nan, math.nan, 2, 2, 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize(("patience", "cooldown"), [(0, 0), (2, 0), (1, 3), (3, 1)])
-def test_plateau_as_pytorch(patience: int, cooldown: int, sign: float) -> None:
-    """Where the watched value is positive; on negative ones PyTorch's relative threshold points the other way."""
+def test_reduce_on_plateau_agrees_with_pytorch(patience: int, cooldown: int, sign: float) -> None:
+    """For positive values; on negative ones PyTorch's relative threshold works the other way round."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `peers`)")
     mode, watched = ("min", LOSSES) if sign > 0 else ("max", [10.0 - x for x in LOSSES])
     theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -210,7 +212,7 @@ def test_plateau_as_pytorch(patience: int, cooldown: int, sign: float) -> None:
     assert state["factor"][0] < 0.6
 
 
-def test_plateau_of_each_model() -> None:
+def test_reduce_on_plateau_lowers_the_rate_of_each_model_by_itself() -> None:
     plateau = s.ReduceOnPlateau(0.5, patience=1, minimum=0.2)
     state, alone = plateau.begin(2), [plateau.begin(), plateau.begin()]
     for epoch in range(12):
@@ -221,8 +223,8 @@ def test_plateau_of_each_model() -> None:
     assert state["factor"] == [1.0, 0.2]
 
 
-def test_plateau_of_values_below_zero_and_not_finite() -> None:
-    """A value that stays is no improvement, whatever its sign; JSON has no infinity."""
+def test_reduce_on_plateau_takes_values_below_zero_and_not_finite() -> None:
+    """An unchanged value is no improvement, whatever its sign; the state holds no infinity, which JSON lacks."""
     plateau = s.ReduceOnPlateau(0.5, patience=1)
     state = plateau.begin()
     found = [plateau.observe(state, value)[0] for value in (math.inf, -1.0, -1.0, -1.0, -1.0, -2.0)]
@@ -230,7 +232,7 @@ def test_plateau_of_values_below_zero_and_not_finite() -> None:
     json.dumps(state, allow_nan=False)
 
 
-def test_plateau_refuses_another_number_of_models() -> None:
+def test_reduce_on_plateau_refuses_another_number_of_models() -> None:
     plateau = s.ReduceOnPlateau()
     with pytest.raises(ConfigurationError, match="ReduceOnPlateau: expected 2 values, one for each model, got 3"):
         plateau.observe(plateau.begin(2), [1.0, 2.0, 3.0])

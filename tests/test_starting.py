@@ -1,4 +1,4 @@
-"""Ctrl-C while the command is loaded ends it at once, with 130 and without a word; in other programs it is as always.
+"""Ctrl-C while the command is imported ends it silently with 130; in other programs it works as usual.
 
 The signal comes from a finder of modules, which makes it come within the import of a library that is named here.
 """
@@ -41,19 +41,21 @@ def started(folder: Path, module: str, *arguments: str) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("module", ["gpunn.errors", "numpy", "numpy._core.umath", "click", "gpunn.cli.predict"])
 @pytest.mark.parametrize("way", [("gpunn",), ("-m", "gpunn.cli")], ids=["script", "module"])
-def test_ctrl_c_while_the_command_is_loaded(way: tuple[str, ...], module: str, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_command_is_imported_ends_it_silently_with_130(
+    way: tuple[str, ...], module: str, tmp_path: Path
+) -> None:
     done = started(tmp_path, module, *way, "--version")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_ctrl_c_while_the_command_works_is_told(tmp_path: Path) -> None:
+def test_ctrl_c_while_the_command_works_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
     done = started(tmp_path, "pyarrow", "gpunn", "train", "a.csv")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "gpunn: interrupted\n")
 
 
-def test_ctrl_c_raises_only_while_there_is_something_to_tell() -> None:
+def test_ctrl_c_raises_an_exception_only_while_the_command_works() -> None:
     before = signal.signal(signal.SIGINT, starting.end)
     try:
         with command._interruptible():
@@ -63,13 +65,13 @@ def test_ctrl_c_raises_only_while_there_is_something_to_tell() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_other_programs_get_their_exception(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_program_that_imports_gpunn_raises_keyboard_interrupt(tmp_path: Path) -> None:
     done = started(tmp_path, "gpunn.errors", "program.py")
     assert done.returncode == -signal.SIGINT and "KeyboardInterrupt" in done.stderr and done.stdout == ""
 
 
-def test_ctrl_c_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
-    """As in what a shell script runs in the background."""
+def test_an_ignored_ctrl_c_stays_ignored_while_the_command_is_imported(tmp_path: Path) -> None:
+    """A shell script runs its background jobs in this way."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         done = started(tmp_path, "numpy", "gpunn", "--version")
@@ -91,5 +93,7 @@ def test_ctrl_c_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
         ([], [], False),
     ],
 )
-def test_what_the_command_is(arguments: list[str], original: list[str], is_command: bool) -> None:
+def test_is_command_knows_the_command_from_other_programs(
+    arguments: list[str], original: list[str], is_command: bool
+) -> None:
     assert starting.is_command(arguments, original) == is_command

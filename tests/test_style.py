@@ -134,11 +134,11 @@ def row(module: str) -> int:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_has_a_row(module: str) -> None:
+def test_every_module_has_a_row_in_the_order_of_imports(module: str) -> None:
     row(module)
 
 
-def test_imports_flow_one_way() -> None:
+def test_modules_import_only_from_their_own_row_and_above() -> None:
     ours = [i for i in IMPORTS if i.imported.split(".")[0] == "gpunn" and (i.importer, i.imported) not in TYPES_ONLY]
     assert len(ours) > len(MODULES)  # they were found at all
     assert not [str(i) for i in ours if row(i.imported) > row(i.importer)]
@@ -149,12 +149,13 @@ def test_upward_imports_for_types_are_for_types() -> None:
     assert upward == dict.fromkeys(TYPES_ONLY, True)
 
 
-def test_no_import_is_relative() -> None:
+def test_no_module_imports_relatively() -> None:
     assert not [str(i) for i in IMPORTS if i.imported.startswith("<relative>")]
 
 
-def test_there_is_no_cycle() -> None:
-    """A package counts as its `__init__`, which every module inside it runs first; only laziness breaks a cycle."""
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    """A package counts as its `__init__`, which every module inside it runs first; only a lazy import breaks a
+    cycle."""
     graph: dict[str, set[str]] = {name: set() for name in MODULES if name != "gpunn"}
     for i in IMPORTS:
         inside = i.importer.startswith(f"{i.imported}.") or i.imported.startswith(f"{i.importer}.")
@@ -166,11 +167,41 @@ def test_there_is_no_cycle() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+# How code names a test module: as an import does, or in the arguments or the program of a child process.
+TEST_MODULES = (
+    re.compile(r"\btests\.(?:\w+\.)*test_\w+"),
+    re.compile(r"(?m)^\s*from (?:tests|\.)[\w.]* import (?:\w+, )*test_\w+"),
+)
+
+
+def names_a_test_module(text: str) -> bool:
+    return any(pattern.search(text) for pattern in TEST_MODULES)
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several of them need is in a file of its own."""
+    found = [path for path in python_files(ROOT / "tests") if names_a_test_module(path.read_text(encoding="utf-8"))]
+    assert not [path.relative_to(ROOT).as_posix() for path in found]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from {}.training.test_fit import X",
+        "import {}.training.test_fit as other",
+        "    from {}.training import networks, test_fit",
+        '[sys.executable, "-m", "{}.training.test_fit"]',
+    ],
+)
+def test_a_line_that_names_a_test_module_is_found(line: str) -> None:
+    assert names_a_test_module(line.format("tests"))
+
+
 def importers(*libraries: str) -> dict[str, str]:
     return {i.importer: str(i) for i in IMPORTS if i.imported.split(".")[0] in libraries}
 
 
-def test_numpy_is_imported_where_it_may_be() -> None:
+def test_numpy_is_imported_only_by_the_modules_that_may() -> None:
     found = importers("numpy")
     assert not [line for module, line in found.items() if not within(module, NUMPY)]
     unused = {name for name in NUMPY if within_any(name, MODULES)} - {within(module, NUMPY) for module in found}
@@ -181,7 +212,7 @@ def within_any(name: str, modules: dict[str, Path]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for module in modules)
 
 
-def test_the_cpu_and_cuda_know_nothing_of_each_other() -> None:
+def test_the_cpu_and_cuda_backends_import_nothing_from_each_other() -> None:
     wings = {"gpunn.backends.cpu", "gpunn.backends.cuda"}
     found = [(within(i.importer, wings), within(i.imported, wings), str(i)) for i in IMPORTS]
     assert sum(here is not None for here, _, _ in found) > 100
@@ -200,7 +231,7 @@ def test_no_class_of_a_backend_has_more_than_two_bases() -> None:
     assert not [node.name for node in classes if len(node.bases) > 2]
 
 
-def test_cupy_is_imported_where_it_may_be() -> None:
+def test_cupy_is_imported_only_by_the_modules_that_may() -> None:
     found = importers("cupy", "cupyx", "cupy_backends")
     assert "gpunn.backends.cuda.backend" in found
     assert not [line for module, line in found.items() if not within(module, CUPY)]
@@ -209,7 +240,7 @@ def test_cupy_is_imported_where_it_may_be() -> None:
 # Sizes and names
 
 
-def test_files_are_short() -> None:
+def test_no_source_file_is_too_long() -> None:
     kernels = (ROOT / "backends" / "cuda" / "kernels").glob("*.cu")
     lengths = {
         path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
@@ -235,14 +266,14 @@ def tracked() -> list[str]:
     return sorted({name for name in run.stdout.split("\0") if name and os.path.lexists(ROOT / name)})
 
 
-def test_top_level(tracked: list[str]) -> None:
+def test_the_top_level_of_the_tree_is_as_designed(tracked: list[str]) -> None:
     top = {name.split("/")[0] for name in tracked}
     assert {name for name in top if not name.startswith(".")} <= TOP
     assert top >= NEEDED
     assert [name for name in tracked if name.startswith(".ci/")] in ([], [".ci/run"])
 
 
-def test_backends_is_a_relative_link() -> None:
+def test_gpunn_backends_is_a_relative_link() -> None:
     link = ROOT / "gpunn" / "backends"
     assert link.is_symlink()
     assert os.readlink(link) == "../backends"
@@ -261,7 +292,7 @@ def error_classes() -> set[str]:
     return found
 
 
-def test_errors_have_four_parts() -> None:
+def test_every_error_is_made_with_its_four_parts() -> None:
     """Where, expected, got and fix; checked wherever an error is made, raised at once or not."""
     names, made, incomplete = error_classes(), 0, []
     for module, tree in TREES.items():
@@ -287,7 +318,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("what", WORDS)
-def test_words(what: str, tracked: list[str]) -> None:
+def test_no_tracked_file_has_unwanted_words(what: str, tracked: list[str]) -> None:
     found = []
     for name in tracked:
         path = ROOT / name

@@ -1,4 +1,4 @@
-"""A last axis of 1 may be missing in y or be too many: it is read in the one way that makes sense, never broadcast."""
+"""A last axis of 1 may be missing in y or be extra: y is read in the one way that makes sense, never broadcast."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def forms(y: np.ndarray) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", COLUMNS)
-def test_one_number_an_example_in_any_form(case: str) -> None:
+def test_targets_of_one_number_train_the_same_as_shape_n_and_n_1(case: str) -> None:
     loss, y = COLUMNS[case]
     results = {form: trained(loss, given) for form, given in forms(y).items()}
     assert all(result == results["(n, 1)"] for result in results.values())
@@ -71,21 +71,21 @@ def test_one_number_an_example_in_any_form(case: str) -> None:
 
 @pytest.mark.parametrize("loss", [CROSS, NLLM], ids=repr)
 @pytest.mark.parametrize("y", [YES, YES > 0, YES.astype("float32")], ids=["integers", "booleans", "whole floats"])
-def test_one_class_an_example_in_any_form(loss: Loss, y: Any) -> None:
+def test_targets_of_one_class_train_the_same_as_shape_n_and_n_1(loss: Loss, y: Any) -> None:
     results = {form: trained(loss, given) for form, given in forms(y).items()}
     assert all(result == results["(n,)"] for result in results.values())
 
 
 @pytest.mark.parametrize("loss", [gn.SquaredError(), gn.BinaryCrossEntropy(), CROSS], ids=repr)
-def test_on_every_device(backend: Any, loss: Loss) -> None:
+def test_targets_of_shape_n_and_n_1_train_the_same_on_every_device(backend: Any, loss: Loss) -> None:
     y = YES if loss is CROSS else YES.astype("float32")
     columns = trained(loss, backend.from_host(y[:, None]), backend)
     assert trained(loss, backend.from_host(y), backend) == columns
 
 
 @pytest.mark.parametrize("loss", [gn.SquaredError(), gn.BinaryCrossEntropy(), CROSS, NLLM], ids=repr)
-def test_populations(loss: Loss) -> None:
-    """Targets of all models together, and of each model's own set."""
+def test_targets_of_shape_n_and_n_1_train_the_same_for_populations(loss: Loss) -> None:
+    """For targets shared by all models, and for targets of each model."""
     together = [trained(loss, y, population=True) for y in (YES, YES[:, None])]
     assert together[0] == together[1]
     own = np.stack([YES, 1 - YES])
@@ -95,7 +95,7 @@ def test_populations(loss: Loss) -> None:
     assert shared[0] == shared[1] == shared[2] != each[0]
 
 
-def test_the_squared_error_of_a_vector_never_becomes_a_matrix() -> None:
+def test_the_squared_error_of_a_target_of_shape_n_is_never_broadcast() -> None:
     """(n, 1) - (n,) would be (n, n), whose mean is another number."""
     net = gn.Network([gn.Identity()], 1, device="cpu", dtype="float64")
     a, y = rng.normal(size=(7, 1)), rng.normal(size=7)
@@ -107,13 +107,13 @@ def test_the_squared_error_of_a_vector_never_becomes_a_matrix() -> None:
     assert scores["r2"] == pytest.approx(1 - expected / y.var(), rel=1e-12)
 
 
-def test_outputs_of_several_axes() -> None:
+def test_targets_may_lack_the_last_axis_of_outputs_of_several_axes() -> None:
     net = gn.Network([gn.Reshape((3, 1))], 3, device="cpu")
     y = rng.normal(size=(ROWS, 3))
     assert net.loss_of(X, y, gn.SquaredError()) == net.loss_of(X, y[:, :, None], gn.SquaredError())
 
 
-def test_as_many_models_as_examples() -> None:
+def test_targets_are_read_right_with_as_many_models_as_examples() -> None:
     """Two models on two examples each: whole numbers are classes of each model, floats one-hot rows of all."""
     net, X = network(CROSS, models=2, dtype="float64"), OWN[:, :2]
     singles = [net.member(k) for k in range(2)]
@@ -127,13 +127,13 @@ def test_as_many_models_as_examples() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 2), (1, 2), (2, 2, 1, 1, 1), (4,), (4, 1)])
-def test_what_has_no_reading_is_refused(shape: tuple[int, ...]) -> None:
+def test_targets_whose_shape_has_no_meaning_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="^y: expected shape"):
         network(gn.SquaredError(), models=2).loss_of(OWN[:, :2], np.zeros(shape), gn.SquaredError())
 
 
 @pytest.mark.parametrize("weights", ["list", "column", "DataFrame"])
-def test_weights_may_be_a_column(weights: str) -> None:
+def test_sample_weights_may_have_shape_n_1(weights: str) -> None:
     pandas = pytest.importorskip("pandas")
     plain = rng.uniform(size=ROWS)
     given = {"list": plain.tolist(), "column": plain[:, None], "DataFrame": pandas.DataFrame({"w": plain})}[weights]
@@ -145,12 +145,12 @@ def test_weights_may_be_a_column(weights: str) -> None:
     assert scores[0] == scores[1]
 
 
-def test_weights_of_another_length_are_refused_beside_class_weights() -> None:
+def test_sample_weights_of_another_length_are_refused_beside_class_weights() -> None:
     with pytest.raises(DataError, match=r"^fit sample_weight: expected 12 finite numbers .*, got shape \(5,\)"):
         trained(CROSS, YES, sample_weight=np.ones(5), class_weight="balanced")
 
 
-def test_a_set_that_is_streamed() -> None:
+def test_targets_of_shape_n_and_n_1_train_the_same_if_streamed() -> None:
     big = rng.normal(size=(400, 3)).astype("float32")
     y = (big[:, 0] > 0).astype(int)
     for loss in (gn.BinaryCrossEntropy(), CROSS):

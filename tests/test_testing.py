@@ -17,7 +17,7 @@ from tests import zoo
 from tests.conftest import backend_named
 
 
-def test_the_example_of_the_docstring_is_a_layer_that_passes() -> None:
+def test_the_example_layer_of_the_testing_docstring_passes_check_layer() -> None:
     text = (gpunn.testing.__doc__ or "").partition("A layer of one's own, whole and checked:")[2]
     example = textwrap.dedent(text)
     assert "check_layer(SoftSquare(), (5,))" in example
@@ -29,18 +29,18 @@ def test_the_example_of_the_docstring_is_a_layer_that_passes() -> None:
 
 
 @pytest.mark.parametrize("name", zoo.LAYERS)
-def test_every_layer_passes_on_every_backend(name: str) -> None:
+def test_every_layer_passes_check_layer_on_every_backend(name: str) -> None:
     check_layer(zoo.LAYERS[name]("tanh"), (4,), backends=[backend_named(b) for b in ("cpu", "reference", "strict")])
 
 
-def test_layers_of_indices_and_of_other_ranks_pass() -> None:
+def test_layers_of_indices_and_of_several_axes_pass_check_layer() -> None:
     check_layer(gn.Embedding(7, 3), (4,))
     check_layer(gn.Sequential([gn.Flatten(), gn.Dense(3)]), (2, 3))
 
 
 @dataclass(frozen=True)
 class Square(Layer):
-    """A = X², with one fault of a choice."""
+    """A = X², with one fault chosen by name."""
 
     fault: str = ""
 
@@ -69,7 +69,7 @@ class Square(Layer):
 
 @dataclass(frozen=True)
 class Forgetful(Square):
-    """Does not come back from JSON as it was."""
+    """A layer that JSON does not restore."""
 
     width: int = 1
 
@@ -77,7 +77,7 @@ class Forgetful(Square):
         object.__setattr__(self, "width", self.width + 1)
 
 
-def test_a_sound_layer_passes() -> None:
+def test_a_sound_user_defined_layer_passes_check_layer() -> None:
     check_layer(Square(), (5,))
 
 
@@ -93,12 +93,12 @@ def test_a_sound_layer_passes() -> None:
     ],
     ids=lambda v: getattr(v, "fault", "") or None,
 )
-def test_each_fault_is_found(layer: Layer, message: str) -> None:
+def test_check_layer_finds_each_fault(layer: Layer, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_layer(layer, (5,), backends=[backend_named("cpu")])
 
 
-def test_populations_with_data_of_their_own() -> None:
+def test_check_gradients_takes_populations_with_data_for_each_model() -> None:
     rng = np.random.default_rng(0)
     net = gn.Network([gn.Dense(3, "tanh"), gn.Dense(3)], 2, device="cpu", dtype="float64", models=3)
     X = rng.normal(size=(3, 3, 2))
@@ -107,15 +107,15 @@ def test_populations_with_data_of_their_own() -> None:
     check_gradients(net, X[0], rng.integers(0, 3, 3), gn.CrossEntropy())
 
 
-def test_a_loss_at_its_minimum_raises_no_alarm() -> None:
+def test_check_gradients_accepts_a_loss_at_its_minimum() -> None:
     X = np.random.default_rng(0).normal(size=(6, 2))
     net = gn.Network([gn.Dense(3)], 2, device="cpu", dtype="float64")
     loss = gn.CrossEntropy()
     check_gradients(net, X, net.predict_probability(X, loss=loss), loss)
 
 
-def test_a_gradient_that_cancels_may_be_rounding_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bias before a batch normalisation has no effect; its gradient is what the sum leaves of larger ones."""
+def test_check_gradients_allows_a_gradient_that_cancels_only_rounding_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bias before a batch normalisation has no effect; its gradient is the rounding error of a sum of large terms."""
     network = gn.Network([gn.Dense(3), gn.BatchNorm(), gn.Dense(2)], 4, device="cpu", dtype="float64", seed=0)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))

@@ -1,4 +1,4 @@
-"""One network in several threads: readers get the answers that they would get alone, and a training is alone."""
+"""One network in several threads: readers get the results that they would get alone; a training refuses others."""
 
 import copy
 import gc
@@ -32,7 +32,7 @@ LAYERS = [gn.Dense(16, "relu"), gn.BatchNorm(activation="tanh"), gn.Dropout(0.5)
 
 @pytest.fixture(autouse=True)
 def frequent_switches() -> Iterator[None]:
-    """Threads take over from one another between almost any two lines."""
+    """Make threads alternate between almost any two lines."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -82,7 +82,7 @@ def assert_same(here: Any, there: Any) -> None:
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("rows", [1, 100])
-def test_predictions_in_many_threads_equal_those_in_one(backend: Any, rows: int, models: int | None) -> None:
+def test_predictions_by_many_threads_equal_those_by_one(backend: Any, rows: int, models: int | None) -> None:
     network = make(backend, models)
     wanted = requests(rows, 1600 if backend.name == "cpu" else 80)
     alone = [network.predict(X[rows]) for rows in wanted]
@@ -92,7 +92,7 @@ def test_predictions_in_many_threads_equal_those_in_one(backend: Any, rows: int,
 
 
 @pytest.mark.parametrize("models", [None, 2])
-def test_all_kinds_of_reading_at_once(backend: Any, models: int | None) -> None:
+def test_all_reading_methods_work_in_several_threads_at_once(backend: Any, models: int | None) -> None:
     network = make(backend, models)
     many = 12 if backend.name == "cpu" else 2
     names = [name for name in READERS if name != "copy" or backend.name == "cpu"]  # copies go by the device's name
@@ -106,7 +106,7 @@ def test_all_kinds_of_reading_at_once(backend: Any, models: int | None) -> None:
             raise AssertionError(f"{job[0]} of rows {job[1]}") from error
 
 
-def test_the_first_inputs_come_from_several_threads(backend: Any) -> None:
+def test_a_network_may_be_built_by_inputs_from_several_threads(backend: Any) -> None:
     for _ in range(10):
         network = gn.Network(LAYERS, device=backend)
         outputs = in_threads([lambda: network.predict(X[:5])] * THREADS)  # noqa: B023
@@ -114,8 +114,8 @@ def test_the_first_inputs_come_from_several_threads(backend: Any) -> None:
         assert all(np.array_equal(output, again) for output in outputs)
 
 
-def test_two_networks_on_one_device(backend: Any) -> None:
-    """They share the device's scratch and products, one of them trains, and both come out as they would alone."""
+def test_two_networks_on_one_device_work_in_two_threads(backend: Any) -> None:
+    """They share scratch memory and products of the device; one trains, and both give the results they give alone."""
 
     def train() -> Any:
         network = gn.Network(LAYERS, 7, device=backend)
@@ -135,7 +135,7 @@ def test_two_networks_on_one_device(backend: Any) -> None:
 
 @dataclass(frozen=True)
 class Meanwhile(gn.Callback):
-    """After the first epoch, does something in another thread or in the training's own, and keeps what came of it."""
+    """Calls a function after the first epoch, in another thread or in that of the training, and keeps its result."""
 
     job: Callable[[gn.Network], Any]
     own_thread: bool
@@ -170,7 +170,7 @@ OTHERS: dict[str, Callable[[gn.Network], Any]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_training_refuses_other_threads(name: str) -> None:
+def test_a_network_in_training_refuses_other_threads(name: str) -> None:
     network, alone = make("cpu", 2), make("cpu", 2)
     error = train_with(network, OTHERS[name], own_thread=False)
     assert isinstance(error, ConcurrencyError)
@@ -182,7 +182,7 @@ def test_a_training_refuses_other_threads(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name not in ("member", "copy")] + ["load_parameters"])
-def test_a_callback_may_read_what_it_trains(backend: Any, name: str) -> None:
+def test_a_callback_may_predict_with_the_network_in_training(backend: Any, name: str) -> None:
     network, alone = make(backend), make(backend)
     came = train_with(network, OTHERS[name], own_thread=True)
     assert not isinstance(came, Exception), came
@@ -191,7 +191,7 @@ def test_a_callback_may_read_what_it_trains(backend: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fit", "build"])
-def test_a_callback_may_not_train_what_is_trained(name: str) -> None:
+def test_a_callback_may_not_train_the_network_in_training(name: str) -> None:
     network = make("cpu")
     error = train_with(network, OTHERS[name], own_thread=True)
     with pytest.raises(
@@ -201,7 +201,7 @@ def test_a_callback_may_not_train_what_is_trained(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fit", "load_parameters"])
-def test_nothing_changes_while_another_thread_reads(name: str) -> None:
+def test_a_network_cannot_be_changed_while_another_thread_reads_it(name: str) -> None:
     network, entered, leave = make("cpu"), threading.Event(), threading.Event()
     before = network.vector.copy()
 
@@ -225,7 +225,7 @@ def test_nothing_changes_while_another_thread_reads(name: str) -> None:
     OTHERS[name](network)
 
 
-def test_an_estimator_in_many_threads() -> None:
+def test_an_estimator_predicts_in_many_threads_as_in_one() -> None:
     estimators = pytest.importorskip("gpunn.estimators")
     model = estimators.MLPClassifier((16,), max_iter=5, random_state=0, tol=0.0, n_iter_no_change=99)
     with pytest.warns(Warning, match="not enough"):
@@ -236,7 +236,7 @@ def test_an_estimator_in_many_threads() -> None:
     assert_same(tuple(together), tuple(alone))
 
 
-def test_permutation_importance_by_threads() -> None:
+def test_permutation_importance_by_threads_equals_that_by_one() -> None:
     """scikit-learn asks one estimator from several threads."""
     estimators, joblib = pytest.importorskip("gpunn.estimators"), pytest.importorskip("joblib")
     from sklearn.inspection import permutation_importance
@@ -251,8 +251,8 @@ def test_permutation_importance_by_threads() -> None:
     assert alone.importances_mean.argmax() < 2
 
 
-def test_an_estimator_never_answers_from_weights_that_are_not_trained() -> None:
-    """While it is fitted again, other threads get the answers of before, those of after, or an error."""
+def test_an_estimator_never_predicts_from_weights_of_an_unfinished_fit() -> None:
+    """While it is fitted again, other threads get the old predictions, the new ones, or an error."""
     estimators = pytest.importorskip("gpunn.estimators")
     model = estimators.MLPClassifier((16,), max_iter=30, random_state=0, tol=0.0, n_iter_no_change=99)
     with pytest.warns(Warning, match="not enough"):
@@ -300,7 +300,7 @@ def take(uses: Uses, key: int) -> Any:
     return uses.take((key,), Made)  # type: ignore[arg-type]
 
 
-def test_a_block_has_its_passes_for_itself() -> None:
+def test_a_reading_block_has_its_compiled_passes_for_itself() -> None:
     uses = Uses()
     with uses.reading("predict"):
         outer = take(uses, 1)
@@ -314,7 +314,7 @@ def test_a_block_has_its_passes_for_itself() -> None:
     assert len(uses) == 2
 
 
-def test_few_passes_are_kept_beside_those_that_are_in_use() -> None:
+def test_only_a_few_unused_compiled_passes_are_kept() -> None:
     uses = Uses()
     for key in range(3 * KEPT_PASSES):
         with uses.reading("predict"):
@@ -343,7 +343,7 @@ def test_few_passes_are_kept_beside_those_that_are_in_use() -> None:
     assert not len(uses)
 
 
-def test_a_process_that_is_forked_has_no_readers_but_its_own() -> None:
+def test_a_forked_process_does_not_count_the_readers_of_its_parent() -> None:
     network, entered, leave = make("cpu"), threading.Event(), threading.Event()
 
     def read() -> None:
@@ -370,7 +370,7 @@ def test_a_process_that_is_forked_has_no_readers_but_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["predict", "evaluate", "loss_of", "gradients"])
-def test_a_pass_that_is_kept_keeps_no_inputs(name: str) -> None:
+def test_a_kept_compiled_pass_keeps_no_inputs_alive(name: str) -> None:
     network = gn.Network([gn.Residual([gn.Dense(7)]), gn.Dense(3)], 7, device="cpu")
     network.loss = LOSS
     given = X[:20].copy()
@@ -402,7 +402,7 @@ class Stream:
         self.waits.append(event)
 
 
-def test_work_of_another_stream_comes_after_that_of_the_one_before() -> None:
+def test_work_on_another_stream_waits_for_that_on_the_stream_before() -> None:
     first, second = Stream(0), Stream(16)
     current = [first]
     turns = Turns(SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: current[0])), lambda: None)

@@ -101,7 +101,7 @@ VALUES: dict[str, Value] = {
 }
 
 
-def test_every_public_value_is_tested() -> None:
+def test_every_public_layer_loss_and_initializer_is_tested_as_a_value() -> None:
     modules = gn, gn.initializers, gn.regularization
     public = {cls for module in modules for cls in vars(module).values() if isinstance(cls, type)}
     named = {cls for cls in public if issubclass(cls, Value)}
@@ -118,7 +118,7 @@ def test_a_value_prints_as_code_that_makes_it(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", VALUES)
-def test_there_and_back_through_json(code: str) -> None:
+def test_a_value_is_stored_as_json_and_restored(code: str) -> None:
     value = VALUES[code]
     back = from_json(json.loads(json.dumps(to_json(value))))
     assert type(back) is type(value)
@@ -128,7 +128,7 @@ def test_there_and_back_through_json(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", VALUES)
-def test_pickles_and_copies(code: str) -> None:
+def test_a_value_is_pickled_and_copied(code: str) -> None:
     value = VALUES[code]
     if isinstance(value, gn.Layer):  # fills what is cached on the value
         inputs = 6 if isinstance(value, gn.Reshape) else 3
@@ -151,7 +151,7 @@ def test_values_are_frozen(code: str) -> None:
         value.other = 1  # type: ignore[attr-defined]
 
 
-def test_values_differ_where_their_fields_do() -> None:
+def test_values_with_different_fields_differ() -> None:
     values = list(VALUES.values())
     for i, one in enumerate(values):
         for other in values[i + 1 :]:
@@ -160,7 +160,7 @@ def test_values_differ_where_their_fields_do() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(Nonlinearity.named))
-def test_an_activation_by_name_and_by_value(name: str) -> None:
+def test_an_activation_by_name_equals_the_one_by_value(name: str) -> None:
     by_name, by_value = gn.Dense(3, name), gn.Dense(3, Nonlinearity.named[name]())
     assert by_name.function == by_value.function == gn.Activation(name).resolved
     assert gn.Dense(3, gn.Activation(name)).function == by_name.function
@@ -201,12 +201,12 @@ FIELDS = "load it with the version that wrote it"
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )  # fmt: skip
-def test_json_that_is_no_value(data: Any, message: str) -> None:
+def test_json_that_describes_no_value_is_refused(data: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=exactly(message)):
         from_json(data)
 
 
-def test_a_long_piece_of_json_is_shown_in_part() -> None:
+def test_the_error_for_bad_json_is_short() -> None:
     with pytest.raises(ConfigurationError, match=FORM) as caught:
         from_json({"layer": "x" * 10000})
     assert len(str(caught.value)) < 300
@@ -220,13 +220,13 @@ def test_a_long_piece_of_json_is_shown_in_part() -> None:
     ],
     ids=lambda data: next(iter(data.values())),
 )  # fmt: skip
-def test_base_classes_cannot_be_named(data: Any) -> None:
+def test_json_that_names_a_base_class_is_refused(data: Any) -> None:
     with pytest.raises(ConfigurationError, match=exactly(UNKNOWN.format(json.dumps(data)))):
         from_json(data)
 
 
 @pytest.mark.parametrize("plain", [None, True, 3, 0.5, "text"])
-def test_plain_values_stay(plain: Any) -> None:
+def test_plain_numbers_and_texts_are_their_own_json(plain: Any) -> None:
     assert to_json(plain) == from_json(plain) == plain
     assert from_json(to_json([plain, (plain,)])) == (plain, (plain,))
 
@@ -240,7 +240,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own_registry")
-def test_a_layer_of_ones_own_is_known() -> None:
+def test_a_user_defined_layer_is_stored_as_json_and_restored() -> None:
     @dataclass(frozen=True)
     class Doubled(gn.Flatten):
         by: int = 2
@@ -250,7 +250,7 @@ def test_a_layer_of_ones_own_is_known() -> None:
 
 
 @pytest.mark.usefixtures("own_registry")
-def test_a_layer_of_ones_own_has_a_name_of_its_own() -> None:
+def test_a_user_defined_layer_may_not_take_the_name_of_a_layer_of_gpunn() -> None:
     message = (
         "class Dense: expected a name of its own, got that of gpunn's own layer; "
         "rename it: saved networks find classes by name"
@@ -261,7 +261,7 @@ def test_a_layer_of_ones_own_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.usefixtures("own_registry")
-def test_a_class_may_be_abstract() -> None:
+def test_an_abstract_value_class_is_not_registered() -> None:
     class Base(gn.Layer, abstract=True):
         pass
 
@@ -273,7 +273,7 @@ def test_a_class_may_be_abstract() -> None:
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int8(1), np.float64(1e300)], ids=repr)
-def test_numbers_of_any_type_become_pythons(value: Any) -> None:
+def test_a_number_of_any_type_becomes_a_python_float(value: Any) -> None:
     number = hyper.number("here", value)
     assert type(number) is float
     assert number == value
@@ -283,7 +283,7 @@ def test_numbers_of_any_type_become_pythons(value: Any) -> None:
     "value", [True, np.True_, None, "1", np.nan, np.inf, -np.inf, 1j, [1.0], np.array(1.0), 10**400, -(10**400)],
     ids=lambda value: repr(value)[:20],
 )  # fmt: skip
-def test_what_is_no_number(value: Any) -> None:
+def test_number_refuses_what_is_not_a_finite_number(value: Any) -> None:
     message = f"here: expected a finite number, got {value!r}; choose a value in that range"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         hyper.number("here", value)
@@ -300,7 +300,7 @@ def test_what_is_no_number(value: Any) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, str) else "",
 )
-def test_intervals(interval: Any, expected: str, inside: Any, outside: Any) -> None:
+def test_number_refuses_values_outside_its_interval(interval: Any, expected: str, inside: Any, outside: Any) -> None:
     for value in inside:
         assert hyper.number("here", value, **interval) == value
     for value in outside:
@@ -312,7 +312,7 @@ def test_intervals(interval: Any, expected: str, inside: Any, outside: Any) -> N
 @pytest.mark.parametrize(
     "value", [[0.1, 0.2], (0.1, 0.2), np.array([0.1, 0.2])], ids=lambda value: type(value).__name__
 )
-def test_one_number_for_each_model(value: Any) -> None:
+def test_numbers_takes_one_number_for_each_model(value: Any) -> None:
     numbers = hyper.numbers("here", value)
     assert numbers == (0.1, 0.2)
     assert {type(number) for number in numbers} == {float}  # type: ignore[union-attr]
@@ -328,26 +328,26 @@ def test_one_number_for_each_model(value: Any) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_what_is_no_number_for_each_model(value: Any, where: str, got: str) -> None:
+def test_numbers_refuses_what_is_not_a_number_for_each_model(value: Any, where: str, got: str) -> None:
     message = f"{where}: expected a finite number, got {got}; choose a value in that range"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         hyper.numbers("here", value)
 
 
 @pytest.mark.parametrize("value", [1, 10**18, np.int64(3), np.uint8(2)], ids=repr)
-def test_whole_numbers(value: Any) -> None:
+def test_whole_takes_whole_numbers_of_any_type(value: Any) -> None:
     assert type(hyper.whole("here", value)) is int
     assert hyper.whole("here", value) == value
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, np.True_, None, "1", [1], np.array(1)], ids=repr)
-def test_what_is_no_whole_number(value: Any) -> None:
+def test_whole_refuses_what_is_not_a_whole_number(value: Any) -> None:
     message = f"here: expected a whole number >= 1, got {value!r}; give such a number"
     with pytest.raises(ConfigurationError, match=exactly(message)):
         hyper.whole("here", value)
 
 
-def test_whole_numbers_from_another_start() -> None:
+def test_whole_takes_another_smallest_number() -> None:
     assert hyper.whole("here", 0, low=0) == 0
     with pytest.raises(
         ConfigurationError, match=exactly("here: expected a whole number >= 0, got -1; give such a number")
@@ -356,7 +356,7 @@ def test_whole_numbers_from_another_start() -> None:
 
 
 @pytest.mark.parametrize("value", ["c", 1, True, None, ["a"], np.array("a")], ids=repr)
-def test_what_is_no_choice(value: Any) -> None:
+def test_choice_refuses_what_is_not_among_its_choices(value: Any) -> None:
     assert hyper.choice("here", "b", ("a", "b")) == "b"
     with pytest.raises(
         ConfigurationError, match=exactly(f"here: expected one of 'a', 'b', got {value!r}; choose one of them")
@@ -364,7 +364,7 @@ def test_what_is_no_choice(value: Any) -> None:
         hyper.choice("here", value, ("a", "b"))
 
 
-def test_one_is_not_true() -> None:
+def test_choice_does_not_take_1_for_true() -> None:
     with pytest.raises(
         ConfigurationError, match=exactly("here: expected one of True, False, got 1; choose one of them")
     ):

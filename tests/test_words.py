@@ -1,4 +1,4 @@
-"""Words of Keras, PyTorch and scikit-learn: the error names ours, and how to write it."""
+"""Arguments and names of Keras, PyTorch and scikit-learn: the error says what to write instead."""
 
 import copy
 import inspect
@@ -268,7 +268,7 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WORDS)
-def test_a_word_of_another_library(case: str) -> None:
+def test_the_error_for_an_argument_of_another_library_names_ours(case: str) -> None:
     call, message = WORDS[case]
     with pytest.raises(ConfigurationError, match=exactly(message)):
         call()
@@ -283,8 +283,8 @@ def test_a_word_of_another_library(case: str) -> None:
         ("SparseCategoricalCrossentropy", "CrossEntropy"), ("huber_loss", "Huber"),
     ],
 )  # fmt: skip
-def test_a_loss_of_another_library_by_its_name(name: str, ours: str) -> None:
-    """As text in `fit`, and as something that `gn` should have."""
+def test_the_error_for_a_loss_of_another_library_names_ours(name: str, ours: str) -> None:
+    """As text in `fit`, and as an attribute of `gn`."""
     ends = {
         "CrossEntropy": ", or gn.NLLM() where the network ends in softmax",
         "BinaryCrossEntropy": ", or gn.NLL() where the network ends in sigmoid",
@@ -297,7 +297,7 @@ def test_a_loss_of_another_library_by_its_name(name: str, ours: str) -> None:
         getattr(gn, name)
 
 
-def test_classes_of_other_libraries() -> None:
+def test_the_error_for_a_class_of_another_library_names_ours() -> None:
     for name, ours in (("Linear", "Dense"), ("BatchNorm1d", "BatchNorm"), ("Conv2d", "Dense"), ("Model", "Network")):
         with pytest.raises(AttributeError, match=rf"^module 'gpunn' has no '{name}': .*gn\.{ours}\("):
             getattr(gn, name)
@@ -306,7 +306,7 @@ def test_classes_of_other_libraries() -> None:
     assert not {*words.NAMES, *words.LOSSES} & {*gn.__all__, *dir(gn)}
 
 
-def test_methods_of_other_libraries() -> None:
+def test_the_error_for_a_method_of_another_library_names_ours() -> None:
     net = network()
     for name, ours in (("predict_proba", "predict_probability"), ("score", "evaluate"), ("train", "fit")):
         with pytest.raises(AttributeError, match=f"^Network has no '{name}': write {ours}"):
@@ -319,7 +319,7 @@ def test_methods_of_other_libraries() -> None:
     assert not hasattr(object.__new__(gn.Network), "network")  # as copy and pickle make it
 
 
-def test_parameters_are_a_mapping_that_holds_its_arrays() -> None:
+def test_parameters_of_a_network_are_a_read_only_mapping() -> None:
     net = network()
     assert dict(net.parameters).keys() == {"0.W", "0.b"}
     assert len(net.parameters) == 2
@@ -328,7 +328,7 @@ def test_parameters_are_a_mapping_that_holds_its_arrays() -> None:
         net.parameters["0.W"] = X  # type: ignore[index]
 
 
-def test_nothing_was_trained() -> None:
+def test_an_unknown_argument_of_fit_trains_nothing() -> None:
     net = network()
     before = contents(net)
     with pytest.raises(ConfigurationError, match="^fit: expected epochs="):
@@ -337,7 +337,7 @@ def test_nothing_was_trained() -> None:
 
 
 def constructors() -> dict[str, type]:
-    """Every class a user makes something of that is a value, and Network."""
+    """Every public class that is a value, and Network."""
     spaces = (gn, initializers, regularization, schedules)
     found = [value for space in spaces for value in vars(space).values() if inspect.isclass(value)]
     values = [cls for cls in found if issubclass(cls, Value) and "__init__" in vars(cls)]
@@ -348,8 +348,8 @@ CONSTRUCTORS = constructors()
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)
-def test_every_constructor_looks_at_its_words(name: str) -> None:
-    """Each word of the table that it has not is answered with a word it has, or with advice."""
+def test_every_constructor_answers_arguments_of_other_libraries(name: str) -> None:
+    """Each foreign argument that a constructor does not have is answered with one that it has, or with advice."""
     cls = CONSTRUCTORS[name]
     known = set(inspect.signature(cls).parameters)
     for word in words.FOREIGN.keys() - known:
@@ -377,12 +377,12 @@ def test_every_loss_and_optimizer_by_name_exists() -> None:
         (lambda: gn.Network([gn.Dense(2)], 4, unheard=4), "unexpected keyword argument 'unheard'$"),
     ],
 )
-def test_any_other_word_is_the_type_error_that_it_was(call: Callable[[], Any], message: str) -> None:
+def test_an_unknown_argument_is_a_type_error(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         call()
 
 
-def test_values_are_copied_pickled_and_replaced_as_ever() -> None:
+def test_values_with_checked_arguments_are_copied_pickled_and_replaced() -> None:
     for value in (gn.Dense(3, "relu", bias=False), gn.Adam(1e-2, eps=1e-6), gn.Residual([gn.Dense(4)]), CROSS):
         for twin in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value)), replace(value)):
             assert type(twin) is type(value)
@@ -392,13 +392,13 @@ def test_values_are_copied_pickled_and_replaced_as_ever() -> None:
     assert list(inspect.signature(gn.Network.fit).parameters)[:3] == ["self", "X", "y"]
 
 
-def test_a_value_without_a_constructor_takes_nothing() -> None:
+def test_a_value_without_fields_takes_no_arguments() -> None:
     for given, named in (((3,), {}), ((), {"gain": 3})):
         with pytest.raises(TypeError, match=r"^Initializer\(\) takes no arguments$"):
             initializers.Initializer(*given, **named)  # type: ignore[call-arg]
 
 
-def test_a_value_of_ones_own_may_take_any_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_defined_value_may_take_any_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Value, "known", dict(Value.known))
 
     class Free(gn.Identity):

@@ -1,4 +1,4 @@
-"""Calls of every operation with arrays made on the host: the same call runs on any backend."""
+"""Calls of every operation, with arrays on the host: the same call runs on any backend."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from gpunn.backends.formula import formulas
 from gpunn.backends.reference.normalization import Norm, Statistics
-from gpunn.types import COLUMNS, ROWS
+from gpunn.types import COLUMNS, ROWS, Array
 
 MATRICES = ((1, 1), (1, 7), (5, 1), (33, 10), (1037, 3), (4, 331))
 POPULATIONS = ((3, 33, 10), (1, 5, 4), (2, 1037, 20))
@@ -220,3 +220,8 @@ FAMILIES = {  # but `mean_calls`, of an operation that the normalisation of CUDA
 
 def calls(family: str, shape: tuple[int, ...]) -> list[Call]:
     return list({**FAMILIES, "means": mean_calls}[family](np.random.default_rng(7), shape))
+
+
+def reverse(array: Array) -> None:
+    """Reverse the elements along every axis, in place."""
+    array[...] = array[tuple(slice(None, None, -1) for _ in array.shape)].copy()

@@ -1,4 +1,4 @@
-"""Operations inside a CUDA graph, and the independence of results from the order of threads and from other models."""
+"""Operations captured in a CUDA graph; results do not depend on the order of threads nor on other models."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from gpunn.backends.reference.backend import Backend
 from tests.backends.calls import FAMILIES, Call, Out, Placed, calls, each_of
-from tests.backends.test_operations import assert_close
+from tests.backends.comparison import assert_close
 
 
 def new_values(backend: Any, placed: Placed, rng: np.random.Generator) -> Call:
@@ -26,7 +26,7 @@ def new_values(backend: Any, placed: Placed, rng: np.random.Generator) -> Call:
 
 @pytest.mark.parametrize("shape", [(33, 10), (600, 3), (2, 5, 4)], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_operation_can_be_captured(strict: Any, family: str, shape: tuple[int, ...]) -> None:
+def test_every_operation_can_be_captured_in_a_cuda_graph(strict: Any, family: str, shape: tuple[int, ...]) -> None:
     cupy, rng = strict.xp, np.random.default_rng(22)
     for call in calls(family, shape):
         placed = Placed(strict, call, "float64")
@@ -49,7 +49,7 @@ def test_every_operation_can_be_captured(strict: Any, family: str, shape: tuple[
             assert_close(got, wanted, "float64", call.name)
 
 
-def test_a_captured_draw_reads_the_step_of_the_replay(strict: Any, reference: Backend) -> None:
+def test_a_replayed_graph_draws_random_numbers_of_the_current_step(strict: Any, reference: Backend) -> None:
     cupy = strict.xp
     keys = np.array([[1, 2], [3, 4]], np.uint64)
     key, step = strict.from_host(keys), strict.from_host(np.array([0], np.uint64))
@@ -81,8 +81,8 @@ def test_a_captured_draw_reads_the_step_of_the_replay(strict: Any, reference: Ba
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse"])
-def test_the_order_of_threads_changes_nothing(strict: Any, order: str) -> None:
-    """A missing barrier shows in one of the two orders."""
+def test_the_order_of_cuda_threads_changes_no_result(strict: Any, order: str) -> None:
+    """A missing barrier gives a wrong result in one of the two orders."""
     before = strict.xp.fiber_order
     strict.xp.fiber_order = order
     try:
@@ -97,7 +97,7 @@ def test_the_order_of_threads_changes_nothing(strict: Any, order: str) -> None:
         strict.xp.fiber_order = before
 
 
-def test_a_model_gets_the_same_bits_alone_and_among_others(strict: Any) -> None:
+def test_an_operation_gives_a_model_the_same_bits_alone_and_in_a_population(strict: Any) -> None:
     for family in ("rows", "scores", "sums", "normalization"):
         for call in calls(family, (3, 600, 20)):
             together = Placed(strict, call, "float32")

@@ -1,4 +1,4 @@
-"""Which device is used, and what is said where one cannot be."""
+"""Which device is used, and the errors where a device cannot be used."""
 
 import importlib.util
 import logging
@@ -48,7 +48,7 @@ def fail(error: BaseException) -> Callable[..., Any]:
 
 
 def fake_cupy(count: Any = 1, driver: int = 13000, matmul: BaseException | None = None) -> Any:
-    """What the diagnosis sees of CuPy."""
+    """The part of CuPy that the diagnosis uses."""
     cupy = SimpleNamespace()
     runtime = SimpleNamespace(
         getDeviceCount=(lambda: count) if isinstance(count, int) else fail(count),
@@ -107,7 +107,7 @@ DIAGNOSES: dict[str, tuple[Any, int, str]] = {
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No backend, no decision and no hidden GPU from before."""
+    """Forget earlier backends and decisions, and show all GPUs."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for cache in (backends._backend, backends._automatic_device):
         cache.cache_clear()
@@ -117,20 +117,22 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("case", DIAGNOSES)
-def test_a_diagnosis_names_reason_and_fix(case: str) -> None:
+def test_an_error_about_a_gpu_names_the_reason_and_the_fix(case: str) -> None:
     cupy, index, message = DIAGNOSES[case]
     with pytest.raises(DeviceError, match=message):
         require_device(cupy, index)
 
 
 @pytest.mark.parametrize("count", [0, NO_DEVICE])
-def test_a_hidden_gpu_is_told_from_a_missing_one(monkeypatch: pytest.MonkeyPatch, count: Any) -> None:
+def test_the_error_for_a_hidden_gpu_differs_from_that_for_a_missing_gpu(
+    monkeypatch: pytest.MonkeyPatch, count: Any
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(DeviceError, match="expected a visible GPU, got none with CUDA_VISIBLE_DEVICES=''; unset"):
         device_count(fake_cupy(count))
 
 
-def test_a_usable_device_passes() -> None:
+def test_a_usable_gpu_passes_the_check_and_is_counted() -> None:
     require_device(fake_cupy(2), 1)
     assert device_count(fake_cupy(3)) == 3
 
@@ -149,7 +151,9 @@ IMPORT_ERRORS: dict[str, tuple[ImportError, str]] = {
 
 
 @pytest.mark.parametrize("case", IMPORT_ERRORS)
-def test_a_missing_cupy_is_told_from_a_broken_one(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_the_error_for_a_missing_cupy_differs_from_that_for_a_broken_cupy(
+    monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
     error, message = IMPORT_ERRORS[case]
     monkeypatch.setattr(cupy_backend.importlib, "import_module", fail(error))
     with pytest.raises(DeviceError, match=message):
@@ -161,7 +165,7 @@ def use(monkeypatch: pytest.MonkeyPatch, cupy: Any) -> None:
     monkeypatch.setattr(cupy_backend, "import_cupy", lambda: cupy)
 
 
-def test_an_explicit_device_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_cuda_never_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, fake_cupy(INSUFFICIENT, driver=0))
     for name in ("cuda", "cuda:0", "cuda:3"):
         with pytest.raises(DeviceError, match="NVIDIA driver"):
@@ -169,7 +173,7 @@ def test_an_explicit_device_never_falls_back(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "CPU", "", None, 0])
-def test_an_unknown_device_is_refused(name: Any) -> None:
+def test_get_backend_refuses_an_unknown_device(name: Any) -> None:
     with pytest.raises(ConfigurationError, match='device: expected "auto", "cpu", "cuda" or "cuda:" and a number, got'):
         get_backend(name)
 
@@ -189,7 +193,7 @@ def test_there_is_one_backend_for_each_device(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(not have_gxx(), reason="g++ is not installed, so CUDA kernels cannot run on the stand-in")
-def test_an_operation_makes_its_device_current(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_makes_its_gpu_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
     cupy = make_cupy(devices=2)
     use(monkeypatch, cupy)
     first, second = get_backend("cuda:0"), get_backend("cuda:1")
@@ -202,7 +206,7 @@ def test_an_operation_makes_its_device_current(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("installed", "level"), [(True, logging.WARNING), (False, logging.INFO)])
-def test_automatic_choice_says_once_why_it_is_the_cpu(
+def test_device_auto_logs_once_why_it_uses_the_cpu(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, installed: bool, level: int
 ) -> None:
     use(monkeypatch, fake_cupy(NO_DEVICE))
@@ -213,7 +217,7 @@ def test_automatic_choice_says_once_why_it_is_the_cpu(
     assert 'using the CPU: device "cuda": expected an NVIDIA GPU' in caplog.text
 
 
-def test_the_package_refuses_another_name() -> None:
+def test_backends_cannot_be_imported_under_another_name() -> None:
     spec = importlib.util.spec_from_file_location("backends", backends.__file__)
     assert spec is not None
     assert spec.loader is not None
@@ -229,7 +233,7 @@ def test_importing_gpunn_touches_neither_cupy_nor_cuda() -> None:
     assert run.stdout.split() == ["False", "False"]
 
 
-def test_without_cublaslt_products_go_through_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cublaslt_matrix_products_use_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy_backend, "load_cublaslt", lambda: None)
     backend = cupy_backend.CupyBackend(cupy=make_cupy())
     rng = np.random.default_rng(0)

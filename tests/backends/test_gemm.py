@@ -1,4 +1,4 @@
-"""Every product that ``gpunn.backends.cuda.gemm`` poses to cuBLASLt, computed by a host model of the library."""
+"""Every product that ``gpunn.backends.cuda.gemm`` asks cuBLASLt for, computed by a model of the library on the host."""
 
 import gc
 import importlib
@@ -21,7 +21,9 @@ def device() -> Device:
 
 @pytest.mark.parametrize(("dtype", "result"), PAIRS, ids=str)
 @pytest.mark.parametrize("seed", range(20))
-def test_random_products_equal_numpy_and_write_nothing_else(seed: int, dtype: Any, result: Any, device: Device) -> None:
+def test_cublaslt_products_equal_numpy_and_write_no_other_memory(
+    seed: int, dtype: Any, result: Any, device: Device
+) -> None:
     rng = np.random.default_rng([seed, *map(ord, f"{dtype}{result}")])
     for _ in range(60):
         sizes = [1 if rng.random() < 0.25 else int(rng.integers(1, 10)) for _ in range(3)]
@@ -44,7 +46,7 @@ def test_random_products_equal_numpy_and_write_nothing_else(seed: int, dtype: An
         np.testing.assert_array_equal(memory.astype("float64"), expected_memory.astype("float64"))
 
 
-def test_halves_are_summed_in_float32_and_rounded_once(device: Device) -> None:
+def test_half_precision_products_are_summed_in_float32_and_rounded_once(device: Device) -> None:
     rng = np.random.default_rng(0)
     for dtype, bits in ((BFLOAT16, 8), ("float16", 11)):
         A, B = (rng.integers(-9, 10, shape).astype(dtype) for shape in ((3, 5000), (5000, 4)))
@@ -60,14 +62,16 @@ def test_halves_are_summed_in_float32_and_rounded_once(device: Device) -> None:
 
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(0, 3, 2), (3, 0, 2), (3, 2, 0)])
 @pytest.mark.parametrize("accumulate", [False, True])
-def test_empty_products(rows: int, inner: int, columns: int, accumulate: bool, device: Device) -> None:
+def test_empty_products_are_zero_and_do_not_call_cublaslt(
+    rows: int, inner: int, columns: int, accumulate: bool, device: Device
+) -> None:
     A, B, out = np.ones((rows, inner)), np.ones((inner, columns)), np.full((rows, columns), 7.0)
     device(A, B, out, accumulate=accumulate)
     np.testing.assert_array_equal(out, 7.0 if accumulate else 0.0)
     assert device.lt.matmul_calls == 0
 
 
-def test_row_major_operands_need_no_transposition() -> None:
+def test_row_major_operands_are_multiplied_without_transposition() -> None:
     A, B, out = np.ones((5, 3)), np.ones((3, 4)), np.ones((5, 4))
     product = plan_product(A, B, out)
     assert (product.m, product.n, product.k) == (4, 5, 3)
@@ -77,7 +81,7 @@ def test_row_major_operands_need_no_transposition() -> None:
     assert {product: "found"}[plan_product(A.copy(), B, out)] == "found"
 
 
-def test_products_of_backpropagation_keep_their_views() -> None:
+def test_transposed_views_of_backpropagation_are_multiplied_without_a_copy() -> None:
     X, dZ, W = np.ones((8, 3)), np.ones((8, 4)), np.ones((3, 4))
     weight_gradient = plan_product(X.mT, dZ, np.empty((3, 4)))
     assert (weight_gradient.transa, weight_gradient.transb) == (False, True)
@@ -85,7 +89,7 @@ def test_products_of_backpropagation_keep_their_views() -> None:
     assert (input_gradient.transa, input_gradient.transb) == (True, False)
 
 
-def test_a_contiguous_vector_keeps_a_leading_dimension_as_long_as_itself() -> None:
+def test_the_leading_dimension_of_a_contiguous_vector_is_its_length() -> None:
     X, w, out = np.ones((8, 3)), np.ones((3, 1)), np.ones((8, 1))
     product = plan_product(X, w, out)
     assert (product.m, product.n, product.lda, product.ldb, product.ldc) == (8, 1, 3, 3, 8)
@@ -93,7 +97,7 @@ def test_a_contiguous_vector_keeps_a_leading_dimension_as_long_as_itself() -> No
     assert (strided_by_rows.transb, strided_by_rows.ldb) == (True, 5)
 
 
-def test_a_shared_operand_has_population_stride_zero() -> None:
+def test_an_operand_shared_by_all_models_has_stride_zero() -> None:
     X, W, out = np.ones((8, 3)), np.ones((5, 3, 4)), np.ones((5, 8, 4))
     product = plan_product(X, W, out)
     assert (product.batch, product.stride_a, product.stride_b, product.stride_c) == (5, 12, 0, 32)
@@ -181,13 +185,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_blas_cannot_express_is_refused(case: str) -> None:
+def test_products_that_blas_cannot_express_are_refused(case: str) -> None:
     *arrays, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         plan_product(*arrays)
 
 
-def test_an_algorithm_is_sought_once_for_each_layout_and_alignment(device: Device) -> None:
+def test_cublaslt_is_asked_for_an_algorithm_once_for_each_layout_and_alignment(device: Device) -> None:
     A, B, out = (aligned((16, 16)) for _ in range(3))
     for _ in range(3):
         device(A, B, out)
@@ -204,14 +208,14 @@ def test_an_algorithm_is_sought_once_for_each_layout_and_alignment(device: Devic
     assert device.allocations == 1
 
 
-def test_alignment_is_part_of_the_choice(device: Device) -> None:
+def test_another_alignment_asks_cublaslt_for_another_algorithm(device: Device) -> None:
     B, out, memory = aligned((4, 4)), aligned((4, 4)), aligned((80,))
     for offset, heuristic_calls in ((0, 1), (1, 2), (4, 3), (8, 3), (2, 4), (3, 4), (64, 4)):
         device(memory[offset : offset + 16].reshape(4, 4), B, out)
         assert device.lt.heuristic_calls == heuristic_calls
 
 
-def test_a_captured_product_is_recorded_and_replays_on_what_the_buffers_then_hold(device: Device) -> None:
+def test_a_captured_product_replays_on_the_current_content_of_its_buffers(device: Device) -> None:
     A, B, out = (aligned((4, 4)) for _ in range(3))
     device(A, B, out)
     device.capturing = True
@@ -226,7 +230,7 @@ def test_a_captured_product_is_recorded_and_replays_on_what_the_buffers_then_hol
         np.testing.assert_array_equal(out, 8 * replay)
 
 
-def test_a_new_product_is_refused_during_a_capture(device: Device) -> None:
+def test_a_product_that_was_never_run_cannot_be_captured(device: Device) -> None:
     A, B, out = (aligned((4, 4)) for _ in range(3))
     device.capturing = True
     with pytest.raises(
@@ -241,7 +245,7 @@ def test_a_new_product_is_refused_during_a_capture(device: Device) -> None:
     assert len(device.recorded) == 1
 
 
-def test_the_stream_is_read_at_every_call(device: Device) -> None:
+def test_each_product_runs_on_the_current_stream(device: Device) -> None:
     A, B, out = (aligned((4, 4)) for _ in range(3))
     for pointer in (1234, 99):
         device.stream.ptr = pointer
@@ -250,14 +254,14 @@ def test_the_stream_is_read_at_every_call(device: Device) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "result"), PAIRS, ids=str)
-def test_tf32_concerns_products_of_float32_only(dtype: Any, result: Any) -> None:
+def test_tf32_changes_only_float32_products(dtype: Any, result: Any) -> None:
     for tf32 in (False, True):
         device = Device(tf32=tf32)
         device(aligned((4, 4), dtype), aligned((4, 4), dtype), aligned((4, 4), result))
         assert (device.lt.last_compute_type == COMPUTE_32F_FAST_TF32) == (tf32 and dtype == "float32")
 
 
-def test_no_algorithm_names_the_product_and_leaves_nothing_behind(device: Device) -> None:
+def test_the_error_for_a_missing_algorithm_names_the_product_and_frees_everything(device: Device) -> None:
     arrays = [aligned((4, 4)) for _ in range(3)]
     device.lt.has_algorithms = False
     with pytest.raises(RuntimeError, match=r"no algorithm for 1 x \(4, 4\) @ \(4, 4\) in float32"):
@@ -272,7 +276,7 @@ def test_no_algorithm_names_the_product_and_leaves_nothing_behind(device: Device
     assert device.lt.live == 1  # the handle
 
 
-def test_close_destroys_every_descriptor_once(device: Device) -> None:
+def test_closing_a_gemm_destroys_every_descriptor_once(device: Device) -> None:
     arrays = [aligned((4, 4)) for _ in range(3)]
     device(*arrays)
     assert device.lt.live == 5  # handle, operation, three layouts
@@ -283,14 +287,14 @@ def test_close_destroys_every_descriptor_once(device: Device) -> None:
         device(*arrays)
 
 
-def test_a_forgotten_gemm_destroys_its_descriptors(device: Device) -> None:
+def test_a_garbage_collected_gemm_destroys_its_descriptors(device: Device) -> None:
     device(*(aligned((4, 4)) for _ in range(3)))
     del device.gemm
     gc.collect()
     assert device.lt.live == 0
 
 
-def test_load_cublaslt_is_none_only_where_nvmath_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_cublaslt_gives_none_only_if_nvmath_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         def import_module(_: str) -> Any:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

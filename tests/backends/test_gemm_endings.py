@@ -1,4 +1,4 @@
-"""Products that end in a bias, an activation, a gradient or sums, posed to a host model of cuBLASLt."""
+"""Products fused with a bias, an activation, a gradient or sums, computed by a model of cuBLASLt on the host."""
 
 from typing import Any
 
@@ -96,7 +96,7 @@ class Case:
         return np.unpackbits(self.aux.array, axis=-1, count=self.columns, bitorder="little")
 
     def run(self, device: Device) -> bool:
-        """Whether it was fused; if so, right, and if not, for a reason; and nothing else was written."""
+        """Run the product and return whether it was fused; check the result and that no other memory was written."""
         regions = [X for X in (self.out, self.vector, self.aux) if X is not None]
         before = [X.memory.copy() for X in regions]
         fused = device.fused(self.ending, *self.arrays)
@@ -122,7 +122,7 @@ EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloa
 
 @pytest.mark.parametrize(("dtype", "result"), PAIRS, ids=str)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_random_endings_equal_numpy_and_write_nothing_else(
+def test_products_with_fused_endings_equal_numpy_and_write_no_other_memory(
     ending: str, dtype: Any, result: Any, device: Device
 ) -> None:
     rng = np.random.default_rng([*map(ord, f"{ending}{dtype}{result}")])
@@ -143,7 +143,7 @@ NUMBERS = (
 
 
 @pytest.mark.parametrize(("ending", "vector", "aux", "number"), NUMBERS, ids=str)
-def test_an_ending_has_the_number_that_cublaslt_has_for_it(ending: str, vector: bool, aux: bool, number: int) -> None:
+def test_a_fused_ending_has_its_cublaslt_epilogue_number(ending: str, vector: bool, aux: bool, number: int) -> None:
     A, B, out, v = np.ones((3, 2)), np.ones((2, 8)), np.ones((3, 8)), np.ones((1, 8))
     a = np.ones((3, 16), "uint8") if ending.startswith("relu") else np.ones((3, 8))
     epilogue = plan_product(A, B, out, ending, v if vector else None, a if aux else None).epilogue
@@ -152,7 +152,7 @@ def test_an_ending_has_the_number_that_cublaslt_has_for_it(ending: str, vector: 
     assert plan_product(A, B, out).epilogue.number == Epilogue.DEFAULT == gemm_plan.DEFAULT
 
 
-def test_strides_of_a_population() -> None:
+def test_a_population_gives_bias_and_mask_their_strides() -> None:
     A, B, out = np.ones((5, 3, 2)), np.ones((2, 130)), np.ones((5, 3, 130))
     flat, mask = np.ones((5, 1000)), np.ones((5, 4, 48), "uint8")[:, :3, :32]
     own, shared = flat[:, 64:194].reshape(5, 1, 130), np.ones((1, 130))
@@ -163,8 +163,8 @@ def test_strides_of_a_population() -> None:
     assert plan_product(A, B, out, "relu", shared, mask).epilogue.vector_stride == 0
 
 
-def test_a_result_of_one_column_is_read_by_rows() -> None:
-    """As one column, which a plain product prefers, its bias would run the wrong way."""
+def test_a_product_of_one_column_with_a_bias_is_planned_by_rows() -> None:
+    """Planned by columns, as a plain product is, its bias would be added along the wrong axis."""
     A, B, out, b = np.ones((5, 3)), np.ones((3, 1)), np.ones((5, 1)), np.ones((1, 1))
     plain, fused = plan_product(A, B, out), plan_product(A, B, out, "bias", b)
     assert (plain.swapped, plain.m, plain.n, plain.ldc) == (False, 5, 1, 5)
@@ -197,7 +197,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_no_ending_can_express_is_refused(case: str, device: Device) -> None:
+def test_fused_endings_that_cublaslt_cannot_express_are_refused(case: str, device: Device) -> None:
     ending, changes, message = REFUSED[case]
     arrays: dict[str, Any] = {name: np.ones(shape) for name, shape in SHAPES.items()}
     arrays["aux"] = np.ones((4, 16), "uint8") if ending.startswith("relu") else None
@@ -221,7 +221,9 @@ POPULATION = {"A": (2, 4, 3), "B": (3, 8), "out": (2, 4, 8)}
         ("relu", (3, 1, 8), None, "vector: expected a population of 2, as out has"),
     ],
 )
-def test_members_write_what_is_their_own(ending: str, vector: Any, aux: Any, message: str) -> None:
+def test_each_model_needs_its_own_memory_for_what_a_fused_ending_writes(
+    ending: str, vector: Any, aux: Any, message: str
+) -> None:
     A, B, out = (np.ones(shape) for shape in POPULATION.values())
     with pytest.raises(ValueError, match=message):
         plan_product(A, B, out, ending, np.ones(vector), None if aux is None else np.ones(aux, "uint8"))
@@ -237,7 +239,7 @@ def biased(columns: int = 8) -> tuple[Any, ...]:
     return (*(aligned((columns, columns)) for _ in range(3)), aligned((1, columns)))
 
 
-def test_the_address_of_the_vector_is_that_of_the_call(device: Device) -> None:
+def test_a_fused_product_uses_the_bias_vector_of_the_call(device: Device) -> None:
     A, B, out, first = biased()
     second = aligned((1, 8), value=5.0)
     for vector, expected in ((first, 9), (second, 13), (first, 9)):
@@ -251,7 +253,7 @@ def test_the_address_of_the_vector_is_that_of_the_call(device: Device) -> None:
     assert device.lt.heuristic_calls == 2
 
 
-def test_a_refused_ending_is_asked_for_once_and_a_plain_product_is_not_concerned(device: Device) -> None:
+def test_a_refused_fused_ending_is_tried_once_and_plain_products_still_work(device: Device) -> None:
     A, B, out, vector = biased()
     device.lt.refused.add(Epilogue.BIAS)
     out[...] = 7
@@ -265,7 +267,7 @@ def test_a_refused_ending_is_asked_for_once_and_a_plain_product_is_not_concerned
     assert device.lt.launched == [Epilogue.RELU_BIAS, Epilogue.DEFAULT]
 
 
-def test_a_status_of_the_heuristics_refuses_too(device: Device) -> None:
+def test_an_error_status_of_the_heuristics_refuses_a_fused_ending(device: Device) -> None:
     A, B, out, vector = biased()
 
     def unsupported(*_: Any) -> None:
@@ -277,7 +279,7 @@ def test_a_status_of_the_heuristics_refuses_too(device: Device) -> None:
         device(A, B, out)
 
 
-def test_an_ending_is_captured_with_its_addresses(device: Device) -> None:
+def test_a_captured_fused_product_replays_on_the_current_content_of_its_buffers(device: Device) -> None:
     A, B, out, vector = biased()
     other = aligned((1, 8), value=100.0)
     device.capturing = True
@@ -295,6 +297,6 @@ def test_an_ending_is_captured_with_its_addresses(device: Device) -> None:
     np.testing.assert_array_equal(out, 11)
 
 
-def test_an_empty_product_has_no_ending(device: Device) -> None:
+def test_an_empty_product_is_not_fused_with_an_ending(device: Device) -> None:
     assert not device.fused("bias", np.ones((3, 0)), np.ones((0, 2)), np.ones((3, 2)), np.ones((1, 2)))
     assert not device.fused("bias", np.ones((0, 3)), np.ones((3, 2)), np.ones((0, 2)), np.ones((1, 2)))

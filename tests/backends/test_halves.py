@@ -1,4 +1,4 @@
-"""Operations in half precision: computed and added in float32, against the plain operation in float64 on the same
+"""Operations in half precision compute and add in float32; compared with the reference in float64 on the same
 numbers."""
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from gpunn.backends.reference.backend import Backend
 from gpunn.backends.reference.normalization import Norm, Statistics
 from gpunn.types import COLUMNS, ROWS
 from tests.backends.calls import POPULATIONS, SHAPES, Call, Out, Placed, calls, each_of, random
-from tests.backends.test_kernels import everything, everything_inputs
+from tests.backends.every_operation import everything, everything_inputs
 from tests.conftest import backend_named
 from tests.halves import ROUNDING, every, floats_around
 
@@ -47,12 +47,12 @@ HALF: dict[str, tuple[str, ...]] = {
 
 @pytest.fixture(params=["strict", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> Any:
-    """The CUDA backend: half precision is for it alone."""
+    """The CUDA backend: no other one has half precision."""
     return backend_named(request.param)
 
 
 def rounded(value: Any, half: str) -> Any:
-    """The numbers as half precision has them, in float64."""
+    """The numbers rounded to half precision, as float64."""
     if isinstance(value, tuple):
         return each_of(value, lambda part: rounded(part, half))
     if isinstance(value, np.ndarray) and value.dtype == np.float64:
@@ -61,7 +61,7 @@ def rounded(value: Any, half: str) -> Any:
 
 
 def assert_rounded(actual: np.ndarray, expected: np.ndarray, what: str = "") -> None:
-    """Equal but for float32's rounding, relative to the largest element, and one rounding to the dtype."""
+    """Equal up to the rounding of float32, relative to the largest element, and one rounding to the dtype."""
     size = max(1.0, float(np.abs(expected).max(initial=0)))
     assert actual.shape == expected.shape
     np.testing.assert_allclose(
@@ -83,14 +83,16 @@ def check(device: Any, call: Call, half: str, names: tuple[str, ...] | None = No
 
 
 def half_calls(family: str, shape: tuple[int, ...]) -> Iterator[Call]:
-    """Without those that keep an intermediate result in half precision, and so round twice."""
+    """The calls that do not keep an intermediate result in half precision, which would round twice."""
     return (c for c in calls(family, shape) if c.name in HALF and not isinstance(c.arguments.get("Z"), Out))
 
 
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("family", ["rows", "scores", "sums", "normalization", "indices", "products"])
-def test_an_operation_means_what_base_says(device: Any, family: str, shape: tuple[int, ...], half: str) -> None:
+def test_a_half_precision_operation_agrees_with_the_reference(
+    device: Any, family: str, shape: tuple[int, ...], half: str
+) -> None:
     for call in half_calls(family, shape):
         check(device, call, half)
 
@@ -98,13 +100,15 @@ def test_an_operation_means_what_base_says(device: Any, family: str, shape: tupl
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("shape", POPULATIONS, ids=str)
 @pytest.mark.parametrize("family", ["rows", "sums", "normalization", "indices"])
-def test_models_may_lie_in_one_buffer_with_gaps(device: Any, family: str, shape: tuple[int, ...], half: str) -> None:
+def test_half_precision_models_may_lie_in_one_buffer_with_gaps(
+    device: Any, family: str, shape: tuple[int, ...], half: str
+) -> None:
     for call in half_calls(family, shape):
         check(device, call, half, strided=True)
 
 
 @pytest.mark.parametrize("family", ["rows", "scores", "sums", "normalization", "indices"])
-def test_the_order_of_the_threads_changes_nothing(strict: Any, family: str) -> None:
+def test_the_order_of_cuda_threads_changes_no_half_precision_result(strict: Any, family: str) -> None:
     results = []
     before = strict.xp.fiber_order
     for order in ("forward", "reverse"):
@@ -122,7 +126,7 @@ def test_the_order_of_the_threads_changes_nothing(strict: Any, family: str) -> N
 
 
 @pytest.mark.parametrize("family", ["rows", "scores", "indices"])
-def test_each_operand_may_be_of_its_own_precision(device: Any, family: str) -> None:
+def test_operands_of_one_operation_may_differ_in_precision(device: Any, family: str) -> None:
     seen = set()
     for call in half_calls(family, (33, 10)):
         kinds = tuple(getattr(v, "dtype", None) for v in call.arguments.values())
@@ -138,8 +142,10 @@ def test_each_operand_may_be_of_its_own_precision(device: Any, family: str) -> N
 
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("axis", [ROWS, COLUMNS])
-def test_normalization_of_thousands_of_rows(device: Any, axis: int, half: str) -> None:
-    """Past the size where one launch changes to several."""
+def test_normalization_of_thousands_of_half_precision_rows_agrees_with_the_reference(
+    device: Any, axis: int, half: str
+) -> None:
+    """At this size CUDA takes several launches instead of one."""
     for shape in ((2500, 5), (2, 2500, 5)):
         for call in calls("normalization", shape):
             if call.arguments["norm"].axis == axis:
@@ -148,7 +154,7 @@ def test_normalization_of_thousands_of_rows(device: Any, axis: int, half: str) -
 
 @pytest.mark.parametrize("rows", [256, 2500])
 @pytest.mark.parametrize("axis", [ROWS, COLUMNS])
-def test_the_variance_is_not_rounded(device: Any, axis: int, rows: int) -> None:
+def test_the_variance_of_half_precision_numbers_is_not_rounded(device: Any, axis: int, rows: int) -> None:
     """Differences of 1/8 around 60: kept in half precision, they would be off by a hundredth."""
     X = 60 + np.random.default_rng(4).integers(-60, 60, (rows, 40)) / 32 + 0.0
     kept = (1, 40) if axis == COLUMNS else (rows, 1)
@@ -157,7 +163,7 @@ def test_the_variance_is_not_rounded(device: Any, axis: int, rows: int) -> None:
     check(device, Call("normalize", {"X": X, "norm": norm, "statistics": statistics, "out": Out(X.shape)}), "float16")
 
 
-def test_sums_leave_the_range_of_float16(device: Any) -> None:
+def test_sums_of_float16_may_exceed_the_range_of_float16(device: Any) -> None:
     X = np.full((4096, 20), 1000.0)
     for name, others in (("sum", {}), ("sum_product", {"Y": X})):
         for axis, kept in ((ROWS, (4096, 1)), (COLUMNS, (1, 20))):
@@ -168,8 +174,8 @@ def test_sums_leave_the_range_of_float16(device: Any) -> None:
     check(device, Call("normalize", {"X": X, "norm": norm, "statistics": statistics, "out": Out(X.shape)}), "float16")
 
 
-def test_sums_are_rounded_once(device: Any) -> None:
-    """Partial sums of several launches are not: 256 rows add up to 257, which bfloat16 does not have."""
+def test_sums_of_half_precision_numbers_are_rounded_once(device: Any) -> None:
+    """Partial sums of several launches are not rounded: 256 rows add up to 257, which bfloat16 cannot hold."""
     host = np.ones((6400, 4))
     host[::256] = 2
     X, out, total = device.from_host(host, "bfloat16"), device.zeros((1, 4), "bfloat16"), device.zeros((), "bfloat16")
@@ -179,8 +185,8 @@ def test_sums_are_rounded_once(device: Any) -> None:
     assert device.to_host(total) == 25728  # 25700
 
 
-def test_squares_of_float32_are_added_in_float64(device: Any) -> None:
-    """As the check for finite gradients does: 1e30 has a square there."""
+def test_squares_of_float32_numbers_are_added_in_float64(device: Any) -> None:
+    """The check for finite gradients needs it: the square of 1e30 overflows in float32 but not in float64."""
     g = device.from_host(np.full((2, 700), 1e30, np.float32))
     out, total = device.zeros((2, 1), "float64"), device.zeros((), "float64")
     device.sum_product(g, g, ROWS, out=out)
@@ -193,7 +199,7 @@ def test_squares_of_float32_are_added_in_float64(device: Any) -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_every_number_is_read_exactly(device: Any, half: str) -> None:
+def test_every_half_precision_number_is_read_exactly(device: Any, half: str) -> None:
     host = every(half)[:, None]
     out = device.zeros(host.shape, "float32")
     device.gather(device.from_host(host), device.from_host(np.arange(2**16)), out=out)
@@ -203,8 +209,8 @@ def test_every_number_is_read_exactly(device: Any, half: str) -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_every_number_is_rounded_to_the_nearest(device: Any, half: str) -> None:
-    """Ties go to the even one; so do those of CuPy's own conversions, in elementwise formulas and copies.
+def test_float32_numbers_are_rounded_to_the_nearest_half_precision_number(device: Any, half: str) -> None:
+    """Ties are rounded to the even number, also by CuPy's own conversions in elementwise formulas and copies.
 
     CuPy compiles with -ftz=true: arithmetic on float32 takes subnormal numbers for 0, which bfloat16 has too.
     """
@@ -228,7 +234,7 @@ def test_every_number_is_rounded_to_the_nearest(device: Any, half: str) -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [("float16", "bfloat16"), ("bfloat16", "float16")])
-def test_one_half_precision_becomes_the_other(device: Any, source: str, target: str) -> None:
+def test_float16_and_bfloat16_are_converted_to_each_other(device: Any, source: str, target: str) -> None:
     host = np.random.default_rng(31).standard_normal((40, 3)).astype(source)
     for write in ("copy", "gather"):
         out = device.zeros(host.shape, target)
@@ -241,7 +247,7 @@ def test_one_half_precision_becomes_the_other(device: Any, source: str, target: 
 
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("source", ["uint8", "int64", "bool", "float64"])
-def test_data_are_gathered_into_half_precision(device: Any, source: str, half: str) -> None:
+def test_gather_scales_data_into_half_precision(device: Any, source: str, half: str) -> None:
     host = np.array([[0, 1, 2], [250, 3.5, 77], [131, 7, 255]])
     host = host > 2 if source == "bool" else host.astype(source)
     out = device.zeros((4, 3), half)
@@ -251,7 +257,7 @@ def test_data_are_gathered_into_half_precision(device: Any, source: str, half: s
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_arrays_travel_and_are_seen_to_be_finite(device: Any, half: str) -> None:
+def test_half_precision_arrays_are_copied_unchanged_and_checked_for_finite_numbers(device: Any, half: str) -> None:
     host = np.random.default_rng(32).standard_normal((3, 4)).astype(np.float32)
     array = device.from_host(host, half)
     assert array.dtype == half and device.owns(array)
@@ -263,7 +269,7 @@ def test_arrays_travel_and_are_seen_to_be_finite(device: Any, half: str) -> None
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_noise_is_rounded_when_it_is_written(device: Any, half: str) -> None:
+def test_random_normal_numbers_are_rounded_when_written_in_half_precision(device: Any, half: str) -> None:
     key, step = device.from_host(np.array([3, 5], np.uint64)), device.zeros((1,), "uint64")
     wide, narrow = device.zeros((33, 7), "float64"), device.zeros((33, 7), half)
     device.random_normal(key, step, out=wide)
@@ -276,8 +282,8 @@ def test_noise_is_rounded_when_it_is_written(device: Any, half: str) -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_a_formula_computes_in_float32(device: Any, half: str) -> None:
-    """To the bit what it computes of float32 arrays that hold the same numbers, rounded when it is written."""
+def test_an_elementwise_formula_of_half_precision_arrays_computes_in_float32(device: Any, half: str) -> None:
+    """The result equals, to the bit, that for float32 arrays of the same numbers, rounded when it is written."""
     x, y, bits = everything_inputs()
     x, y = rounded(x, half), rounded(y, half)
     inputs = tuple(device.from_host(a, "float32") for a in (x, y)), tuple(device.from_host(a, half) for a in (x, y))
@@ -292,7 +298,7 @@ def test_a_formula_computes_in_float32(device: Any, half: str) -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_half_precision_mixes_with_float32(device: Any, half: str) -> None:
+def test_an_elementwise_formula_may_mix_half_precision_with_float32(device: Any, half: str) -> None:
     rng = np.random.default_rng(33)
     X, G, B = rounded(random(rng, 9, 5), half), random(rng, 1, 5), random(rng, 1, 5)
     inputs = device.from_host(X, half), device.from_host(G, "float32"), device.from_host(B, "float32")
@@ -302,7 +308,7 @@ def test_half_precision_mixes_with_float32(device: Any, half: str) -> None:
         assert_rounded(device.to_host(out), X * G + B)
 
 
-def test_the_text_has_no_double_and_names_cupys_types() -> None:
+def test_the_kernel_of_a_half_precision_formula_has_no_double() -> None:
     x, y, bits = (np.ones(1, d) for d in ("bfloat16", "float16", "uint16"))
     outputs = tuple(np.ones(1, d) for d in ("bfloat16", "float16", "float32", "bool", "bfloat16"))
     reads, writes, body = kernel_source(everything, (x, y, bits, 1.25), outputs)
@@ -312,8 +318,8 @@ def test_the_text_has_no_double_and_names_cupys_types() -> None:
     assert "const float a0 = x0;" in body and "const float a1 = x1;" in body
 
 
-def test_cupy_knows_these_types() -> None:
-    """What the stand-in takes for granted."""
+def test_cupy_has_kernels_for_bfloat16_and_float16() -> None:
+    """The stand-in for CUDA relies on it."""
     cupy = pytest.importorskip("cupy")
     kernel = cupy.ElementwiseKernel("bfloat16 x, float16 y", "bfloat16 z", "z = x", "f")
     assert [p.ctype for p in kernel.params[:3]] == ["bfloat16", "float16", "bfloat16"]
@@ -326,7 +332,7 @@ def test_cupy_knows_these_types() -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_what_has_no_kernel_is_refused(strict: Any, half: str) -> None:
+def test_half_precision_operations_without_a_kernel_are_refused(strict: Any, half: str) -> None:
     """The plain operation would add in half precision."""
     X, out = strict.zeros((4, 3), half), strict.zeros((4, 3), half)
     with pytest.raises(IrregularOperandError, match="softmax in half precision: no kernel for .*float16"):

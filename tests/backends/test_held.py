@@ -1,4 +1,4 @@
-"""What threads leave to one another: compiled formulas and their scratch, one thread at a time."""
+"""Compiled formulas and their scratch: a later thread takes over those of one that has ended."""
 
 import threading
 from collections.abc import Callable
@@ -24,13 +24,13 @@ def kernel(tiles: TiledFormulas) -> Any:
     return tiles.kernel(formulas.add, (X, X), (X,))
 
 
-def test_a_formula_is_not_compiled_again_for_a_thread_that_comes_after() -> None:
+def test_a_later_thread_reuses_the_compiled_formula_of_one_that_has_ended() -> None:
     tiles = TiledFormulas()
     first = in_new_thread(lambda: kernel(tiles))
     assert in_new_thread(lambda: kernel(tiles)) is first
 
 
-def test_threads_at_the_same_time_share_nothing() -> None:
+def test_two_running_threads_share_no_compiled_formula_and_no_scratch() -> None:
     tiles = TiledFormulas()
     own = kernel(tiles), tiles._scratch
     other = in_new_thread(lambda: (kernel(tiles), tiles._scratch))
@@ -38,7 +38,7 @@ def test_threads_at_the_same_time_share_nothing() -> None:
     assert TiledFormulas()._scratch is not other[1]  # nor do two sets of formulas
 
 
-def test_what_many_threads_leave_is_not_all_kept() -> None:
+def test_only_a_few_compiled_formulas_of_ended_threads_are_kept() -> None:
     left: list[object] = []
     held = [Inherited(left, object) for _ in range(2 * MOST)]
     assert not left

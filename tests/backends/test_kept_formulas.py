@@ -1,4 +1,4 @@
-"""What is kept of a compiled formula for its shapes: none of the arrays that it was given."""
+"""What is kept for a compiled formula and its shapes contains none of the arrays that it was given."""
 
 import gc
 import weakref
@@ -65,7 +65,7 @@ SEVERAL_TILES = {"many tiles", "flat tiles", "tiles of views", "in place", "exp"
 
 
 def still_alive(call: Any, make: Any) -> list[tuple[int, ...]]:
-    """The shapes of those arrays that are alive after the calls, though no one here holds them."""
+    """The shapes of the arrays that are still alive after the calls, though this function holds none of them."""
     arrays = make()
     watched = [weakref.ref(a) for a in arrays if isinstance(a, np.ndarray)]
     assert watched
@@ -91,7 +91,7 @@ def kept_by(pool: TiledFormulas, name: str) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CASES)
-def test_the_first_arrays_of_a_shape_are_not_kept(name: str, kind: str) -> None:
+def test_a_compiled_formula_keeps_no_array_that_it_was_given(name: str, kind: str) -> None:
     pool = KINDS[kind]()
     assert kept_by(pool, name) == []
     kernels = {**pool.tiles._kernels, **pool._kernels}.values()
@@ -101,7 +101,7 @@ def test_the_first_arrays_of_a_shape_are_not_kept(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["one tile", "many tiles", "in place"])
-def test_a_loop_that_takes_the_place_of_tiles_keeps_no_array(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_loop_that_replaces_tiles_keeps_no_array(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Any] = []
     original = LoopFormulas._compiled
 
@@ -117,7 +117,7 @@ def test_a_loop_that_takes_the_place_of_tiles_keeps_no_array(name: str, monkeypa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_loops_along_rows_keep_no_array(kind: str) -> None:
+def test_compiled_loops_along_rows_keep_no_array(kind: str) -> None:
     ops = NumpyBackend(KINDS[kind]())
 
     def call(Z: Any, target: Any, loss: Any, dZ: Any) -> None:

@@ -1,4 +1,4 @@
-"""The CUDA texts: NVRTC takes them for every architecture; elementwise formulas become kernels."""
+"""NVRTC compiles the CUDA texts for every architecture; elementwise formulas become kernels."""
 
 import io
 import re
@@ -14,8 +14,8 @@ from gpunn.backends.formula import formulas
 from gpunn.backends.formula.tracing import Formula, elementwise
 from gpunn.backends.reference.backend import Backend
 from gpunn.types import COLUMNS
-from tests.backends.calls import random
-from tests.backends.test_operations import assert_close
+from tests.backends.comparison import assert_close
+from tests.backends.every_operation import everything, everything_inputs
 
 ARCHITECTURES = (80, 90, 100, 120)
 # What a text needs beside T and ACC; "T" is T again.
@@ -66,7 +66,7 @@ def compile_with(nvrtc: Any, source: str, architecture: int, *options: str) -> s
     return log.getvalue()
 
 
-def test_every_text_is_compiled_here() -> None:
+def test_every_cuda_text_is_among_those_tested() -> None:
     from importlib import resources
 
     files = {
@@ -87,13 +87,13 @@ def assert_no_spills(nvrtc: Any, source: str, architectures: tuple[int, ...] = A
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", TYPES)
-def test_nvrtc_compiles_a_text_without_spills(nvrtc: Any, name: str, dtype: str) -> None:
+def test_nvrtc_compiles_a_cuda_text_without_register_spills(nvrtc: Any, name: str, dtype: str) -> None:
     assert_no_spills(nvrtc, kernel_source(name, types_of(name, dtype)))
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", TYPES)
-def test_nvrtc_compiles_a_text_for_half_precision_without_spills(nvrtc: Any, name: str, half: str) -> None:
+def test_nvrtc_compiles_a_half_precision_cuda_text_without_register_spills(nvrtc: Any, name: str, half: str) -> None:
     assert_no_spills(nvrtc, kernel_source(name, types_of(name, half)))
     if name in MIXED:
         for written, read in (("float32", half), (half, "float32")):
@@ -101,7 +101,7 @@ def test_nvrtc_compiles_a_text_for_half_precision_without_spills(nvrtc: Any, nam
 
 
 @pytest.mark.parametrize(("half", "instruction", "since"), [("float16", "f16", 75), ("bfloat16", "bf16", 80)])
-def test_the_device_converts_by_instruction_where_it_has_one(
+def test_half_precision_is_converted_by_an_instruction_of_the_gpu(
     nvrtc: Any, half: str, instruction: str, since: int
 ) -> None:
     source = kernel_source("gather", types_of("gather", half, "float32"))
@@ -109,24 +109,6 @@ def test_the_device_converts_by_instruction_where_it_has_one(
         program = nvrtc._NVRTCProgram(source, "kernel.cu", method="ptx")
         text = program.compile((f"-arch=compute_{architecture}",))[0].decode()
         assert (f"cvt.rn.{instruction}.f32" in text) == (architecture >= since)
-
-
-@elementwise
-def everything(xp: Any, x: Any, y: Any, bits: Any, scale: Any) -> Any:
-    """Every operation that a formula may use."""
-    chosen = xp.where((x > 0.5) & (y <= 0.25) | ~(x >= y), xp.maximum(x, y), xp.minimum(x, 2.0))
-    smooth = xp.tanh(x) + xp.exp(-xp.absolute(y)) + xp.log1p(y * y) + xp.expm1(x * 0.125) + xp.erf(x)
-    rest = xp.sqrt(xp.absolute(x)) * xp.sin(y) - xp.cos(x) / (1.0 + xp.log(1.5 + y * y)) + xp.sign(x) * (y**2)
-    masked = xp.where(bits >= 40000, x * scale, 0.0)
-    powers = xp.power(1.5 + x * x, y) + xp.where(xp.equal(x, 0.0), 1.0, xp.where(xp.not_equal(bits, 3), x, 3.0))
-    return chosen + smooth, rest + masked, powers, xp.less(x, y), 1e-30 + 0.0 * x
-
-
-def everything_inputs(shape: tuple[int, ...] = (5, 40)) -> tuple[np.ndarray, ...]:
-    rng = np.random.default_rng(20)
-    x, y = random(rng, *shape), random(rng, *shape[-1:])
-    x[0, :3], y[:3] = (0.0, -0.0, 0.5), (0.25, 0.0, -0.5)
-    return x, y, rng.integers(0, 2**16, shape).astype(np.uint16)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -142,7 +124,7 @@ def test_a_formula_may_use_every_operation(backend: Any, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("op", ["maximum", "minimum", "sign", "absolute", "exp", "tanh"])
-def test_a_nan_comes_through(backend: Any, op: str) -> None:
+def test_elementwise_operations_keep_nan(backend: Any, op: str) -> None:
     two = op in ("maximum", "minimum")
     formula = Formula((lambda xp, x, y: getattr(xp, op)(x, y)) if two else (lambda xp, x, y: getattr(xp, op)(x)))
     formula.name = f"nan_{op}"
@@ -152,7 +134,7 @@ def test_a_nan_comes_through(backend: Any, op: str) -> None:
     np.testing.assert_array_equal(np.isnan(backend.to_host(out)), [True, two, True])
 
 
-def test_mixed_dtypes_are_promoted_as_numpy_does(backend: Any) -> None:
+def test_elementwise_formulas_promote_mixed_dtypes_as_numpy_does(backend: Any) -> None:
     rng = np.random.default_rng(21)
     x, y = rng.standard_normal((2, 50)).astype(np.float32)
     wide = backend.zeros((50,), "float64")
@@ -163,15 +145,15 @@ def test_mixed_dtypes_are_promoted_as_numpy_does(backend: Any) -> None:
     np.testing.assert_array_equal(backend.to_host(wide), counts.astype(np.float32) * y)
 
 
-def test_an_unreachable_threshold_drops_everything(strict: Any) -> None:
-    """65536 is no uint16: the comparison must not wrap it to 0."""
+def test_a_dropout_threshold_of_65536_drops_everything(strict: Any) -> None:
+    """65536 does not fit into uint16: the comparison must not wrap it to 0."""
     bits, X = strict.from_host(np.array([0, 65535], np.uint16)), strict.from_host(np.ones(2, np.float32))
     out = strict.zeros((2,), "float32")
     strict.elementwise(formulas.dropout, (X, bits, 65536, 1.0), (out,))
     np.testing.assert_array_equal(strict.to_host(out), [0, 0])
 
 
-def test_another_constant_is_another_kernel(strict: Any) -> None:
+def test_a_formula_with_another_constant_gets_another_kernel(strict: Any) -> None:
     x, out = strict.from_host(np.array([2.0])), strict.zeros((1,), "float64")
     for constant in (True, 3, 0.5, np.inf, -np.inf, -1e-300):
         strict.elementwise(formulas.multiply, (x, constant), (out,))
@@ -181,7 +163,7 @@ def test_another_constant_is_another_kernel(strict: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_float32_formulas_have_no_double_in_them(dtype: str) -> None:
+def test_the_kernel_of_a_float32_formula_has_no_double(dtype: str) -> None:
     x, y, bits = (np.ones(1, d) for d in (dtype, dtype, "uint16"))
     outputs = tuple(np.ones(1, d) for d in (dtype, dtype, dtype, "bool", dtype))
     reads, writes, body = elementwise_source(everything, (x, y, bits, 1.25), outputs)
@@ -195,8 +177,9 @@ def test_float32_formulas_have_no_double_in_them(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_nvrtc_compiles_formulas(nvrtc: Any, dtype: str) -> None:
-    """The body inside a kernel of its own; CuPy's wrapping is private and brings headers that need a toolkit."""
+def test_nvrtc_compiles_elementwise_formulas_without_register_spills(nvrtc: Any, dtype: str) -> None:
+    """The body is tested in a kernel of the test: CuPy's own kernel is private and needs headers of the CUDA
+    toolkit."""
     c = {"float32": "float", "float64": "double", "uint16": "unsigned short", "bool": "bool"}
     inputs = tuple(np.ones(1, d) for d in (dtype, dtype, "uint16"))
     outputs = tuple(np.ones(1, d) for d in (dtype, dtype, dtype, "bool", dtype))
@@ -215,14 +198,14 @@ def exchanged(xp: Any, x: Any, y: Any) -> Any:
     return y, x
 
 
-def test_everything_is_read_before_anything_is_written(strict: Any) -> None:
+def test_an_elementwise_kernel_reads_all_inputs_before_it_writes(strict: Any) -> None:
     x, y = strict.from_host(np.arange(5.0)), strict.from_host(np.arange(5.0, 10.0))
     strict.elementwise(exchanged, (x, y), (x, y))
     np.testing.assert_array_equal(strict.to_host(x), np.arange(5.0, 10.0))
     np.testing.assert_array_equal(strict.to_host(y), np.arange(5.0))
 
 
-def test_kernels_are_compiled_once(strict: Any) -> None:
+def test_a_cuda_kernel_is_compiled_once(strict: Any) -> None:
     X, out = strict.zeros((4, 3), "float32"), strict.zeros((1, 3), "float32")
     strict.sum(X, COLUMNS, out=out)
     modules, functions = dict(strict.kernels._modules), dict(strict.kernels._functions)
@@ -243,20 +226,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_no_kernel_is_written_for_is_refused_before_a_launch(strict: Any, case: str) -> None:
+def test_operands_without_a_cuda_kernel_are_refused_before_a_launch(strict: Any, case: str) -> None:
     d, indices, out = (strict.zeros(*array) for array in REFUSED[case])
     with pytest.raises(IrregularOperandError, match="no kernel"):
         strict.lookup_gradient(d, indices, out=out)
 
 
-def test_random_numbers_need_unsigned_keys_and_no_gaps(strict: Any) -> None:
+def test_random_words_need_unsigned_keys_and_contiguous_memory(strict: Any) -> None:
     step, out = strict.zeros((1,), "int64"), strict.zeros((8,), "uint64")
     for key, target in ((strict.zeros((2,), "int64"), out), (strict.zeros((2,), "uint64"), out[::2])):
         with pytest.raises(IrregularOperandError, match="no kernel"):
             strict.random_words(key, step, out=target)
 
 
-def test_wrong_shapes_reach_no_kernel(strict: Any) -> None:
+def test_operands_of_wrong_shapes_reach_no_cuda_kernel(strict: Any) -> None:
     Z = strict.zeros((4, 3), "float32")
     with pytest.raises(ValueError, match=r"broadcast|mismatch"):
         strict.softmax_gradient(Z, Z, out=strict.zeros((4, 2), "float32"))

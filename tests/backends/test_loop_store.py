@@ -1,4 +1,4 @@
-"""Where compiled loops are stored: in nobody else's folder, and in none that others may write to."""
+"""Where compiled loops are stored: only in folders of the user that nobody else may write to."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of all programs."""
+    """The folder in which all programs keep their caches."""
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     loop_store._tell.cache_clear()
@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def foreign(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if this folder were another user's."""
+    """Make the system say that this folder belongs to another user."""
     look = Path.stat
 
     def stat_of(self: Path, **options: Any) -> Any:
@@ -39,7 +39,7 @@ def foreign(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "stat", stat_of)
 
 
-def test_new_folders_are_the_users_alone(cache: Path) -> None:
+def test_new_folders_for_compiled_loops_belong_to_the_user_alone(cache: Path) -> None:
     before = os.umask(0)
     try:
         path = loop_store.store("text")
@@ -51,7 +51,7 @@ def test_new_folders_are_the_users_alone(cache: Path) -> None:
 
 @pytest.mark.parametrize("place", ["gpunn/loops", "gpunn"])
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, None], ids=["all", "sticky", "group", "another user"])
-def test_a_folder_that_others_have_a_hand_in_is_not_used(
+def test_compiled_loops_are_not_stored_in_a_folder_that_others_may_write_to(
     place: str, mode: int | None, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = loop_store.store("text")
@@ -71,10 +71,10 @@ def test_a_folder_that_others_have_a_hand_in_is_not_used(
     assert [name.name for name in (cache / "gpunn/loops").iterdir()] == [path.name]
 
 
-def test_numbas_own_folder_counts_where_the_user_has_named_one(
+def test_compiled_loops_are_not_stored_if_others_may_write_to_numba_cache_dir(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Machine code lies in folders beside ours."""
+    """Numba stores its machine code in folders beside that of gpunn."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -85,7 +85,7 @@ def test_numbas_own_folder_counts_where_the_user_has_named_one(
     assert f"others may write to {shared}:" in caplog.text
 
 
-def test_a_folder_of_the_systems_own_user_is_safe(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_loops_may_be_stored_in_a_folder_of_root(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop_store.store("text")
     monkeypatch.setattr(os, "geteuid", lambda: cache.stat().st_uid + 1)
     assert loop_store.is_safe() == (cache.stat().st_uid == 0)
@@ -95,7 +95,9 @@ def halves(xp: Any, a: Any, b: Any) -> Any:
     return (a - b) * (a + b) * 0.5
 
 
-def test_loops_are_compiled_and_not_stored_where_it_is_not_safe(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loops_are_compiled_without_being_stored_in_an_unsafe_folder(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     numba_compiler = pytest.importorskip("gpunn.backends.cpu.numba.compiler")
     (cache / "gpunn/loops").mkdir(parents=True)
     (cache / "gpunn/loops").chmod(0o777)

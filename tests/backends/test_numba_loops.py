@@ -1,4 +1,4 @@
-"""Loops that Numba compiles: the bits of NumPy's tiles, for every layout; and when they are compiled at all."""
+"""Loops that Numba compiles have the bits of NumPy for every memory layout; when they are compiled."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ from gpunn.layers.pointwise import ReLU
 from gpunn.optimizers.adaptive import adagrad
 from tests.backends.calls import FAMILIES, POPULATIONS
 from tests.backends.calls import calls as calls_of
-from tests.backends.test_operations import check
+from tests.backends.comparison import check
 from tests.conftest import backend_named
 
 RNG = np.random.default_rng(7)
@@ -39,7 +39,7 @@ def jit() -> NumpyBackend:
 
 
 def values(shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-    """Numbers of both signs, every eighth of them at an edge of the format."""
+    """Numbers of both signs; every eighth is NaN, infinite, a zero or another extreme of the format."""
     plain = RNG.standard_normal(shape) * 3
     with np.errstate(over="ignore"):
         return np.where(RNG.random(shape) < 0.125, RNG.choice(ODD, shape), plain).astype(dtype)
@@ -69,7 +69,7 @@ def same_bits(jit: NumpyBackend, formula: Formula, inputs: tuple[Any, ...], outp
 
 @elementwise
 def everything(xp: Any, a: Any, b: Any, mask: Any) -> Any:
-    """Each operation that may stand in a loop."""
+    """A formula of every operation that may stand in a loop."""
     wide = xp.maximum(-a, b) - xp.minimum(a, 0.5) / xp.absolute(b)
     chosen = xp.where((a <= b) & ~mask | (a > 1.0), xp.sqrt(xp.absolute(a)) * b**2, wide + 0.1)
     return chosen, (a >= b) & xp.equal(chosen, chosen) | xp.not_equal(b, 0.25), xp.sign(a) - (b < 2.0)
@@ -78,7 +78,7 @@ def everything(xp: Any, a: Any, b: Any, mask: Any) -> Any:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("labels", [np.int64, np.int32, np.uint8])
 @pytest.mark.parametrize("shape", [(32, 10), (300, 1), (130, 2), (3, 40, 24)], ids=str)
-def test_cross_entropy_of_few_classes_has_the_same_bits(
+def test_compiled_cross_entropy_of_few_classes_has_the_bits_of_numpy(
     jit: NumpyBackend, shape: tuple[int, ...], labels: Any, dtype: Any
 ) -> None:
     target, weight = RNG.integers(0, shape[-1], shape[:-1]).astype(labels), RNG.random((*shape[:-1], 1)).astype(dtype)
@@ -95,8 +95,8 @@ def test_cross_entropy_of_few_classes_has_the_same_bits(
         assert results[1][2] < results[0][2]
 
 
-def test_rows_are_compiled_where_no_code_can_be_stored() -> None:
-    """Numba knows no place for that of a function which stands in no file."""
+def test_a_function_that_stands_in_no_file_is_compiled_without_being_stored() -> None:
+    """Numba cannot store the code of a function that stands in no file."""
     numba_compiler = pytest.importorskip("gpunn.backends.cpu.numba.compiler")
     names: dict[str, Any] = {}
     exec("def raised(x):\n    x[0] += 1", names)
@@ -105,7 +105,7 @@ def test_rows_are_compiled_where_no_code_can_be_stored() -> None:
     assert numbers[0] == 1
 
 
-def test_models_may_share_the_classes(jit: NumpyBackend) -> None:
+def test_compiled_cross_entropy_takes_classes_shared_by_all_models(jit: NumpyBackend) -> None:
     Z, target = RNG.standard_normal((5, 60, 10)).astype(np.float32), RNG.integers(0, 10, 60)
     results = []
     for ops in (NumpyBackend(), jit):
@@ -116,7 +116,7 @@ def test_models_may_share_the_classes(jit: NumpyBackend) -> None:
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_rows_wait_for_a_loop_and_do_without_a_numba_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_operations_use_numpy_until_a_loop_is_compiled_or_if_numba_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     S, row = np.ones((40, 10), np.float32), np.ones(40, np.float32)
     given = S, np.zeros(40, np.int64), np.float32(1), row
     monkeypatch.delitem(sys.modules, numba_loops.COMPILER, raising=False)
@@ -130,14 +130,18 @@ def test_rows_wait_for_a_loop_and_do_without_a_numba_that_fails(monkeypatch: pyt
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("b", [FULL, SCALAR])
 @pytest.mark.parametrize("a", [FULL, ROW, COLUMN, (5, 1), (6,)])
-def test_every_operation_has_the_bits_of_numpy(jit: NumpyBackend, a: Any, b: Any, dtype: str) -> None:
+def test_a_compiled_formula_of_every_operation_has_the_bits_of_numpy(
+    jit: NumpyBackend, a: Any, b: Any, dtype: str
+) -> None:
     inputs = values(a, dtype), values(b, dtype), RNG.random(FULL) < 0.5
     outputs = np.empty(FULL, dtype), np.empty(FULL, bool), np.empty(FULL, dtype)
     same_bits(jit, everything, inputs, outputs)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 1), (1, 9), (2, 3, 4, 5), (300, 500)])
-def test_shapes(jit: NumpyBackend, shape: tuple[int, ...]) -> None:
+def test_a_compiled_loop_has_the_bits_of_numpy_for_arrays_of_any_shape(
+    jit: NumpyBackend, shape: tuple[int, ...]
+) -> None:
     if shape:
         same_bits(
             jit, formulas.scale_shift, (values(shape), values(shape[-1:]), values((1,))), (np.empty(shape, "f4"),)
@@ -146,15 +150,15 @@ def test_shapes(jit: NumpyBackend, shape: tuple[int, ...]) -> None:
         assert loop_of(formulas.add, (values(()), 1.0), (np.empty((), "f4"),)) is None
 
 
-def test_models_whose_weights_are_views_of_one_buffer(jit: NumpyBackend) -> None:
+def test_a_compiled_loop_takes_weights_that_are_views_of_one_buffer(jit: NumpyBackend) -> None:
     buffer = values((4, 100))
     W, dW = buffer[:, :30].reshape(4, 5, 6), buffer[:, 30:60].reshape(4, 5, 6)
     assert np.shares_memory(W, buffer)
     same_bits(jit, adagrad, (W, dW, (s := np.abs(values((4, 5, 6)))), values((4, 1, 1)), 1e-8, 0.1), (W, s))
 
 
-def test_arrays_of_the_same_shapes_that_lie_otherwise(jit: NumpyBackend) -> None:
-    """What is compiled for contiguous rows must not read other memory as if it were."""
+def test_a_loop_compiled_for_contiguous_arrays_is_not_used_for_strided_ones(jit: NumpyBackend) -> None:
+    """A loop for contiguous rows would read wrong memory of strided arrays."""
     out = np.empty((40, 50), "f4")
     same_bits(jit, formulas.scaled_product, (values((40, 50)), values((40, 50)), 0.5), (out,))
     X, Y = values((40, 100))[:, ::2], values((50, 40)).T
@@ -164,7 +168,7 @@ def test_arrays_of_the_same_shapes_that_lie_otherwise(jit: NumpyBackend) -> None
     assert loop_of(formulas.scaled_product, (X, Y, 0.5), (out,)) is None
 
 
-def test_an_array_that_is_read_and_written_is_one_argument(jit: NumpyBackend) -> None:
+def test_an_array_that_a_loop_reads_and_writes_is_one_argument(jit: NumpyBackend) -> None:
     Z, b, other = values((64, 32)), values((1, 32)), values((64, 32))
     relu = biased_form(ReLU().formula)
     inside, outside = loop_of(relu, (Z, b), (Z,)), loop_of(relu, (Z, b), (other,))
@@ -186,14 +190,14 @@ def cube(xp: Any, Z: Any) -> Any:
 
 
 @pytest.mark.parametrize("formula", [softplus, cube])
-def test_what_libraries_round_differently_stays_with_numpy(jit: NumpyBackend, formula: Formula) -> None:
+def test_functions_that_libraries_round_differently_are_not_compiled(jit: NumpyBackend, formula: Formula) -> None:
     Z, out = np.linspace(-3, 3, 50, dtype="f4"), np.empty(50, "f4")
     assert loop_of(formula, (Z,), (out,)) is None
     jit.elementwise(formula, (Z,), (out,))
     np.testing.assert_allclose(out, formula(np, Z), rtol=1e-6)
 
 
-def test_random_bits_of_16_choose_what_is_dropped(jit: NumpyBackend) -> None:
+def test_compiled_dropout_has_the_bits_of_numpy(jit: NumpyBackend) -> None:
     bits = RNG.integers(0, 1 << 16, (5, 6), np.uint16)
     same_bits(
         jit,
@@ -204,13 +208,15 @@ def test_random_bits_of_16_choose_what_is_dropped(jit: NumpyBackend) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_operation_means_what_base_says(jit: NumpyBackend, family: str) -> None:
+def test_every_operation_on_compiled_loops_agrees_with_the_reference(jit: NumpyBackend, family: str) -> None:
     for call in calls_of(family, POPULATIONS[0]):
         check(jit, call, "float32", strided=True)
 
 
 @pytest.mark.parametrize("models", [None, 3])
-def test_a_training_has_the_bits_of_numpy(models: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_on_compiled_loops_has_the_bits_of_numpy(
+    models: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     optimizer = gn.Adam(0.01, weight_decay=1e-3)
     X, y = RNG.standard_normal((70, 5)).astype("f4"), RNG.integers(0, 3, 70)
     trained = []
@@ -230,7 +236,7 @@ def test_a_training_has_the_bits_of_numpy(models: int | None, monkeypatch: pytes
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_nothing_is_allocated(jit: NumpyBackend) -> None:
+def test_compiled_loops_allocate_no_memory(jit: NumpyBackend) -> None:
     Z, b = np.ones((64, 64), "f4"), np.zeros((1, 64), "f4")
     relu = biased_form(ReLU().formula)
     for _ in range(3):
@@ -251,7 +257,7 @@ def test_nothing_is_allocated(jit: NumpyBackend) -> None:
 
 
 def run_and_watch(backend: NumpyBackend, monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
-    """The calls before which a loop was compiled; every call has the right result."""
+    """The numbers of the calls before which a loop was compiled; checks the result of every call."""
     from gpunn.backends.cpu.numba import compiler as numba_compiler
 
     compiled: list[int] = []
@@ -272,7 +278,7 @@ def run_and_watch(backend: NumpyBackend, monkeypatch: pytest.MonkeyPatch, calls:
     return compiled
 
 
-def test_a_loop_is_compiled_once_numpy_has_worked_for_as_long(
+def test_a_loop_is_compiled_once_numpy_has_taken_as_long_as_compiling_would(
     jit: NumpyBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = 2 * (numba_loops.CALL + numba_loops.ELEMENT * 2000)  # of one call
@@ -288,7 +294,7 @@ def test_a_loop_is_compiled_once_numpy_has_worked_for_as_long(
     assert run_and_watch(NumpyBackend(LoopFormulas()), monkeypatch, 30) == [19]
 
 
-def test_a_single_operation_waits_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_operation_does_not_wait_for_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba_loops, "LOOK", 0.1)
     backend = NumpyBackend(LoopFormulas())
     a = values((50, 40))
@@ -299,7 +305,7 @@ def test_a_single_operation_waits_for_no_compiler(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("patient", [False, True])
-def test_a_numba_that_fails_is_told_once(
+def test_a_failing_numba_is_logged_once_and_numpy_goes_on(
     patient: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(source: str, arrays: Any) -> Any:
@@ -320,7 +326,9 @@ def test_a_numba_that_fails_is_told_once(
 
 
 @pytest.mark.parametrize(("wanted", "patient"), [(None, True), ("1", False), ("0", None)])
-def test_the_environment_decides(wanted: str | None, patient: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpunn_jit_decides_whether_loops_are_compiled(
+    wanted: str | None, patient: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda name: object())
     if wanted is None:
         monkeypatch.delenv("GPUNN_JIT")
@@ -330,7 +338,9 @@ def test_the_environment_decides(wanted: str | None, patient: bool | None, monke
     assert made is None if patient is None else made.patient == patient
 
 
-def test_without_numba_the_log_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_if_numba_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.delenv("GPUNN_JIT")
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     with caplog.at_level(logging.INFO, "gpunn"):
@@ -352,7 +362,7 @@ print(sum(loop.stats.cache_hits.values()))
 """
 
 
-def test_another_process_finds_the_machine_code(tmp_path: Path) -> None:
+def test_another_process_loads_the_stored_machine_code_of_a_loop(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     told = [
@@ -364,7 +374,7 @@ def test_another_process_finds_the_machine_code(tmp_path: Path) -> None:
     assert told == ["0\n", "1\n"]
 
 
-def test_a_text_is_stored_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_of_a_loop_is_stored_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert not loop_store.is_stored("text")
     path = loop_store.store("text")

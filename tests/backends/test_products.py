@@ -1,4 +1,4 @@
-"""Products with what stands around them: everywhere what `Backend` composes, on CUDA in one launch."""
+"""Dense layers agree with the reference on every backend; on CUDA bias and activation are fused with the product."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ SIZES = ((6, 3, 8, 5), (1, 1, 1, 1), (5, 4, 1, 3), (7, 2, 130, 1), (33, 16, 16, 
 
 
 class Layer:
-    """The arrays of one layer and the width above it, on a backend and beside it the reference's in float64."""
+    """The arrays of one dense layer and the width of the layer above it, on a backend."""
 
     def __init__(
         self, ops: Any, dtype: str, sizes: tuple[int, ...], activation: Any, models: int | None, bias: bool = True
@@ -58,7 +58,7 @@ class Layer:
         )
 
     def run(self) -> list[np.ndarray]:
-        """A and Z, dZ from the layer above, dW and db."""
+        """Forward and backward through the layer: A and Z, dZ from the layer above, dW and db."""
         self.forward()
         kept = [self.ops.to_host(self.A), self.ops.to_host(self.kept)]
         dZ = self.on_to_below()
@@ -76,14 +76,16 @@ def assert_close(got: list[np.ndarray], wanted: list[np.ndarray], dtype: str) ->
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
-def test_a_layer_forward_and_backward(backend: Any, activation: Any, models: int | None, dtype: str) -> None:
+def test_a_dense_layer_forward_and_backward_agrees_with_the_reference(
+    backend: Any, activation: Any, models: int | None, dtype: str
+) -> None:
     for sizes in SIZES:
         for bias in (True, False):
             expected = Layer(Backend(), "float64", sizes, activation, models, bias).run()
             assert_close(Layer(backend, dtype, sizes, activation, models, bias).run(), expected, dtype)
 
 
-def test_inputs_and_biases_that_all_models_share(backend: Any) -> None:
+def test_a_dense_layer_takes_inputs_and_biases_shared_by_all_models(backend: Any) -> None:
     for activation in ACTIVATIONS:
         layers = [Layer(ops, "float64", (6, 3, 8, 5), activation, 3) for ops in (backend, Backend())]
         for layer in layers:
@@ -97,7 +99,7 @@ def test_the_derivative_of_relu_at_zero_is_zero(backend: Any) -> None:
     assert not layer.run()[2].any()
 
 
-def test_only_relu_itself_is_taken_for_relu() -> None:
+def test_a_subclass_of_relu_is_not_fused_as_relu() -> None:
     class Clipped(gn.ReLU):
         name = ""
 
@@ -114,7 +116,7 @@ ONE = {"launches": 1, "transfers": 0, "synchronisations": 0, "allocations": 0}
 
 
 def launches(layer: Layer, work: Any) -> list[Epilogue]:
-    """The endings of the products of this work, after a first run; each launch must be one of them."""
+    """The epilogues of the products that a second run launches; it must launch nothing else."""
     counters, lt = layer.ops.xp.counters, layer.ops.cublaslt.module
     work()
     counters.reset()
@@ -126,7 +128,9 @@ def launches(layer: Layer, work: Any) -> list[Epilogue]:
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("units", [8, 1])
-def test_one_launch_forward_and_two_backward(strict: Any, models: int | None, units: int) -> None:
+def test_a_fused_dense_layer_takes_one_launch_forward_and_two_backward(
+    strict: Any, models: int | None, units: int
+) -> None:
     for activation, bias, forward, backward in (
         (None, True, Epilogue.BIAS, Epilogue.DEFAULT),
         (gn.ReLU(), True, Epilogue.RELU_AUX_BIAS, Epilogue.DRELU),
@@ -143,13 +147,13 @@ def test_one_launch_forward_and_two_backward(strict: Any, models: int | None, un
         assert launches(layer, sums) == [Epilogue.BGRADA]
 
 
-def test_without_a_backward_pass_relu_keeps_nothing(strict: Any) -> None:
+def test_relu_keeps_no_mask_if_no_backward_pass_follows(strict: Any) -> None:
     layer = Layer(strict, "float32", (6, 3, 8, 5), gn.ReLU(), None)
     layer.aux = None
     assert launches(layer, layer.forward) == [Epilogue.RELU_BIAS]
 
 
-def test_other_activations_take_the_bias_along_in_their_one_pass(strict: Any) -> None:
+def test_the_bias_is_added_in_the_launch_of_an_activation_that_is_not_fused(strict: Any) -> None:
     layer = Layer(strict, "float32", (6, 3, 8, 5), gn.Tanh(), None)
     layer.forward()
     strict.xp.counters.reset()
@@ -162,14 +166,14 @@ def test_other_activations_take_the_bias_along_in_their_one_pass(strict: Any) ->
 
 @pytest.fixture
 def own() -> Any:
-    """A backend that no other test has taught what is refused."""
+    """A new backend: no other test has made it remember refusals."""
     return strict_backend()
 
 
 @pytest.mark.parametrize("refused", [
     set(Epilogue) - {Epilogue.DEFAULT}, {Epilogue.RELU_AUX_BIAS}, {Epilogue.DRELU, Epilogue.DGELU}, {Epilogue.BGRADA},
 ])  # fmt: skip
-def test_a_refused_ending_changes_no_number(own: Any, refused: set[Epilogue]) -> None:
+def test_a_fused_ending_that_cublaslt_refuses_changes_no_number(own: Any, refused: set[Epilogue]) -> None:
     own.cublaslt.module.refused = refused
     for models in (None, 3):
         for activation in ACTIVATIONS:
@@ -182,13 +186,13 @@ def test_a_refused_ending_changes_no_number(own: Any, refused: set[Epilogue]) ->
     assert not refused & set(own.cublaslt.module.launched)
 
 
-def test_relu_without_its_bits_still_ends_the_product(own: Any) -> None:
+def test_relu_is_fused_without_its_mask_if_cublaslt_refuses_the_mask(own: Any) -> None:
     own.cublaslt.module.refused = {Epilogue.RELU_AUX_BIAS}
     layer = Layer(own, "float32", (6, 3, 8, 5), gn.ReLU(), None)
     assert launches(layer, layer.forward) == [Epilogue.RELU_BIAS]
 
 
-def test_bits_that_were_not_written_are_not_read(own: Any) -> None:
+def test_a_relu_mask_of_an_earlier_run_is_not_read(own: Any) -> None:
     layer = Layer(own, "float64", (6, 3, 8, 5), gn.ReLU(), None)
     layer.run()  # with bits
     layer.X = own.from_host(-own.to_host(layer.X))
@@ -199,7 +203,7 @@ def test_bits_that_were_not_written_are_not_read(own: Any) -> None:
     np.testing.assert_allclose(own.to_host(layer.out), dX * (A > 0), rtol=1e-12)
 
 
-def test_without_cublaslt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dense_layers_without_cublaslt_agree_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy_backend, "load_cublaslt", lambda: None)
     backend = cupy_backend.CupyBackend(cupy=make_cupy())
     for models in (None, 3):
@@ -209,7 +213,7 @@ def test_without_cublaslt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("cublaslt", [True, False])
-def test_products_of_halves_into_float32_keep_the_digits_of_their_sums(
+def test_half_precision_products_into_float32_keep_the_digits_of_their_sums(
     cublaslt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cupy_backend, "load_cublaslt", lambda: None)

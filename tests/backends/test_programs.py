@@ -1,4 +1,4 @@
-"""`Backend.program`: a step that runs, is captured, and is replayed, or goes on running where it cannot be captured."""
+"""`Backend.program`: a step runs, is captured and replayed, or goes on uncaptured if it cannot be captured."""
 
 import gc
 import logging
@@ -16,7 +16,7 @@ from tests.strict.standin import make_cupy
 
 
 class Steps:
-    """Programs that add 1 to a counter on the device."""
+    """A step that adds 1 to a counter on the device."""
 
     def __init__(self, backend: Any) -> None:
         self.backend, self.calls = backend, 0
@@ -30,7 +30,7 @@ class Steps:
         return float(self.backend.to_host(self.count)[0])
 
 
-def test_a_program_is_the_step_again_and_again(backend: Any) -> None:
+def test_each_call_of_a_program_runs_its_step(backend: Any) -> None:
     steps = Steps(backend)
     program = backend.program(steps.step)
     for i in range(5):
@@ -38,7 +38,7 @@ def test_a_program_is_the_step_again_and_again(backend: Any) -> None:
         assert steps.value() == i + 1
 
 
-def test_the_second_run_captures_and_the_others_replay(strict: Any) -> None:
+def test_the_second_run_of_a_program_is_captured_and_later_ones_are_replays(strict: Any) -> None:
     steps = Steps(strict)
     program = strict.program(steps.step)
     costs = []
@@ -51,7 +51,7 @@ def test_the_second_run_captures_and_the_others_replay(strict: Any) -> None:
     assert costs == [1, 2, 1, 1]  # the stand-in counts what is captured too
 
 
-def test_capture_can_be_turned_off(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpunn_capture_0_turns_capturing_off(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUNN_CAPTURE", "0")
     steps = Steps(strict)
     program = strict.program(steps.step)
@@ -69,7 +69,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("forbidden", FORBIDDEN.values(), ids=FORBIDDEN)
-def test_a_step_that_cannot_be_captured_runs_on_and_says_why_once(
+def test_a_step_that_cannot_be_captured_runs_uncaptured_and_logs_why_once(
     strict: Any, forbidden: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     steps = Steps(strict)
@@ -118,7 +118,7 @@ def test_an_interrupt_during_a_capture_leaves_the_stream_usable(strict: Any) -> 
     assert steps.value() == 2  # the program is none the worse for it
 
 
-def test_a_step_that_fails_by_itself_fails(strict: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_a_captured_step_is_raised(strict: Any, caplog: pytest.LogCaptureFixture) -> None:
     steps = Steps(strict)
 
     def step() -> None:
@@ -133,7 +133,7 @@ def test_a_step_that_fails_by_itself_fails(strict: Any, caplog: pytest.LogCaptur
     assert_usable(strict)
 
 
-def test_without_cublaslt_programs_are_not_captured_and_it_is_said_once(
+def test_without_cublaslt_programs_are_not_captured_and_the_log_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cupy_backend, "load_cublaslt", lambda: None)
@@ -151,7 +151,7 @@ def test_without_cublaslt_programs_are_not_captured_and_it_is_said_once(
     ]
 
 
-def test_graph_and_arrays_live_and_die_together() -> None:
+def test_a_captured_graph_keeps_its_arrays_alive_as_long_as_itself() -> None:
     cupy = make_cupy()
     ops = CupyBackend(0, cupy, make_cublaslt(cupy))
     steps = Steps(ops)
@@ -169,8 +169,8 @@ def test_graph_and_arrays_live_and_die_together() -> None:
     assert graph() is None
 
 
-def test_no_garbage_is_collected_during_a_capture(strict: Any) -> None:
-    """It may hold an older graph, and destroying one spoils the capture."""
+def test_no_garbage_is_collected_while_a_graph_is_captured(strict: Any) -> None:
+    """The garbage may hold an older graph, whose destruction would spoil the capture."""
     X = strict.zeros((3,), np.float32)
     collected: list[bool] = []
 

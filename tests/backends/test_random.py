@@ -27,7 +27,9 @@ KEYS = np.array([[7, 0], [ONES, 12], [2**63, 3 << 32]], np.uint64)
 
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
-def test_numpy_has_the_known_generator(counter: tuple[int, ...], key: tuple[int, ...], words: tuple[int, ...]) -> None:
+def test_numpy_philox_gives_the_known_answers(
+    counter: tuple[int, ...], key: tuple[int, ...], words: tuple[int, ...]
+) -> None:
     number = sum(c << 64 * i for i, c in enumerate(counter))
     before = (number - 1) % 2**256  # NumPy counts up before it draws
     generator = np.random.Philox(counter=before, key=np.array(key, np.uint64))
@@ -35,7 +37,7 @@ def test_numpy_has_the_known_generator(counter: tuple[int, ...], key: tuple[int,
 
 
 @pytest.mark.parametrize("name", ["strict", pytest.param("cuda", marks=pytest.mark.cuda)])
-def test_the_kernel_has_the_known_generator(name: str) -> None:
+def test_the_cuda_philox_kernel_gives_the_known_answers(name: str) -> None:
     from tests.conftest import backend_named
 
     backend = backend_named(name)
@@ -57,7 +59,7 @@ def draw(backend: Any, name: str, shape: tuple[int, ...], dtype: Any, keys: np.n
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 15, 16, 17, 4099])
-def test_words_are_those_of_the_definition(backend: Any, size: int, step: int) -> None:
+def test_random_words_are_those_of_the_definition(backend: Any, size: int, step: int) -> None:
     alone = draw(backend, "random_words", (size,), "uint64", KEYS[1], step)
     np.testing.assert_array_equal(alone, random_words(KEYS[1], step, size))
     together = draw(backend, "random_words", (3, size), "uint64", KEYS, step)
@@ -68,7 +70,7 @@ def test_words_are_those_of_the_definition(backend: Any, size: int, step: int) -
     ("name", "dtype"), [("random_bits", "uint16"), ("random_uniform", "float32"), ("random_uniform", "float64")]
 )
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (33, 7), (600, 20)], ids=str)
-def test_bits_and_uniforms_are_the_same_bits_everywhere(
+def test_random_bits_and_uniform_numbers_have_the_same_bits_on_every_backend(
     backend: Any, reference: Backend, name: str, dtype: str, shape: tuple[int, ...]
 ) -> None:
     for step in STEPS:
@@ -82,7 +84,7 @@ def test_bits_and_uniforms_are_the_same_bits_everywhere(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (33, 7), (600, 20)], ids=str)
-def test_normals_agree_to_two_units_in_the_last_place(
+def test_normal_numbers_agree_to_two_units_in_the_last_place_on_every_backend(
     backend: Any, reference: Backend, dtype: str, shape: tuple[int, ...]
 ) -> None:
     expected = draw(reference, "random_normal", (3, *shape), dtype, KEYS, 3)
@@ -91,7 +93,7 @@ def test_normals_agree_to_two_units_in_the_last_place(
     np.testing.assert_array_equal(draw(backend, "random_normal", shape, dtype, KEYS[0], 3), together[0])
 
 
-def test_normals_are_normal(backend: Any) -> None:
+def test_random_normal_numbers_are_normally_distributed(backend: Any) -> None:
     sample = draw(backend, "random_normal", (200, 100), "float64", KEYS[0], 1)
     assert abs(sample.mean()) < 0.03
     assert abs(sample.std() - 1) < 0.02
@@ -99,13 +101,13 @@ def test_normals_are_normal(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 64, 1000, 4097])
-def test_a_permutation_is_the_same_everywhere(backend: Any, reference: Backend, size: int) -> None:
+def test_a_random_permutation_is_the_same_on_every_backend(backend: Any, reference: Backend, size: int) -> None:
     together = draw(backend, "permutation", (3, size), "int64", KEYS, 9)
     np.testing.assert_array_equal(np.sort(together, axis=1), np.tile(np.arange(size), (3, 1)))
     np.testing.assert_array_equal(together, draw(reference, "permutation", (3, size), "int64", KEYS, 9))
     np.testing.assert_array_equal(draw(backend, "permutation", (size,), "int64", KEYS[1], 9), together[1])
 
 
-def test_streams_differ_by_key_and_step(backend: Any) -> None:
+def test_another_key_or_step_gives_other_random_numbers(backend: Any) -> None:
     draws = [draw(backend, "random_words", (50,), "uint64", key, step) for key in KEYS for step in STEPS]
     assert len(np.unique(np.concatenate(draws))) == 50 * len(draws)

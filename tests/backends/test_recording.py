@@ -1,4 +1,4 @@
-"""Steps on the CPU as records: what they do again is what the operations would do."""
+"""Recorded steps on the CPU: a replay does what running the operations again would do."""
 
 import threading
 from collections.abc import Callable
@@ -16,23 +16,18 @@ from gpunn.backends.formula import formulas
 from gpunn.frame import Frame, Plan
 from gpunn.types import Array
 from gpunn.value import is_own
-from tests.backends.calls import FAMILIES, POPULATIONS, SHAPES, Placed, calls
-from tests.training.test_static_program import OPTIMIZERS, X, Y, everything, network
-
-
-def turned(array: Array) -> None:
-    """The same numbers in another order."""
-    array[...] = array[tuple(slice(None, None, -1) for _ in array.shape)].copy()
+from tests.backends.calls import FAMILIES, POPULATIONS, SHAPES, Placed, calls, reverse
+from tests.training.networks import OPTIMIZERS, X, Y, everything, network
 
 
 def replayed(backend: NumpyBackend, run: Callable[[], Any], inputs: list[Array], outputs: list[Array]) -> None:
-    """Record a run, change its inputs, and hold a replay against another run, bit by bit."""
+    """Record a run, change its inputs, and compare a replay with another run, bit by bit."""
     record: list[Any] = []
     with backend.recorder.into(record):
         run()
     assert record
     for array in inputs:
-        turned(array)
+        reverse(array)
     for out in outputs:
         out[...] = 77
     for function, arguments in record:
@@ -47,13 +42,15 @@ def replayed(backend: NumpyBackend, run: Callable[[], Any], inputs: list[Array],
 
 @pytest.mark.parametrize("shape", [*SHAPES, (900, 80)], ids=str)
 @pytest.mark.parametrize("family", [*FAMILIES, "means"])
-def test_a_replay_is_the_operation_on_what_its_arrays_hold_now(family: str, shape: tuple[int, ...]) -> None:
+def test_a_replayed_operation_works_on_the_current_content_of_its_arrays(family: str, shape: tuple[int, ...]) -> None:
     check_replays(NumpyBackend(), family, shape)
 
 
 @pytest.mark.parametrize("shape", [(33, 10), (3, 33, 10)], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_so_are_those_of_compiled_loops(family: str, shape: tuple[int, ...]) -> None:
+def test_a_replayed_compiled_loop_works_on_the_current_content_of_its_arrays(
+    family: str, shape: tuple[int, ...]
+) -> None:
     pytest.importorskip("numba")
     check_replays(NumpyBackend(LoopFormulas(patient=False)), family, shape)
 
@@ -66,7 +63,7 @@ def check_replays(backend: NumpyBackend, family: str, shape: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("name", ["random_words", "random_bits", "random_uniform", "random_normal", "permutation"])
-def test_random_numbers_are_those_of_the_step(name: str) -> None:
+def test_a_replayed_record_draws_random_numbers_of_the_current_step(name: str) -> None:
     backend = NumpyBackend()
     dtype = {"random_words": "uint64", "random_bits": "uint16", "permutation": "int64"}.get(name, "float32")
     key, step, out = np.array([[3, 4], [5, 6]], np.uint64), np.array([7], np.uint64), backend.zeros((2, 45), dtype)
@@ -85,7 +82,7 @@ def test_random_numbers_are_those_of_the_step(name: str) -> None:
 
 
 class Steps:
-    """A program that adds 1 to a counter, and how often it was asked what it does."""
+    """A program whose step adds 1 to a counter; `asked` counts how often the step ran in Python."""
 
     def __init__(self, backend: NumpyBackend, own: bool = True) -> None:
         self.backend, self.asked, self.count = backend, 0, backend.zeros((3,), np.float64)
@@ -96,7 +93,7 @@ class Steps:
         self.backend.elementwise(formulas.add, (self.count, 1.0), (self.count,))
 
 
-def test_the_second_run_is_recorded_and_the_others_are_replays() -> None:
+def test_the_second_run_of_a_step_is_recorded_and_later_runs_are_replays() -> None:
     steps = Steps(NumpyBackend())
     for i in range(5):
         steps.program()
@@ -105,7 +102,9 @@ def test_the_second_run_is_recorded_and_the_others_are_replays() -> None:
 
 
 @pytest.mark.parametrize("why", ["GPUNN_CAPTURE=0", "the step is not gpunn's own"])
-def test_a_step_may_not_be_recorded(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_not_recorded_with_gpunn_capture_0_or_with_foreign_code(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if "=" in why:
         monkeypatch.setenv(*why.split("="))
     steps = Steps(NumpyBackend(), own="=" in why)
@@ -114,8 +113,8 @@ def test_a_step_may_not_be_recorded(why: str, monkeypatch: pytest.MonkeyPatch) -
     assert steps.asked == steps.count[0] == 4
 
 
-def test_another_thread_makes_a_record_of_its_own() -> None:
-    """Scratch belongs to a thread."""
+def test_another_thread_records_a_step_for_itself() -> None:
+    """Each thread has scratch memory of its own."""
     steps = Steps(NumpyBackend())
     for _ in range(3):
         steps.program()
@@ -126,7 +125,7 @@ def test_another_thread_makes_a_record_of_its_own() -> None:
     assert (steps.asked, steps.count[0]) == (3, 6)
 
 
-def test_a_step_that_fails_is_not_taken_for_a_record() -> None:
+def test_a_step_that_fails_while_it_is_recorded_is_not_replayed() -> None:
     backend, count = NumpyBackend(), np.zeros(3)
     fails = True
 
@@ -147,7 +146,7 @@ def test_a_step_that_fails_is_not_taken_for_a_record() -> None:
     assert backend.recorder.calls is None
 
 
-def test_a_record_is_made_again_once_a_loop_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_recorded_again_once_a_loop_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     steps = Steps(NumpyBackend(LoopFormulas()))
     for _ in range(3):
@@ -159,7 +158,7 @@ def test_a_record_is_made_again_once_a_loop_is_compiled(monkeypatch: pytest.Monk
     assert (steps.asked, steps.count[0]) == (3, 6)
 
 
-def test_a_compiled_loop_takes_its_place_in_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_loop_replaces_numpy_in_records(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     for name in ("LOOK", "COMPILING", "FETCHING", "LOADING"):  # look at every third call
         monkeypatch.setattr(f"gpunn.backends.cpu.numba.loops.{name}", 4.0)
@@ -191,7 +190,7 @@ def test_recorded_updates_give_the_same_weights(
 
 @dataclass(frozen=True)
 class Counted(gn.Layer):
-    """A layer that does what no operation does."""
+    """A layer that calls NumPy itself."""
 
     def plan(self, shape: tuple[int, ...]) -> Plan:
         return Plan(output=shape, buffers={"A": shape})
@@ -205,7 +204,7 @@ class Counted(gn.Layer):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_layers_of_others_are_run_at_every_step(wrapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_of_users_are_not_recorded_but_run_in_every_step(wrapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     layer: gn.Layer = gn.Residual([Counted()]) if wrapped else Counted()
     assert not is_own(layer)
     vectors = []
@@ -217,7 +216,7 @@ def test_layers_of_others_are_run_at_every_step(wrapped: bool, monkeypatch: pyte
     assert vectors[0] == vectors[1]
 
 
-def test_what_is_gpunns_own() -> None:
+def test_is_own_knows_layers_of_gpunn_from_those_of_users() -> None:
     assert is_own(
         gn.Sequential([gn.Dense(3, gn.ReLU()), gn.Dropout((0.1, 0.2))]), gn.Adam(lambda i: 0.1), "accuracy", None
     )

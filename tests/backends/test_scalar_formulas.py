@@ -1,4 +1,4 @@
-"""Formulas of single numbers in Python's arithmetic: the bits of NumPy's."""
+"""Formulas of single numbers, computed by Python, have the bits of NumPy."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def everything(xp: Any, a: Any, b: Any, mask: Any) -> Any:
 @pytest.mark.parametrize("mask", [True, False])
 @pytest.mark.parametrize("b", [0.0, 0.25, -3.5, 1e300, np.inf, np.nan])
 @pytest.mark.parametrize("a", [0.0, -0.0, 0.25, 7.1, -1e300, np.inf, np.nan])
-def test_the_bits_of_numpy(a: float, b: float, mask: bool) -> None:
+def test_a_formula_of_single_numbers_has_the_bits_of_numpy(a: float, b: float, mask: bool) -> None:
     inputs = number(a), number(b, shape=(1, 1)), number(mask, "bool", ())
     outputs = [number(0.0, dtype, (1, 1)) for dtype in ("float64", "bool", "float64", "float64")]
     wanted = [out.copy() for out in outputs]
@@ -66,8 +66,8 @@ CALLS: dict[str, tuple[Formula, tuple[Any, ...], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_a_step_counts_with(name: str) -> None:
-    """The formulas that this is for, some of them in place, on the backend that chooses."""
+def test_the_scalar_formulas_of_a_training_step_agree_with_the_reference(name: str) -> None:
+    """All formulas that a training step computes on single numbers, some of them in place."""
     formula, inputs, over = CALLS[name]
     results = formula(Backend().plain, *inputs)
     kinds = ["float32", "float32"] if name == "adam" else [np.asarray(r).dtype for r in results]
@@ -80,7 +80,7 @@ def test_what_a_step_counts_with(name: str) -> None:
 
 
 @pytest.mark.parametrize(("b", "told"), [(0.0, np.inf), (-1.0, -2.0)])
-def test_what_python_refuses_numpy_does(b: float, told: float) -> None:
+def test_scalar_formulas_that_python_refuses_are_computed_by_numpy(b: float, told: float) -> None:
     out = number(0.0)
     with np.errstate(all="ignore"):
         NumpyBackend().elementwise(named(lambda xp, a, b: a / b), (number(2.0), number(b)), (out,))
@@ -93,7 +93,7 @@ def test_what_python_refuses_numpy_does(b: float, told: float) -> None:
         assert np.isnan(out[0])
 
 
-def test_an_output_is_written_when_all_is_read() -> None:
+def test_a_scalar_formula_reads_all_inputs_before_it_writes() -> None:
     a, b = number(1.0), number(2.0)
     NumpyBackend().elementwise(named(lambda xp, a, b: (b + 0.0, a + 0.0)), (a, b), (a, b))
     assert (a[0], b[0]) == (2.0, 1.0)
@@ -111,7 +111,9 @@ def test_an_output_is_written_when_all_is_read() -> None:
     ],
     ids=["float32", "two numbers", "int32", "wraps around", "exp", "0.1 of float32"],
 )
-def test_what_python_would_do_otherwise_is_left_to_numpy(formula: Formula, inputs: Any, out: Any) -> None:
+def test_scalar_formulas_that_python_would_compute_differently_are_left_to_numpy(
+    formula: Formula, inputs: Any, out: Any
+) -> None:
     assert compiled(formula, inputs, (out,)) is None
     with np.errstate(all="ignore"):
         NumpyBackend().elementwise(formula, inputs, (out,))
@@ -119,7 +121,7 @@ def test_what_python_would_do_otherwise_is_left_to_numpy(formula: Formula, input
 
 
 @pytest.mark.parametrize("compare", [lambda xp, a: a == 1.0, lambda xp, a: xp.where(a != a, 0.0, a)])
-def test_a_formula_that_compares_with_an_operator_is_refused(compare: Any) -> None:
-    """Python would take it for a question about the symbol, and the answer for a constant."""
+def test_a_formula_that_compares_with_the_equality_operator_is_refused(compare: Any) -> None:
+    """Python would compare the symbols while the formula is traced, and the answer would become a constant."""
     with pytest.raises(TypeError, match=r"compares with xp\.equal\(a, b\) or xp\.not_equal"):
         NumpyBackend().elementwise(named(compare), (number(1.0),), (number(0.0),))

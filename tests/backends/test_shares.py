@@ -1,4 +1,4 @@
-"""Steps of a population shared among threads: every model gets what it got alone, and whatever goes wrong is seen."""
+"""Steps of a population split among threads: every model gets the results of one thread, and errors are raised."""
 
 import subprocess
 import sys
@@ -18,14 +18,14 @@ from gpunn.backends.cpu.model_threads import ModelThreads, ThreadedRecord
 from gpunn.backends.cpu.recording import Record
 from gpunn.backends.formula import formulas
 from gpunn.training import threads
-from tests.backends.calls import FAMILIES, Placed, calls
-from tests.backends.test_recording import turned
-from tests.training.test_static_program import OPTIMIZERS, X, Y, everything, network
+from tests.backends.calls import FAMILIES, Placed, calls, reverse
+from tests.backends.shared_steps import run_steps
+from tests.training.networks import OPTIMIZERS, X, Y, everything, network
 
 
 @pytest.mark.parametrize("shape", [(3, 33, 10), (4, 700, 5), (2, 40, 900)], ids=str)
 @pytest.mark.parametrize("family", [*FAMILIES, "means"])
-def test_a_replay_is_the_operation_on_all_models(family: str, shape: tuple[int, ...]) -> None:
+def test_an_operation_replayed_by_two_threads_covers_all_models(family: str, shape: tuple[int, ...]) -> None:
     for call in calls(family, shape):
         backend, alone = NumpyBackend(), NumpyBackend()
         placed, expected = Placed(backend, call, "float64"), Placed(alone, call, "float64")
@@ -36,8 +36,8 @@ def test_a_replay_is_the_operation_on_all_models(family: str, shape: tuple[int, 
             record.lower(backend)
             assert [bool(each.calls) for each in record.records] == [True, True]
             for (_, array), (_, other) in zip(placed.inputs, expected.inputs):
-                turned(array)
-                turned(other)
+                reverse(array)
+                reverse(other)
             for out in placed.outputs:
                 out[...] = 77
             record.replay(1)
@@ -46,20 +46,8 @@ def test_a_replay_is_the_operation_on_all_models(family: str, shape: tuple[int, 
             np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12, err_msg=call.name)
 
 
-def both(step: Callable[[NumpyBackend], None], models: int, steps: int, count: int = 2) -> ThreadedRecord:
-    """Run steps one by one, then as many on end."""
-    backend = NumpyBackend()
-    with backend.threads_by_model(models, count):
-        program = backend.program(lambda: step(backend), models=models)
-        for _ in range(steps):
-            program()
-        program(steps)
-        record: ThreadedRecord = program.record  # type: ignore[attr-defined]
-        return record
-
-
-def test_each_share_moves_on_for_itself() -> None:
-    """Each model adds the place, which then moves; twice a step."""
+def test_each_thread_counts_steps_in_a_copy_of_its_own() -> None:
+    """Each model adds the counter, which then grows by 1, twice in a step."""
     place, sums = np.zeros(1), np.zeros((6, 1))
 
     def step(ops: NumpyBackend) -> None:
@@ -67,12 +55,12 @@ def test_each_share_moves_on_for_itself() -> None:
             ops.elementwise(formulas.add, (sums, place), (sums,))
             ops.elementwise(formulas.add, (place, 1.0), (place,))
 
-    assert len(both(step, 6, 10, 3).records) == 3
+    assert len(run_steps(step, 6, 10, 3).records) == 3
     assert place[0] == 40
     np.testing.assert_array_equal(sums, sum(range(40)))
 
 
-def test_a_share_that_is_steps_ahead_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_is_steps_ahead_does_not_disturb_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelThreads, "run", lambda shares, works: [work() for work in works])  # one after the other
     place, sums = np.zeros(1), np.zeros((6, 1))
     backend = NumpyBackend()
@@ -90,8 +78,8 @@ def test_a_share_that_is_steps_ahead_disturbs_no_other(monkeypatch: pytest.Monke
     assert place[0] == 105
 
 
-def test_each_looks_up_what_is_the_same_for_all() -> None:
-    """A row of rates, one for each model, under the number of the update."""
+def test_each_thread_looks_up_the_rates_of_its_own_models() -> None:
+    """The rates are a row for each update, with one for each model."""
     rates, tick = np.arange(80.0).reshape(20, 4), np.zeros(1, np.int64)
     rate, out = np.zeros((4, 1)), np.zeros((4, 3))
 
@@ -100,7 +88,7 @@ def test_each_looks_up_what_is_the_same_for_all() -> None:
         ops.elementwise(formulas.add, (out, rate), (out,))
         ops.elementwise(formulas.add, (tick, 1), (tick,))
 
-    copies = both(step, 4, 10).copies
+    copies = run_steps(step, 4, 10).copies
     assert [copy.original.size for copy in copies] == [4, 1]
     np.testing.assert_array_equal(out, rates.sum(axis=0)[:, None] + np.zeros(3))
 
@@ -125,20 +113,22 @@ def common_of_models(ops: NumpyBackend, values: Any, total: Any) -> None:
 @pytest.mark.parametrize(
     ("step", "wanted"), [(total_of_all, 24), (one_of_all, 6), (part_of_common, 12), (common_of_models, 144)]
 )
-def test_models_that_look_at_each_other_are_not_shared(step: Callable[..., None], wanted: float) -> None:
+def test_a_step_in_which_models_depend_on_each_other_is_not_split_among_threads(
+    step: Callable[..., None], wanted: float
+) -> None:
     values, total = np.zeros((4, 1)), np.zeros(2)
 
     def all_of_it(ops: NumpyBackend) -> None:
         ops.elementwise(formulas.add, (values, 1.0), (values,))
         step(ops, values, total)
 
-    assert len(both(all_of_it, 4, 3).records) == 1
+    assert len(run_steps(all_of_it, 4, 3).records) == 1
     np.testing.assert_array_equal(values, 6)
     assert total[0] == wanted
 
 
-def test_helpers_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each waits until the other has begun."""
+def test_two_threads_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread waits until the other has begun."""
     begun, seen = threading.Barrier(2, timeout=20), []
     shares = ModelThreads(8, 2)
 
@@ -152,7 +142,7 @@ def test_helpers_help(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("workers", [3, 2, 1])
-def test_fewer_threads_do_the_work_of_all(workers: int) -> None:
+def test_fewer_threads_do_the_work_of_all_groups_of_models(workers: int) -> None:
     shares = ModelThreads(9, 3)
     shares.use(workers)
     begun, seen = threading.Barrier(workers, timeout=20), dict[int, int]()
@@ -167,7 +157,7 @@ def test_fewer_threads_do_the_work_of_all(workers: int) -> None:
     assert set(seen) == {0, 1, 2} and len(set(seen.values())) == workers
 
 
-def test_fewer_threads_give_the_same_bits(replays: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_threads_train_a_population_to_the_same_bits(replays: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, made, start = [], ModelThreads.__init__, {"threads": 2}
 
     def make(shares: ModelThreads, *counts: int) -> None:
@@ -183,7 +173,7 @@ def test_fewer_threads_give_the_same_bits(replays: list[str], monkeypatch: pytes
     assert replays and np.array_equal(*vectors)
 
 
-def test_who_comes_late_is_not_waited_for() -> None:
+def test_a_busy_helper_thread_is_not_waited_for() -> None:
     shares, held, seen = ModelThreads(8, 2), threading.Event(), []
     shares.helpers[0].submit(held.wait, 20)
     shares.run([lambda: seen.append(1), lambda: seen.append(2)])
@@ -193,7 +183,7 @@ def test_who_comes_late_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("who", [0, 1])
-def test_errors_of_any_thread_are_the_callers(who: int) -> None:
+def test_an_error_in_any_thread_is_raised_in_the_calling_thread(who: int) -> None:
     shares, done = ModelThreads(8, 2), []
 
     def fail() -> None:
@@ -207,8 +197,8 @@ def test_errors_of_any_thread_are_the_callers(who: int) -> None:
     shares.close()
 
 
-def test_helpers_serve_one_training_after_another() -> None:
-    """And two at once never the same."""
+def test_helper_threads_are_reused_by_later_trainings() -> None:
+    """Two trainings at the same time never share a helper thread."""
     first = ModelThreads(8, 3)
     second = ModelThreads(8, 2)
     assert len({*first.helpers, *second.helpers}) == 3
@@ -222,16 +212,16 @@ def test_helpers_serve_one_training_after_another() -> None:
     third.close()
 
 
-def test_a_child_process_has_helpers_of_its_own() -> None:
-    """Threads do not come along when a process forks, so one that was kept would never begin."""
+def test_a_forked_process_starts_its_own_helper_threads() -> None:
+    """A forked process has no copy of the threads of its parent, so a kept helper would never begin to work."""
     program = """
 import os, sys
 from gpunn.backends.formula import formulas
-from tests.backends.test_shares import both
+from tests.backends.shared_steps import run_steps
 import numpy as np
 def train():
     values = np.zeros((8, 1))
-    both(lambda ops: ops.elementwise(formulas.add, (values, 1.0), (values,)), 8, 5)
+    run_steps(lambda ops: ops.elementwise(formulas.add, (values, 1.0), (values,)), 8, 5)
     return int(values.sum())
 assert train() == 80
 child = os.fork()
@@ -243,7 +233,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) - 80)
     assert done.returncode == 0, done.stderr
 
 
-def test_helpers_are_as_quiet_as_the_caller() -> None:
+def test_helper_threads_give_no_warnings_where_the_caller_gives_none() -> None:
     huge = np.full((8, 4), 1e38, np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -256,7 +246,7 @@ def test_helpers_are_as_quiet_as_the_caller() -> None:
 
 
 @pytest.mark.parametrize("models", [8, 3])
-def test_orders_of_an_epoch_are_the_same(models: int) -> None:
+def test_permutations_drawn_by_threads_are_those_drawn_by_one(models: int) -> None:
     backend, key, step = NumpyBackend(), np.arange(2 * models, dtype=np.uint64).reshape(-1, 2), np.ones(1, np.uint64)
     alone, shared = np.zeros((models, 70), np.int64), np.zeros((models, 70), np.int64)
     backend.permutation(key, step, out=alone)
@@ -265,7 +255,7 @@ def test_orders_of_an_epoch_are_the_same(models: int) -> None:
     np.testing.assert_array_equal(shared, alone)
 
 
-def test_a_program_of_another_population_is_not_shared() -> None:
+def test_a_program_for_another_number_of_models_is_not_split_among_threads() -> None:
     backend, count, asked = NumpyBackend(), np.zeros((8, 1)), []
 
     def step() -> None:
@@ -282,7 +272,7 @@ def test_a_program_of_another_population_is_not_shared() -> None:
 
 @pytest.fixture
 def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Of shared records, whatever the size of steps and the number of threads that BLAS has here."""
+    """Notes each replay of a record split among threads; steps of any size are split, for two threads."""
     seen: list[str] = []
     original = ThreadedRecord.replay
     monkeypatch.setattr(
@@ -294,7 +284,9 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
-def test_a_shared_training_is_the_same(optimizer: Any, replays: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_split_among_threads_agrees_with_one_that_is_not(
+    optimizer: Any, replays: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors, losses = [], []
     for shared in (False, True):
         monkeypatch.setattr(threads, "MODELS", 1 if shared else 99)
@@ -307,7 +299,9 @@ def test_a_shared_training_is_the_same(optimizer: Any, replays: list[str], monke
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
-def test_so_is_one_of_columns_and_categories(replays: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_with_embeddings_split_among_threads_agrees_with_one_that_is_not(
+    replays: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     codes = np.random.default_rng(0).integers(0, 4, (45, 3))
     layers = [
         gn.Embedding(4, 5),

@@ -1,4 +1,4 @@
-"""The command, with every question at sizes that show only that it runs."""
+"""The benchmark command, with every benchmark at sizes that show only that it runs."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def invoke(*arguments: Any) -> Result:
     return CliRunner().invoke(command.main, [str(a) for a in arguments], catch_exceptions=False)
 
 
-def test_everything_runs_and_is_stored(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_benchmark_runs_and_its_results_are_stored(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     done = invoke("--quick", "--gibibytes", 0.001, "--folder", tmp_path, "--json", tmp_path / "a" / "r.json")
     assert done.exit_code == 0, done.output
     data = json.loads((tmp_path / "a" / "r.json").read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ def test_everything_runs_and_is_stored(tmp_path: Path, capfd: pytest.CaptureFixt
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str, note: str = "") -> tuple[dict[str, Setting], Result]:
-    """Which questions get which settings, nothing of them being done."""
+    """The settings that each benchmark would get; none is run."""
     settings: dict[str, Setting] = {}
 
     def question(name: str) -> Any:
@@ -125,7 +125,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str, note: str = "") -> t
     return settings, invoke(*arguments)
 
 
-def test_a_gpu_is_asked_the_most_telling_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_runs_the_most_telling_benchmarks_within_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, done = asked(monkeypatch, "--device", "cuda")
     assert done.exit_code == 0
     assert list(settings) == ["step", "products", "digits"]
@@ -134,13 +134,15 @@ def test_a_gpu_is_asked_the_most_telling_within_a_time(monkeypatch: pytest.Monke
     assert not settings["step"].selection and settings["step"].deadline == float("inf")
 
 
-def test_the_cpu_is_asked_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_runs_every_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, _ = asked(monkeypatch)
     assert list(settings) == list(command.QUESTIONS)
     assert not any(setting.selection or setting.quick for setting in settings.values())
 
 
-def test_options_arrive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_options_of_the_benchmark_command_reach_the_benchmark(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     settings, done = asked(
         monkeypatch, "mapped", "--quick", "--gibibytes", "0.5", "--folder", str(tmp_path), "--table", __file__
     )
@@ -150,18 +152,20 @@ def test_options_arrive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("note", "status"), [("", 0), ("not installed: x", 0), ("failed: x", 1), ("refused: x", 1)])
-def test_the_status_says_whether_something_went_wrong(monkeypatch: pytest.MonkeyPatch, note: str, status: int) -> None:
+def test_the_benchmark_command_exits_with_an_error_status_after_a_fault(
+    monkeypatch: pytest.MonkeyPatch, note: str, status: int
+) -> None:
     _, done = asked(monkeypatch, "step", note=note)
     assert done.exit_code == status
 
 
-def test_unknown_questions_are_refused() -> None:
+def test_unknown_benchmarks_are_refused() -> None:
     done = invoke("speed")
     assert done.exit_code == 2
     assert f"'speed' is not one of {', '.join(map(repr, command.QUESTIONS))}" in " ".join(done.output.split())
 
 
-def test_threads_reach_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_is_set_in_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
     monkeypatch.setattr("threadpoolctl.threadpool_limits", limits.append)
     monkeypatch.setitem(command.sys.modules, "torch", SimpleNamespace(set_num_threads=limits.append))
@@ -171,7 +175,7 @@ def test_threads_reach_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
-def test_what_slows_blas_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmark_command_warns_of_settings_that_slow_blas_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0, 0))
     monkeypatch.setattr(os, "environ", {"OPENBLAS_CORETYPE": "Haswell"})
     assert machine.warnings() == ["OPENBLAS_CORETYPE is set; OpenBLAS may run at half its speed"]
@@ -181,7 +185,7 @@ def test_what_slows_blas_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.warnings() == ["the load was 2.0 before anything was timed; measure alone"]
 
 
-def test_the_gpu_is_described(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_description_of_the_machine_names_the_gpu(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(command.sys.modules, "cupy", strict.xp)
     monkeypatch.setattr(machine, "driver", lambda: "600.1")
     described = machine.describe("cuda")
@@ -190,14 +194,14 @@ def test_the_gpu_is_described(strict: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert machine.describe("cpu")["gpu"] is None
 
 
-def test_plots(tmp_path: Path) -> None:
+def test_benchmark_plots_are_written_for_rows_with_results(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib, which draws, is not installed (extra `plot`)")
     rows = [Row("step", "a", "gpunn", "µs", [1.0]), Row("step", "a", "jax jit", "µs", note="not installed: x")]
     report.plot(tmp_path / "plots", rows)
     assert [path.name for path in (tmp_path / "plots").iterdir()] == ["step.png"]
 
 
-def test_without_matplotlib_there_are_none(
+def test_benchmark_plots_are_left_out_without_matplotlib(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(command.sys.modules, "matplotlib.figure", None)
@@ -206,7 +210,7 @@ def test_without_matplotlib_there_are_none(
     assert not (tmp_path / "plots").exists()
 
 
-def test_generated_digits_can_be_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_generated_digits_of_benchmarks_can_be_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(command.sys.modules, "sklearn.datasets", None)
     monkeypatch.setattr(digits, "WANTED", 0.97)
     name, data = digits.digits()
@@ -216,14 +220,16 @@ def test_generated_digits_can_be_learnt(monkeypatch: pytest.MonkeyPatch) -> None
     assert accuracy >= 0.97 and epochs < digits.MOST_EPOCHS
 
 
-def test_a_goal_that_is_never_reached_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accuracy_that_is_never_reached_counts_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits, "torch_loop", lambda kind: lambda data, seed: (0.1, 60))
     ours, theirs = digits.run(Setting(quick=True))
     assert len(ours.runs) == 3 and not ours.fault
     assert theirs.note == "failed: never reached"
 
 
-def test_stored_results_are_no_change_of_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_results_do_not_mark_the_measured_commit_as_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], cwd=tmp_path, check=True)
 
@@ -242,7 +248,7 @@ def test_stored_results_are_no_change_of_what_is_measured(tmp_path: Path, monkey
     assert machine.commit() == f"{clean} with changes"
 
 
-def test_products_on_the_stand_in_for_cuda(strict: Any) -> None:
+def test_the_benchmark_of_products_runs_on_the_stand_in_for_cuda(strict: Any) -> None:
     rows = products.run(Setting(device=strict, quick=True))
     assert {row.unit for row in rows} == {"TFLOP/s"}
     found = {(row.case, row.competitor): row for row in rows}
@@ -254,7 +260,7 @@ def test_products_on_the_stand_in_for_cuda(strict: Any) -> None:
     }
 
 
-def test_a_rate_is_operations_over_seconds() -> None:
+def test_a_measured_rate_is_operations_divided_by_seconds() -> None:
     cpu: Any = SimpleNamespace(device="cpu")
     cuda: Any = SimpleNamespace(device="cuda:0")
     rows = [Row("products", "", "a", "µs", [0.5e6]), Row("products", "", "b", "µs", note="not installed")]

@@ -1,4 +1,4 @@
-"""Questions about gpunn alone, and about what is installed: where time and memory go, and how they grow."""
+"""Benchmarks of gpunn alone and of installing it: where time and memory go, and how they grow."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeTime:
-    """Moves on when it is told to."""
+    """A clock that a test sets."""
 
     now = 0.0
 
@@ -41,7 +41,7 @@ class FakeTime:
         return self.now
 
 
-def test_calls_are_timed_under_the_names_of_their_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_calls_are_timed_under_the_names_of_their_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime()
     monkeypatch.setattr(profile, "time", clock)
 
@@ -52,7 +52,7 @@ def test_calls_are_timed_under_the_names_of_their_operations(monkeypatch: pytest
     assert profile.timed_calls(record, 3) == {"sum": 15.0, profile.PRODUCTS: 6.0}
 
 
-def test_every_call_of_a_step_has_a_name() -> None:
+def test_every_recorded_call_of_a_step_has_a_name() -> None:
     steps = ours.Steps(SMALL, "cpu")
     steps.run(1)
     kind = type(steps.network.ops)
@@ -67,7 +67,7 @@ def test_every_call_of_a_step_has_a_name() -> None:
     assert {"batch", "softmax_cross_entropy", "after_update"} < set(counted)
 
 
-def test_parts_make_up_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_profiled_parts_add_up_to_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "stretch", lambda steps, count, clock: float(count))  # a step of a second
     rows = {
         (row.case.rpartition(": ")[2], row.competitor): row
@@ -83,7 +83,7 @@ def test_parts_make_up_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
 # Memory
 
 
-def test_the_formula_of_a_small_net(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_formula_is_right_for_a_small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "BATCHES", 10)
     parameters, activations = 6 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3, 4 * (6 + 2 * (5 + 4 + 3))
     assert memory.formula(SMALL) == 4 * (4 * parameters + activations) + 40 * (4 * 6 + 8)
@@ -91,8 +91,8 @@ def test_the_formula_of_a_small_net(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's count is read from /proc")
-def test_peaks_are_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a net whose parameters are nearly all there is: two numbers for each are made, and four or more trained."""
+def test_the_measured_memory_peak_is_that_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a network that is nearly all parameters: two numbers for each once it is made, four or more in training."""
     monkeypatch.setattr(memory, "BATCHES", 2)
     case = Case((500, 1000, 10), 8)
     parameters = 4 * 511_010
@@ -104,7 +104,7 @@ def test_peaks_are_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     assert taken < 100 * parameters
 
 
-def test_memory_in_processes_of_their_own() -> None:
+def test_memory_is_measured_in_a_process_for_each_figure() -> None:
     rows = memory.measure("case", SMALL)
     names = (memory.FORMULA, memory.PLAN, memory.MADE, memory.TRAINED, memory.RESIDENT)
     assert tuple(row.competitor for row in rows) == names
@@ -118,11 +118,11 @@ def test_memory_in_processes_of_their_own() -> None:
 # Growth
 
 
-def test_the_exponent_of_a_power() -> None:
+def test_the_fitted_exponent_of_a_power_is_found() -> None:
     assert scaling.exponent((1, 2, 4, 8), [3 * n**1.5 for n in (1, 2, 4, 8)]) == pytest.approx(1.5)
 
 
-def test_growth_of_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_is_measured_for_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[scaling.Size] = []
     monkeypatch.setattr(scaling, "epoch", lambda size, device: made.append(size) or (lambda: None))
     rows = scaling.run(Setting())
@@ -133,7 +133,7 @@ def test_growth_of_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("models", [1, 3])
-def test_an_epoch_moves_on_to_the_next(models: int) -> None:
+def test_each_timed_epoch_of_the_growth_benchmark_is_a_new_one(models: int) -> None:
     size = scaling.Size(rows=130, width=4, depth=3, models=models)
     assert size.case.widths == (64, 4, 4, 4, 10)
     once = scaling.epoch(size, "cpu")
@@ -150,7 +150,7 @@ def test_an_epoch_moves_on_to_the_next(models: int) -> None:
 
 @pytest.fixture
 def situations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What runs and what it is told, in place of the commands; a second alone, beside the loop two."""
+    """Notes the commands instead of running them; each takes one second alone and two beside the busy loop."""
     done: list[Any] = []
 
     @contextmanager
@@ -168,7 +168,7 @@ def situations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return done
 
 
-def test_they_run_alone_and_beside_the_loop_in_turns(situations: list[Any]) -> None:
+def test_commands_are_timed_alone_and_beside_a_busy_loop_in_turns(situations: list[Any]) -> None:
     free, taken, one = busy.case("c", ["x"], turns=2)
     assert (free.runs, taken.runs, one.runs) == ([1.0] * 2, [2.0] * 2, [2.0] * 2)
     assert taken.details == one.details == {"times as long as alone": 2.0} and not free.details
@@ -183,19 +183,19 @@ def test_they_run_alone_and_beside_the_loop_in_turns(situations: list[Any]) -> N
     assert situations == [(["x"], {}), *beside] * 2
 
 
-def test_a_command_that_fails_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_timed_command_that_fails_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     rows = busy.case("c", [sys.executable, "-c", "raise SystemExit(3)"], turns=1)
     assert len(rows) == 3 and all(row.note.startswith("failed: CalledProcessError") for row in rows)
 
 
-def test_the_table_is_one_of_the_cases(situations: list[Any], tmp_path: Path) -> None:
+def test_the_table_of_the_user_is_one_of_the_busy_cases(situations: list[Any], tmp_path: Path) -> None:
     assert list(busy.commands(QUICK)) == ["digits", busy.LARGER]
     cases = busy.commands(Setting(table=str(tmp_path / "adult.parquet")))
     assert list(cases) == ["digits", "adult", busy.LARGER] and cases["adult"][-1] == str(tmp_path / "adult.parquet")
     assert {row.case for row in busy.run(QUICK)} == {"digits", busy.LARGER}
 
 
-def test_the_loop_runs_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_busy_loop_runs_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     start = subprocess.Popen
     monkeypatch.setattr(busy.subprocess, "Popen", lambda command: started.append(start(command)) or started[-1])
@@ -204,12 +204,12 @@ def test_the_loop_runs_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started[0].poll() is not None
 
 
-def test_each_run_has_a_folder_of_its_own() -> None:
+def test_each_timed_command_runs_in_a_new_folder() -> None:
     row, *_ = busy.case("c", [sys.executable, "-c", "import os; os.mkdir('run')"], turns=2)
     assert len(row.runs) == 2 and not row.note
 
 
-def test_a_training_of_the_larger_net_runs() -> None:
+def test_the_training_of_the_larger_network_beside_a_busy_loop_runs() -> None:
     program = busy.PROGRAM.replace("20_480", "2_048").replace("512", "8")
     assert busy.seconds([sys.executable, "-c", program.format(steps=2)], {}) > 0
 
@@ -217,7 +217,7 @@ def test_a_training_of_the_larger_net_runs() -> None:
 # Installation
 
 
-def test_imports_of_the_environment_that_runs() -> None:
+def test_with_quick_imports_are_timed_in_the_running_environment() -> None:
     rows = {(row.case, row.competitor): row for row in install.run(QUICK)}
     assert rows[install.IMPORT, "gpunn"].runs and rows[install.IMPORT, "gpunn"].median > 0
     assert {row.note for (case, _), row in rows.items() if case == install.SIZE} == {
@@ -226,7 +226,7 @@ def test_imports_of_the_environment_that_runs() -> None:
 
 
 def commands(monkeypatch: pytest.MonkeyPatch, **broken: Exception) -> list[list[str]]:
-    """What is run in place of the commands: pip writes 3 MB, an import takes 1 s, then 2, then 3 and so on."""
+    """Replaces the commands: pip writes 3 MB, and imports take 1 s, 2 s, 3 s and so on."""
     done: list[list[str]] = []
 
     def run(arguments: list[str], where: Path | None = None) -> str:
@@ -247,7 +247,9 @@ def commands(monkeypatch: pytest.MonkeyPatch, **broken: Exception) -> list[list[
     return done
 
 
-def test_a_fresh_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_imports_are_timed_in_a_fresh_environment_that_is_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     done = commands(monkeypatch)
     monkeypatch.setattr(install, "PACKAGES", {"gpunn": "gpunn"})
     imported, size = install.run(Setting(folder=str(tmp_path)))
@@ -257,14 +259,14 @@ def test_a_fresh_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_gpunn_is_built_from_a_copy(tmp_path: Path) -> None:
+def test_gpunn_is_built_from_a_copy_of_its_sources(tmp_path: Path) -> None:
     copy = install.sources(tmp_path)
     wanted = {"pyproject.toml", "README.md", "LICENSE", "gpunn", "backends"}
     assert copy.parent == tmp_path and {path.name for path in copy.iterdir()} == wanted
     assert (copy / "gpunn" / "backends").is_symlink() and (copy / "gpunn" / "backends" / "program.py").is_file()
 
 
-def test_what_pip_cannot_bring_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_packages_that_pip_cannot_install_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     error = subprocess.CalledProcessError(1, "pip", stderr="looking\nERROR: No matching distribution found for jax\n")
     commands(monkeypatch, pip=error)
     monkeypatch.setattr(install, "PACKAGES", {"jax": "jax"})
@@ -275,7 +277,7 @@ def test_what_pip_cannot_bring_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert install.run(Setting(folder=str(tmp_path)))[0].note.endswith("could not bring it: TimeoutExpired")
 
 
-def test_an_import_that_breaks_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_timed_import_that_fails_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     commands(monkeypatch, **{"import": subprocess.CalledProcessError(1, "python", stderr="ImportError: no\n")})
     monkeypatch.setattr(install, "PACKAGES", {"torch": "torch"})
     imported, size = install.run(Setting(folder=str(tmp_path)))
@@ -283,13 +285,13 @@ def test_an_import_that_breaks_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize("question", [memory, profile])
-def test_what_a_gpu_is_not_asked(question: Any, strict: Any) -> None:
+def test_benchmarks_for_the_cpu_alone_are_left_out_on_a_gpu(question: Any, strict: Any) -> None:
     (row,) = question.run(Setting(device=strict))
     assert row.note.startswith("left out: ") and not row.fault
 
 
-def test_an_import_leaves_its_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else every timed one would compile again."""
+def test_a_timed_import_writes_its_bytecode_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise every timed import would compile again."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     (tmp_path / "tiny.py").write_text("x = 1", encoding="utf-8")
     row = Row("install", "import", "tiny", "s")
@@ -297,8 +299,8 @@ def test_an_import_leaves_its_bytecode(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(row.runs) == 1 and list(tmp_path.rglob("tiny*.pyc"))
 
 
-def test_answers_of_threads_that_mix_are_refused() -> None:
-    """Of a model whose threads write to one array, and of one whose threads do not."""
+def test_predictions_mixed_up_between_threads_are_refused() -> None:
+    """One model whose threads write to the same array is refused; one whose threads do not is accepted."""
     shared, barrier = np.zeros(1), Barrier(8)
 
     def mixing(X: Any) -> Any:
@@ -313,7 +315,7 @@ def test_answers_of_threads_that_mix_are_refused() -> None:
         requests.check(lambda X: X.sum(), 1, 80, pool)
 
 
-def test_requests_are_asked_of_every_model() -> None:
+def test_every_model_answers_the_benchmark_of_requests() -> None:
     rows = requests.run(Setting(quick=True))
     cases = {
         f"{size}, {threads}" for size in ("1 row", "100 rows") for threads in ("1 thread", "2 threads", "8 threads")
@@ -322,7 +324,7 @@ def test_requests_are_asked_of_every_model() -> None:
     assert all(row.runs or row.note.startswith("not installed") for row in rows)
 
 
-def test_digests_tell_where_two_versions_part(tmp_path: Path) -> None:
+def test_digests_show_which_training_differs_between_two_versions(tmp_path: Path) -> None:
     def ask(*arguments: str) -> Any:
         return subprocess.run(
             [sys.executable, "-m", "benchmarks.bits", *arguments], capture_output=True, text=True, check=False

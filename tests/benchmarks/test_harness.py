@@ -1,4 +1,4 @@
-"""How figures come about: turns, medians, what does not count, and who is not timed. A clock of the tests' own runs."""
+"""How figures are measured: turns, medians, what is not counted, and who is not timed; on a simulated clock."""
 
 import math
 from typing import Any
@@ -23,7 +23,7 @@ from benchmarks.harness import (
 
 
 class FakeClock:
-    """Moves on only when a subject works."""
+    """A clock that moves only while a competitor works."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,7 +34,7 @@ class FakeClock:
 
 
 class Worker:
-    """Takes `cost` seconds a step, and a long time to begin, which nobody should count."""
+    """A competitor: `cost` seconds for each step, and a long first step of an epoch, which must not be counted."""
 
     def __init__(self, clock: FakeClock, name: str, cost: float, epoch: int = 10, grain: int = 1) -> None:
         self.clock, self.name, self.cost, self.epoch, self.grain = clock, name, cost, epoch, grain
@@ -50,14 +50,14 @@ class Worker:
         self.clock.now += steps * self.cost
 
 
-def test_the_beginning_of_an_epoch_does_not_count() -> None:
+def test_the_first_steps_of_an_epoch_are_not_timed() -> None:
     clock = FakeClock()
     worker = Worker(clock, "a", 2.0)
     assert stretch(worker, 25, clock) == pytest.approx(50.0)
     assert worker.done == [10, 10, 5]
 
 
-def test_one_figure_a_turn_by_turns() -> None:
+def test_competitors_are_timed_in_turns_with_one_figure_each_turn() -> None:
     clock = FakeClock()
     subjects = {name: Worker(clock, name, cost) for name, cost in (("slow", 0.2), ("fast", 0.1))}
     figures, errors = alternate(subjects, 5, 1.0, clock)
@@ -67,14 +67,14 @@ def test_one_figure_a_turn_by_turns() -> None:
     assert order == ["slow", "fast"] * 6  # once to see how long a step takes, then five turns
 
 
-def test_a_turn_lasts_about_as_long_as_it_should() -> None:
+def test_a_turn_lasts_about_as_long_as_asked() -> None:
     clock = FakeClock()
     worker = Worker(clock, "a", 0.01, epoch=10**6)
     alternate({"a": worker}, 3, 2.0, clock)
     assert worker.done[-1] == pytest.approx(200, rel=0.1)
 
 
-def test_whole_epochs_where_there_is_nothing_less() -> None:
+def test_whole_epochs_are_timed_if_a_competitor_cannot_run_less() -> None:
     clock = FakeClock()
     worker = Worker(clock, "scan", 0.5, epoch=8, grain=8)
     figures, _ = alternate({"scan": worker}, 2, 1.0, clock)
@@ -82,14 +82,14 @@ def test_whole_epochs_where_there_is_nothing_less() -> None:
     assert figures["scan"] == pytest.approx([0.5, 0.5])
 
 
-def test_the_median_leaves_an_outlier_out() -> None:
+def test_the_median_of_runs_ignores_an_outlier() -> None:
     row = Row("q", "c", "gpunn", "µs", [10.0, 11.0, 500.0])
     assert row.median == 11.0
     assert row.spread == pytest.approx(489 / 11)
     assert math.isnan(Row("q", "c", "gpunn", "µs").median)
 
 
-def test_one_that_breaks_costs_the_others_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_competitor_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     calls = []
 
     def breaks() -> None:
@@ -103,7 +103,7 @@ def test_one_that_breaks_costs_the_others_nothing(capsys: pytest.CaptureFixture[
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_only_what_went_wrong_is_a_fault() -> None:
+def test_only_failed_and_refused_rows_are_faults() -> None:
     notes = {"not installed: No module named 'jax'": False, "left out: its time was up": False, "failed: x": True,
              "refused: y": True, "": False}  # fmt: skip
     assert {note: Row("q", "c", "p", "µs", note=note).fault for note in notes} == notes
@@ -119,11 +119,11 @@ def test_only_what_went_wrong_is_a_fault() -> None:
         ([2.0], "refused: 1 numbers where 2 were expected"),
     ],
 )
-def test_disagreement(theirs: list[float], why: str) -> None:
+def test_disagreement_names_the_first_loss_that_differs(theirs: list[float], why: str) -> None:
     assert disagreement([2.0, 1.0], theirs, 1e-3) == why
 
 
-def test_ratios_are_geometric_means_of_cases_that_both_have() -> None:
+def test_ratios_are_geometric_means_over_the_cases_of_both_competitors() -> None:
     def row(case: str, competitor: str, *runs: float, unit: str = "µs") -> Row:
         return Row("q", case, competitor, unit, list(runs))
 
@@ -136,14 +136,14 @@ def test_ratios_are_geometric_means_of_cases_that_both_have() -> None:
     assert (mean, low, high) == pytest.approx((4.0, 2.0, 8.0))
 
 
-def test_a_question_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     now: Any = iter([1.0, 3.0])
     monkeypatch.setattr(harness.time, "monotonic", lambda: next(now))
     setting = Setting(deadline=2.0)
     assert [setting.late, setting.late] == [False, True]
 
 
-def test_what_lasts_long_is_run_once_a_turn() -> None:
+def test_a_slow_competitor_runs_once_in_each_turn() -> None:
     clock = FakeClock()
     slow, fast = Worker(clock, "slow", 5.0), Worker(clock, "fast", 0.01, epoch=10**6)
     figures, _ = alternate({"slow": slow, "fast": fast}, 3, 1.0, clock)
@@ -151,7 +151,7 @@ def test_what_lasts_long_is_run_once_a_turn() -> None:
     assert fast.done[-2:] == pytest.approx([25, 100], rel=0.1)  # uncounted, then counted
 
 
-def test_a_row_for_everyone_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_competitor_gets_a_row_in_the_given_order(capsys: pytest.CaptureFixture[str]) -> None:
     def raises(error: Exception) -> Any:
         def make() -> Any:
             raise error
@@ -170,7 +170,7 @@ def test_a_row_for_everyone_in_their_order(capsys: pytest.CaptureFixture[str]) -
     assert {row.unit for row in rows} == {"s"} and "boom" in capsys.readouterr().err
 
 
-def test_whoever_disagrees_is_refused() -> None:
+def test_a_competitor_with_other_losses_is_refused() -> None:
     agreeing([1.0, 2.0], [1.0, 2.0], 1e-6, "the loss of epoch")
     with pytest.raises(DisagreementError, match="refused: the loss of epoch 2 is 3, gpunn's is 2"):
         agreeing([1.0, 2.0], [1.0, 3.0], 1e-6, "the loss of epoch")

@@ -1,4 +1,4 @@
-"""The step that is timed is the one of `fit`, and nobody is timed who computes something else."""
+"""The timed step is that of `fit`, and no competitor is timed that computes something else."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ KINDS = {
 
 @pytest.fixture(autouse=True)
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few batches and no repetitions: nothing here looks at a time."""
+    """Few batches and no repetitions: these tests look at no times."""
     monkeypatch.setattr(cases, "MOST_BATCHES", 8)
     monkeypatch.setattr(Setting, "seconds", 1e-6)
 
@@ -37,13 +37,13 @@ def shown(rows: list[Any]) -> dict[str, str]:
 # The cases
 
 
-def test_flops_are_those_of_the_products() -> None:
+def test_the_flops_of_a_step_are_those_of_its_products() -> None:
     forward, dW, dX = 2 * 4 * (6 * 5 + 5 * 4 + 4 * 3), 2 * 4 * (6 * 5 + 5 * 4 + 4 * 3), 2 * 4 * (5 * 4 + 4 * 3)
     assert SMALL.flops == forward + dW + dX
     assert len(SMALL.products) == 8
 
 
-def test_the_grid_has_every_net_with_both_optimizers_plain_and_extended() -> None:
+def test_the_benchmark_of_steps_covers_every_network_optimizer_and_extension() -> None:
     grid = cases.cases("cpu", quick=False, selection=False)
     assert len(grid) == len(set(grid)) == 24
     assert {case.optimizer for case in grid} == {"SGD", "Adam"} and sum(case.norm for case in grid) == 12
@@ -55,7 +55,7 @@ def test_the_grid_has_every_net_with_both_optimizers_plain_and_extended() -> Non
 
 
 @pytest.mark.parametrize("case", KINDS.values(), ids=str)
-def test_no_net_can_learn_the_targets_by_heart(case: Case) -> None:
+def test_the_benchmark_targets_cannot_be_memorised(case: Case) -> None:
     X, y = cases.data(case, "cpu")
     assert len(X) == len(y) == 8 * case.batch
     half = len(X) // 2
@@ -67,7 +67,7 @@ def test_no_net_can_learn_the_targets_by_heart(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_our_losses_are_those_of_fit(name: str) -> None:
+def test_the_timed_step_of_gpunn_gives_the_losses_of_fit(name: str) -> None:
     case = KINDS[name]
     steps = ours.Steps(case, "cpu")
     net = gn.Network(ours.layers(case), case.widths[0], device="cpu", seed=0)
@@ -78,14 +78,14 @@ def test_our_losses_are_those_of_fit(name: str) -> None:
     np.testing.assert_array_equal(steps.network.vector, net.vector)
 
 
-def test_every_epoch_has_the_same_order() -> None:
+def test_every_timed_epoch_has_the_same_order_of_rows() -> None:
     steps = ours.Steps(SMALL, "cpu")
     steps.begin()
     np.testing.assert_array_equal(steps.trainer.order.rows, steps.problem.order)
     assert sorted(steps.problem.order) == list(range(32)) and list(steps.problem.order) != list(range(32))
 
 
-def test_weights_by_layer() -> None:
+def test_the_problem_of_a_benchmark_lists_initial_weights_by_layer() -> None:
     plain, normed = (ours.Steps(KINDS[name], "cpu").problem.weights for name in ("Adam", "BatchNorm"))
     assert [sorted(layer) for layer in plain] == [["W", "b"]] * 3
     assert [sorted(layer) for layer in normed] == [["B", "G", "W"], ["B", "G", "W"], ["W", "b"]]
@@ -97,7 +97,7 @@ def test_weights_by_layer() -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("peer", [JIT, TORCH, JAX, JAX_SCAN], ids=lambda peer: peer.name)
-def test_a_competitor_computes_the_same(peer: Peer, name: str) -> None:
+def test_a_competitor_computes_the_losses_of_gpunn(peer: Peer, name: str) -> None:
     pytest.importorskip(peer.package, reason=f"{peer.package}, which competes, is not installed (extra `peers`)")
     case = KINDS[name]
     own = ours.Steps(case, "cpu")
@@ -110,7 +110,7 @@ def test_a_competitor_computes_the_same(peer: Peer, name: str) -> None:
 
 
 @pytest.mark.parametrize("peer", [TORCH, JAX], ids=lambda peer: peer.name)
-def test_dropout_is_left_out_of_the_comparison_only(peer: Peer) -> None:
+def test_dropout_is_left_out_of_the_comparison_of_losses_but_timed(peer: Peer) -> None:
     pytest.importorskip(peer.package, reason=f"{peer.package}, which competes, is not installed (extra `peers`)")
     case = Case((6, 40, 3), 32, "SGD", norm=True, dropout=0.5)
     reference = ours.Steps(case.without_dropout(), "cpu")
@@ -120,7 +120,7 @@ def test_dropout_is_left_out_of_the_comparison_only(peer: Peer) -> None:
 
 
 class Wrong(ours.Steps):
-    """A competitor whose rate is not the one it should have."""
+    """A competitor with a wrong rate."""
 
     def __init__(self, problem: Any, kind: str) -> None:
         super().__init__(problem.case, kind)
@@ -143,7 +143,7 @@ def breaks(problem: Any, kind: str) -> Any:
     raise RuntimeError("no compiler")
 
 
-def test_who_disagrees_breaks_or_is_missing_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_competitor_that_disagrees_fails_or_is_missing_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     others = (
         Faulty("wrong", "Wrong", ""),
         Peer("absent", "no_such_package", "torch_peer"),
@@ -159,19 +159,19 @@ def test_who_disagrees_breaks_or_is_missing_is_not_timed(monkeypatch: pytest.Mon
     assert len(rows[0].runs) == 3 and rows[0].median > 0
 
 
-def test_without_ours_there_is_nothing_to_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_competitors_are_left_out_if_gpunn_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "peers", lambda kind: (TORCH,))
     rows = step.measure(Case((6, 5, 3), 4, dtype="bfloat16"), QUICK, "cpu")
     assert shown(rows) == {"gpunn": "failed", "torch eager": LEFT_OUT}
 
 
-def test_what_the_deadline_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cases_left_out_after_the_deadline_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "peers", lambda kind: (TORCH,))
     rows = step.run(Setting(quick=True, deadline=0.0))
     assert len(rows) == 4 and {row.note for row in rows} == {"left out: its time was up"}
 
 
-def test_compiled_code_is_compared_where_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_competitors_are_compared_without_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr(Peer, "load", lambda self: lambda problem, kind, **options: made.append(options))
     problem: Any = None
@@ -187,7 +187,7 @@ def test_compiled_code_is_compared_where_nothing_is_dropped(monkeypatch: pytest.
 @pytest.mark.cuda
 @pytest.mark.parametrize("case", [KINDS["Adam"], KINDS["SGD"], KINDS["BatchNorm"]], ids=str)
 @pytest.mark.parametrize("peer", peers.peers("cuda"), ids=lambda peer: peer.name)
-def test_a_competitor_computes_the_same_on_cuda(peer: Peer, case: Case) -> None:
+def test_a_competitor_computes_the_losses_of_gpunn_on_cuda(peer: Peer, case: Case) -> None:
     device = backend_named("cuda")
     pytest.importorskip(peer.package, reason=f"{peer.package}, which competes, is not installed (extra `peers`)")
     own = ours.Steps(case, device)
@@ -200,8 +200,8 @@ def test_a_competitor_computes_the_same_on_cuda(peer: Peer, case: Case) -> None:
     subject.close()
 
 
-def test_on_the_stand_in_for_cuda(strict: Any) -> None:
-    """Peers that have no GPU say so, and a step is one graph and does not wait."""
+def test_a_timed_step_on_the_stand_in_for_cuda_is_captured_and_does_not_wait(strict: Any) -> None:
+    """Competitors without a GPU say so; a step of gpunn is one graph and does not wait."""
     rows = step.measure(Case((6, 5, 3), 4), Setting(device=strict, quick=True), "cuda")
     assert [row.competitor for row in rows] == ["gpunn", *(peer.name for peer in peers.peers("cuda"))]
     own, *others = rows
@@ -209,7 +209,7 @@ def test_on_the_stand_in_for_cuda(strict: Any) -> None:
     assert {row.note.partition(":")[0] for row in others} == {NOT_INSTALLED}
 
 
-def test_waits_are_counted(strict: Any) -> None:
+def test_waits_of_the_host_are_counted(strict: Any) -> None:
     array = strict.zeros((3,), np.float32)
     with host_waits(strict) as count:
         strict.synchronize()
@@ -222,7 +222,7 @@ def test_waits_are_counted(strict: Any) -> None:
     assert count.value == 4
 
 
-def test_what_a_captured_step_consists_of() -> None:
+def test_the_nodes_of_a_captured_step_are_counted() -> None:
     class Graph:
         def debug_dot_str(self) -> str:
             return 'digraph dot {"graph_1_node_0"[label="x"]; "graph_1_node_1"[];"graph_1_node_0" -> "graph_1_node_1";}'

@@ -58,7 +58,7 @@ def stored(folder: Path, name: str = "r.json", *, device: str = "cuda", quick: b
     return folder / name
 
 
-def test_the_schema(tmp_path: Path) -> None:
+def test_stored_results_have_the_documented_schema(tmp_path: Path) -> None:
     data = json.loads(stored(tmp_path).read_text(encoding="utf-8"))
     assert (data["schema"], data["quick"]) == (1, False)
     assert data["machine"].keys() == {
@@ -75,13 +75,13 @@ def test_the_schema(tmp_path: Path) -> None:
     assert data["results"][1]["median"] is None
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     description, read = report.read_json(stored(tmp_path))
     assert read == rows()
     assert description["gpu"] == GPU
 
 
-def test_the_short_table_and_what_stays() -> None:
+def test_a_short_table_fills_its_marker_and_leaves_other_text() -> None:
     found = {("step", "cuda", None): (machine.describe("cpu") | {"gpu": GPU, "device": "cuda"}, rows()[:4])}
     text = tables.filled(TEXT, found)
     lines = text.splitlines()
@@ -99,7 +99,7 @@ def test_the_short_table_and_what_stays() -> None:
     assert tables.filled(text, found) == text
 
 
-def test_the_long_table_has_all_cases_and_notes() -> None:
+def test_a_long_table_has_all_cases_and_notes() -> None:
     found = {("step", "cpu", None): (machine.describe("cpu"), rows()[:4])}
     text = tables.filled(TEXT, found)
     assert "| a SGD | 1,234 µs ±0 % | 2,469 µs ±0 % |" in text
@@ -109,7 +109,7 @@ def test_the_long_table_has_all_cases_and_notes() -> None:
     assert "None has been measured.\n" in text
 
 
-def test_the_newest_file_counts(tmp_path: Path) -> None:
+def test_a_table_takes_the_newest_results(tmp_path: Path) -> None:
     new = stored(tmp_path, "new.json", date="2030-01-02T00:00:00+00:00")
     old = stored(tmp_path, "old.json", date="2030-01-01T00:00:00+00:00")
     found = tables.results([new, old])
@@ -117,7 +117,7 @@ def test_the_newest_file_counts(tmp_path: Path) -> None:
     assert found["step", "cuda", None][0]["date"] == "2030-01-02T00:00:00+00:00"
 
 
-def test_a_table_may_name_its_file(tmp_path: Path) -> None:
+def test_a_table_may_name_the_file_of_its_results(tmp_path: Path) -> None:
     one = stored(tmp_path, "one.json", device="cpu", threads=1, date="2030-01-01T00:00:00+00:00")
     two = stored(tmp_path, "two.json", device="cpu", threads=2, date="2030-01-02T00:00:00+00:00")
     marker = "<!-- benchmark: digits cpu{} -->\nnothing\n<!-- end -->\n"
@@ -128,13 +128,13 @@ def test_a_table_may_name_its_file(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_scores_stand_beside_times() -> None:
+def test_a_table_shows_scores_beside_times() -> None:
     row = Row("estimators", "wine", "gpunn", "s", [0.5, 0.5], details={"score": "0.97 ± 0.01"})
     assert report.cell(row) == "0.5 s ±0 %; 0.97 ± 0.01"
     assert report.notes([row]) == []
 
 
-def test_the_command_fills_the_readmes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_command_fills_the_readmes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = (tmp_path / "README.md", tmp_path / "other.md")
     files[0].write_text(TEXT, encoding="utf-8")
     files[1].write_text("nothing to fill", encoding="utf-8")
@@ -147,7 +147,7 @@ def test_the_command_fills_the_readmes(tmp_path: Path, monkeypatch: pytest.Monke
     assert "| a Adam | 11 µs ±9 % | not installed |" in text
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_files_of_another_schema_and_quick_results_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"schema": 99}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"x\.json: expected results of schema 1, as --json writes them"):
         report.read_json(tmp_path / "x.json")
@@ -155,8 +155,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         report.read_json(stored(tmp_path, quick=True))
 
 
-def test_the_readmes_have_their_markers() -> None:
-    """And whatever stands between them was written by hand or by the command, never half."""
+def test_the_readmes_have_a_marker_for_every_table() -> None:
+    """The text between a pair of markers was written by hand or by the command, never in part."""
     readme, own = (file.read_text(encoding="utf-8") for file in tables.FILES)
     assert [(m["question"], m["device"], m["file"]) for m in tables.MARKER.finditer(readme)] == [
         ("step", "cuda", None), ("step", "cpu", None), ("step", "cpu", "step-avx2"),

@@ -1,4 +1,4 @@
-"""Questions about whole trainings, batches and updates: everybody computes the same, and who does not is not timed."""
+"""Benchmarks of whole trainings, batches and updates: a competitor that computes something else is not timed."""
 
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ def shown(rows: list[Row]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_a_training_is_the_same_everywhere(name: str) -> None:
+def test_every_competitor_trains_to_the_same_losses(name: str) -> None:
     fit = made(epoch.fits(Setting()), name)
     given = training(shuffle=False)
     assert fit(given) == pytest.approx(ours.fit(given, "cpu"), rel=1e-4)
@@ -54,7 +54,7 @@ def test_a_training_is_the_same_everywhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_epochs_can_be_watched(name: str) -> None:
+def test_every_competitor_reports_its_predictions_after_each_epoch(name: str) -> None:
     seen = []
     given = training(after=lambda classes: seen.append(classes(given.X)))
     made(epoch.fits(Setting()), name)(given)
@@ -63,7 +63,7 @@ def test_epochs_can_be_watched(name: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["rate", "weights", "epochs"])
-def test_a_training_that_differs_is_not_timed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_competitor_whose_training_differs_is_not_timed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(given: Training) -> list[float]:
         if wrong == "epochs":
             return ours.fit(given, "cpu")[1:]
@@ -82,7 +82,7 @@ def test_a_training_that_differs_is_not_timed(wrong: str, monkeypatch: pytest.Mo
 # Accuracy
 
 
-def test_seconds_until_an_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_to_an_accuracy_is_measured_for_each_goal(monkeypatch: pytest.MonkeyPatch) -> None:
     def climbs(given: Training) -> list[float]:
         for right in (70, 85, 96):
             given.ended(lambda Xv, right=right: np.arange(100) >= right)
@@ -108,7 +108,7 @@ def test_seconds_until_an_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", accuracy.NETS)
-def test_sets_are_split_and_can_be_learnt_by_all(name: str) -> None:
+def test_the_benchmark_sets_are_split_and_every_competitor_learns_them(name: str) -> None:
     X, y, Xv, yv = accuracy.split(name)
     assert X.shape[1] == accuracy.NETS[name][0][0] and len(Xv) == len(yv) == (len(X) + len(Xv)) // 5
     assert set(yv) == set(y) == set(range(accuracy.NETS[name][0][-1]))
@@ -126,7 +126,7 @@ def test_sets_are_split_and_can_be_learnt_by_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", batching.LOADERS)
-def test_batches_are_the_set_in_a_new_order(name: str) -> None:
+def test_timed_batches_are_the_whole_set_in_a_new_order(name: str) -> None:
     given = training()
     loader = made({name: lambda: batching.LOADERS[name](given.X, given.y, 16, "cpu")}, name)
     batching.checked(loader, given.X, given.y).run(1)
@@ -135,13 +135,13 @@ def test_batches_are_the_set_in_a_new_order(name: str) -> None:
     assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
 
 
-def test_batches_on_the_stand_in_for_cuda(strict: Any) -> None:
+def test_timed_batches_on_the_stand_in_for_cuda_are_the_whole_set(strict: Any) -> None:
     given = training()
     batching.checked(batching.gathered(given.X, given.y, 16, strict), given.X, given.y)
 
 
 @pytest.mark.parametrize("wrong", ["a row twice", "another's target"])
-def test_batches_of_something_else_are_refused(wrong: str) -> None:
+def test_timed_batches_with_other_rows_are_refused(wrong: str) -> None:
     given = training()
     rows = np.r_[0, :39] if wrong == "a row twice" else np.arange(40)
     targets = given.y if wrong == "a row twice" else np.roll(given.y, 1)
@@ -157,7 +157,7 @@ def models(folds: bool, epochs: int = 2) -> populations.Models:
     return replace(populations.questions(quick=True)[name], epochs=epochs)
 
 
-def test_what_populations_are_asked() -> None:
+def test_the_benchmark_of_populations_covers_rates_decays_and_folds() -> None:
     rates, folds = populations.questions(quick=False).values()
     assert len(rates.rates) == len(set(rates.rates)) == len(rates.starts) == 64 and not any(rates.decays)
     assert len(folds.rates) == len(folds.decays) == len(folds.folds) == len(folds.starts) == 80
@@ -169,7 +169,7 @@ def test_what_populations_are_asked() -> None:
 
 @pytest.mark.parametrize("folds", [False, True], ids=["rates", "folds"])
 @pytest.mark.parametrize("name", populations.trainers("cpu"))
-def test_models_are_the_same_however_trained(name: str, folds: bool) -> None:
+def test_a_population_and_single_networks_are_trained_to_the_same_models(name: str, folds: bool) -> None:
     train = made(populations.trainers("cpu"), name)
     decays = (0.1, 0.3) if folds else (0.0, 0.0)
     given = replace(models(folds).first(2), rates=(1e-3, 3e-3), decays=decays)
@@ -182,7 +182,7 @@ def test_models_are_the_same_however_trained(name: str, folds: bool) -> None:
     assert populations.losses(given, got) == pytest.approx(populations.losses(given, wanted), rel=1e-3)
 
 
-def test_weights_decay() -> None:
+def test_the_decay_of_the_population_benchmark_makes_weights_smaller() -> None:
     plain, decaying = (
         populations.population(replace(models(True).first(1), rates=(1e-3,), decays=(decay,)), "cpu")[0][0]["W"]
         for decay in (0.0, 0.3)
@@ -190,7 +190,7 @@ def test_weights_decay() -> None:
     assert np.abs(decaying).mean() < 0.97 * np.abs(plain).mean()
 
 
-def test_a_loss_is_that_of_the_network() -> None:
+def test_the_loss_of_the_population_benchmark_is_that_of_a_network() -> None:
     given = models(folds=True).first(1)
     (weights,) = populations.population(given, "cpu")
     network = gn.Network(ours.layers(populations.CASE), 64, device="cpu")
@@ -200,7 +200,7 @@ def test_a_loss_is_that_of_the_network() -> None:
     assert populations.losses(given, [weights]) == pytest.approx([wanted], rel=1e-5)
 
 
-def test_models_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_competitor_whose_models_differ_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(given: populations.Models) -> Any:
         return populations.population(replace(given, rates=tuple(2 * rate for rate in given.rates)), "cpu")
 
@@ -211,7 +211,7 @@ def test_models_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> No
     assert found[1].note.startswith("refused: the loss of model 1 is")
 
 
-def test_only_decaying_models_are_regularized() -> None:
+def test_only_models_with_a_decay_are_regularized_in_the_benchmark() -> None:
     assert models(False).regularization is None
     assert models(True).regularization == HalfL2((1e-2,) * 5)
 
@@ -219,7 +219,7 @@ def test_only_decaying_models_are_regularized() -> None:
 # Updates
 
 
-def test_sizes_of_updates() -> None:
+def test_the_benchmark_of_updates_has_the_number_of_parameters_asked_for() -> None:
     for size in update.SIZES:
         values, gradients = update.problem(size)
         assert sum(value.size for value in values) == pytest.approx(size, rel=0.15)
@@ -227,7 +227,7 @@ def test_sizes_of_updates() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [("SGD", 0.01), ("Adam", 1e-3)], ids=lambda o: o[0])
-def test_updates_are_the_same_everywhere(optimizer: tuple[str, float]) -> None:
+def test_every_competitor_makes_the_same_update(optimizer: tuple[str, float]) -> None:
     values, gradients = update.problem(200)
     rows = update.measure("case", values, gradients, optimizer, Setting(quick=True))
     assert [row.competitor for row in rows] == ["gpunn", "gpunn jit", "torch fused", "torch foreach", "optax jit"]
@@ -239,13 +239,13 @@ def test_updates_are_the_same_everywhere(optimizer: tuple[str, float]) -> None:
     np.testing.assert_allclose(read()[0], values[0] - step, atol=1e-6)
 
 
-def test_an_update_on_the_stand_in_for_cuda(strict: Any) -> None:
+def test_a_timed_update_on_the_stand_in_for_cuda_equals_that_on_the_cpu(strict: Any) -> None:
     values, gradients = update.problem(200)
     wanted = update.after(update.flat(values, gradients, "Adam", 1e-3, "cpu"))
     assert update.after(update.flat(values, gradients, "Adam", 1e-3, strict)) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_an_update_that_differs_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_competitor_whose_update_differs_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     values, gradients = update.problem(200)
     slower = lambda v, g, name, rate, kind, **form: update.flat(v, g, name, rate / 2, "cpu")  # noqa: E731
     monkeypatch.setattr(update, "torch", slower)

@@ -50,7 +50,7 @@ def ended(child: int) -> int:
 
 
 def pair(folder: Path, kill: bool) -> str:
-    """How the pair ended: of which kind the refusal was."""
+    """Run a pair of trainings and return the kind of the refusal."""
     read_end, write_end = os.pipe()
     first, second = (start(folder, n, "moons", *QUICK, gate=read_end, stay=kill) for n in ("first", "second"))
     os.close(read_end)

@@ -1,4 +1,4 @@
-"""`gpunn train --categorical`: numbers that are names, from the table to predictions."""
+"""`gpunn train --categorical`: columns of numbers that are categories, from the table to predictions."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("a.csv").write_text(f"postcode,n,y\n{ROWS}\n", encoding="utf-8")
 
 
-def test_numbers_are_categories_where_it_is_said_so() -> None:
+def test_the_option_categorical_makes_a_column_of_numbers_categories() -> None:
     assert document("train", "a.csv", "--out", "numbers", *QUICK)["data"]["inputs"] == 2
     told = document("train", "a.csv", "--categorical", "postcode", "--out", "names", *QUICK)
     assert told["data"]["inputs"] == 4  # three slots and n
@@ -27,8 +27,8 @@ def test_numbers_are_categories_where_it_is_said_so() -> None:
     call("train", "--resume", "--out", "names", "--device", "cpu", "--quiet")
 
 
-def test_columns_that_say_nothing_are_named() -> None:
-    """Numbers written as "1,5" are such a column, and nobody would look for them in the preprocessing."""
+def test_train_names_columns_that_it_leaves_out() -> None:
+    """For example a column of numbers written as "1,5": the user must learn that it is not used."""
     rows = "\n".join(f'"{i},5",{i % 7},{i % 2}' for i in range(40))
     Path("b.csv").write_text(f"price,n,y\n{rows}\n", encoding="utf-8")
     assert "\nleft out           'price'\n" in call("train", "b.csv", "--out", "b", *QUICK).stdout
@@ -36,20 +36,20 @@ def test_columns_that_say_nothing_are_named() -> None:
     assert "left out" not in call("train", "a.csv", "--out", "a", *QUICK).stdout
 
 
-def test_the_whole_table_decides_the_task() -> None:
-    """Of 40 rows 20 numbers are few enough for classes, of the 32 that are trained on they would not be."""
+def test_the_whole_table_decides_between_classes_and_numbers() -> None:
+    """20 different numbers in 40 rows are few enough for classes; in the 32 training rows they would not be."""
     rows = "\n".join(f"{i % 3},{i % 20}" for i in range(40))
     Path("b.csv").write_text(f"a,y\n{rows}\n", encoding="utf-8")
     told = document("train", "b.csv", "--out", "b", *QUICK)["data"]
     assert (told["task"], told["outputs"]) == ("classification", 20)
 
 
-def test_a_column_that_is_not_there() -> None:
+def test_the_option_categorical_refuses_a_missing_column() -> None:
     told = call("train", "a.csv", "--categorical", "city", *QUICK, code=3)
     assert "expected a column 'city'" in told.stderr
 
 
-def test_numbers_with_a_word_among_them_name_the_option() -> None:
+def test_the_error_for_a_word_among_numbers_names_the_option_categorical() -> None:
     Path("a.csv").write_text(f"postcode,n,y\n{ROWS}\nunknown,1,no\n", encoding="utf-8")
     assert "in a terminal: --categorical 'postcode'" in call("train", "a.csv", *QUICK, code=3).stderr
     call("train", "a.csv", "--categorical", "postcode", "--out", "a", *QUICK)

@@ -1,4 +1,4 @@
-"""The command as a whole: help that tells the truth, exit codes, errors as one line, quick to start."""
+"""The command as a whole: its help, exit codes, errors of one line, and a quick start."""
 
 import errno
 import inspect
@@ -37,12 +37,14 @@ def example(name: str) -> str:
     return str(found[0])
 
 
-def test_every_command_has_an_example() -> None:
+def test_the_help_of_every_command_has_an_example() -> None:
     assert sorted(ORDER) == sorted(gpunn.commands)
     assert "gpunn train digits" in call("--help").stdout
 
 
-def test_the_examples_run_and_digits_pass_97_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_help_run_and_digits_pass_97_percent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys.modules["gpunn.cli.doctor"], "gpus", lambda: ())  # what is wrong with this machine's GPU
     for name in ORDER:
@@ -55,7 +57,7 @@ def test_the_examples_run_and_digits_pass_97_percent(tmp_path: Path, monkeypatch
     }  # fmt: skip
 
 
-def test_version() -> None:
+def test_the_option_version_prints_the_version() -> None:
     assert call("--version").stdout == f"gpunn, version {gn.__version__}\n"
 
 
@@ -66,12 +68,12 @@ def test_help_names_every_exit_code() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_has_a_documented_code(kind: type[GpunnError]) -> None:
+def test_every_kind_of_error_has_a_documented_exit_code(kind: type[GpunnError]) -> None:
     code = exit_code(kind("here", expected="a", got="b", fix="c"))
     assert code in EXITS and code > 1
 
 
-def test_the_kinds_are_told_apart() -> None:
+def test_kinds_of_errors_have_different_exit_codes() -> None:
     codes = [exit_code(kind("here", expected="a", got="b", fix="c")) for kind in KINDS]
     assert len(set(codes)) == 5  # usage, data, files, devices, missing libraries
 
@@ -87,7 +89,7 @@ def test_the_kinds_are_told_apart() -> None:
         (["predict", "nowhere", "digits", "-o", "x.txt"], 2, r"--output: expected a name that ends in"),
     ],
 )
-def test_errors_are_one_line(
+def test_an_error_of_the_command_is_one_line(
     arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -101,7 +103,7 @@ def test_errors_are_one_line(
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["train", "digits", "--epochs", "0"], ["fly"], ["train", "--fly"]])
-def test_usage_errors(arguments: list[str]) -> None:
+def test_usage_errors_exit_with_2_and_name_the_help(arguments: list[str]) -> None:
     told = call(*arguments, code=2)
     assert "Error: " in told.stderr and told.stdout == ""
     error = document(*arguments, code=2)["error"]
@@ -109,7 +111,7 @@ def test_usage_errors(arguments: list[str]) -> None:
     assert error["where"].startswith("gpunn") and error["fix"] == f"see {error['where']} --help"
 
 
-def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_writing_results_exits_with_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "curves.png")
 
@@ -130,7 +132,7 @@ def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such device")
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("train", "--help")])
-def test_help_that_cannot_be_written(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_an_error_while_writing_the_help_exits_with_4(arguments: tuple[str, ...], tmp_path: Path) -> None:
     with open("/dev/full", "w") as nowhere:
         done = process(*arguments, cwd=tmp_path, stdout=nowhere)
     fix = "free space, or write elsewhere"
@@ -139,15 +141,15 @@ def test_help_that_cannot_be_written(arguments: tuple[str, ...], tmp_path: Path)
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_predictions_for_a_closed_stdout(options: tuple[str, ...], tmp_path: Path) -> None:
-    """Which Python does not have at all; nothing is read or computed."""
+def test_predict_exits_with_4_if_stdout_is_closed(options: tuple[str, ...], tmp_path: Path) -> None:
+    """`sys.stdout` is None then; the command reads and computes nothing."""
     done = process("predict", "no run", "no data", *options, cwd=tmp_path, before="import sys; sys.stdout = None")
     fix = "free space, or write elsewhere"
     assert done.stderr == f"gpunn: stdout: expected to write results, got Bad file descriptor; {fix}\n"
     assert done.returncode == 4
 
 
-def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_on_stdout_is_no_error(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as pipe:
@@ -155,7 +157,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exceptions_that_are_not_gpunns_own_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise ZeroDivisionError("a mistake")
 
@@ -164,7 +166,7 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
         call("doctor")
 
 
-def test_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_command_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -173,13 +175,13 @@ def test_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     assert document("doctor", code=130) == {"status": "interrupted"}
 
 
-def test_sigterm_while_nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_ends_a_command_that_does_not_train_with_143(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["gpunn.cli.doctor"], "python", lambda: command._terminate(signal.SIGTERM, None))
     assert call("doctor", code=143).stderr == "gpunn: terminated\n"
     assert document("doctor", code=143) == {"status": "terminated"}
 
 
-def test_ctrl_c_while_the_command_is_loaded(tmp_path: Path) -> None:
+def test_ctrl_c_while_a_command_is_imported_ends_it_with_130(tmp_path: Path) -> None:
     early = (
         "import gpunn, sys\n"
         "class Finder:\n"
@@ -192,21 +194,21 @@ def test_ctrl_c_while_the_command_is_loaded(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_results_are_on_stdout_and_codes_leave_the_process(tmp_path: Path) -> None:
+def test_results_go_to_stdout_and_the_exit_code_to_the_shell(tmp_path: Path) -> None:
     done = process("train", "nowhere.csv", "--json", cwd=tmp_path)
     assert done.returncode == 3
     assert json.loads(done.stdout)["error"]["kind"] == "DataError"
     assert done.stderr.startswith("gpunn: ") and "Traceback" not in done.stderr
 
 
-def test_starting_imports_no_optional_library() -> None:
+def test_starting_the_command_imports_no_optional_library() -> None:
     code = f"import sys; from gpunn.cli import gpunn; print([n for n in {HEAVY} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-def test_sigterm_ends_what_has_no_handler_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the first process of a container, too, which the default would not end."""
+def test_sigterm_ends_a_command_even_as_the_first_process_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default handler does not end the first process of a container."""
     known = {}
     fake = SimpleNamespace(
         getsignal=lambda number: signal.SIG_DFL,

@@ -16,7 +16,7 @@ POOL = {"internal_api": "openblas", "version": "0.3", "architecture": "Zen", "nu
 
 
 @pytest.mark.parametrize(("status", "code"), [(OK, 0), (NOTE, 0), (WARNING, 0), (FAULT, 1)])
-def test_a_fault_is_exit_1(status: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_exits_with_1_if_it_finds_a_fault(status: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[DOCTOR], "gpus", lambda: [Check("thing", status, "so and so", "do this")])
     told = document("doctor", code=code)
     assert told["ok"] is (code == 0)
@@ -26,7 +26,7 @@ def test_a_fault_is_exit_1(status: str, code: int, monkeypatch: pytest.MonkeyPat
     assert ("1 fault, " if status == FAULT else "0 faults, ") in text
 
 
-def test_it_finds_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_describes_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[DOCTOR], "gpus", lambda: ())
     found = {check["name"]: check["found"] for check in document("doctor")["checks"]}
     assert {"gpunn", "Python", "NumPy", "system", "processor", "busy", "memory", "BLAS"} <= set(found)
@@ -49,7 +49,9 @@ def statuses(found: Any) -> list[tuple[str, str]]:
         ([POOL], {"GPUNN_CAPTURE": "0"}, WARNING, "GPUNN_CAPTURE=0"),
     ],
 )
-def test_blas(pools: list[Any], environment: dict[str, str], status: str, message: str) -> None:
+def test_doctor_reports_the_blas_and_warns_of_settings_that_slow_it_down(
+    pools: list[Any], environment: dict[str, str], status: str, message: str
+) -> None:
     found = list(checks.blas(pools, environment))
     assert any(check.status == status and message in check.found for check in found)
     assert all(bool(check.fix) == (check.status == WARNING) for check in found)
@@ -64,7 +66,7 @@ def test_blas(pools: list[Any], environment: dict[str, str], status: str, messag
         (None, NOTE, "load 0.75 over the last minute; what others take cannot be measured here"),
     ],
 )
-def test_how_busy_the_machine_is(
+def test_doctor_reports_how_busy_the_machine_is(
     taken: float | None, status: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "usable_cpus", lambda: 2)
@@ -75,24 +77,24 @@ def test_how_busy_the_machine_is(
     assert ("end what else runs here" in check.fix) == (status == WARNING)
 
 
-def test_a_system_without_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_works_on_a_system_that_has_no_load_average(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(checks.os, "getloadavg")
     assert checks.busy(None).found == "load unknown; what others take cannot be measured here"
 
 
 @pytest.mark.parametrize(("version", "status"), [("1.26.4", FAULT), ("2.0.0", OK)])
-def test_numpy(version: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_calls_a_numpy_before_2_a_fault(version: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "installed", lambda package: version)
     assert {c.name: c.status for c in checks.python()}["NumPy"] == status
 
 
-def test_extras_name_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_the_command_that_installs_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "installed", lambda package: None)
     fixes = [check.fix for check in checks.extras()]
     assert fixes == [f'run: python -m pip install "gpunn[{extra}]"' for extra in ("jit", "sklearn", "data", "plot")]
 
 
-def test_a_device_that_cannot_train(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_calls_a_device_that_cannot_train_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.training("cpu").status == OK
 
     def broken(*arguments: Any, **options: Any) -> None:
@@ -115,20 +117,22 @@ def found_by_name() -> dict[str, Check]:
 
 
 @pytest.mark.parametrize("driver", [False, True])
-def test_without_cupy(driver: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_warns_of_a_missing_cupy_only_if_there_is_a_driver(
+    driver: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packages(monkeypatch)
     monkeypatch.setattr(gpu_checks, "DRIVER", tmp_path if driver else tmp_path / "none")
     check = found_by_name()["CuPy"]
     assert check.status == (WARNING if driver else NOTE) and "gpunn[cuda13]" in check.fix
 
 
-def test_two_cupys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_calls_two_installed_cupys_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     packages(monkeypatch, "cupy-cuda12x", "cupy-cuda13x")
     check = found_by_name()["CuPy"]
     assert check.status == FAULT and check.found == "cupy-cuda12x 14.2.0, cupy-cuda13x 14.2.0"
 
 
-def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_calls_a_missing_driver_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Any:
         raise DeviceError("device", expected="a driver", got="none", fix="install one")
 
@@ -139,7 +143,7 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["nvmath-python"].status == WARNING
 
 
-def test_a_gpu(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_describes_a_gpu_and_trains_on_it(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the stand-in for CuPy, whose devices have names and memory as CUDA's do."""
     packages(monkeypatch, "cupy-cuda13x")
     monkeypatch.setattr(gpu_checks, "import_cupy", lambda: strict.xp)
@@ -150,7 +154,7 @@ def test_a_gpu(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["training on cuda:0"].status == OK
 
 
-def test_a_gpu_that_cannot_compute(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_calls_a_gpu_that_cannot_compute_a_fault(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(cupy: Any, index: int) -> None:
         raise DeviceError("device", expected="cuBLAS", got="none", fix="install it")
 
@@ -160,7 +164,7 @@ def test_a_gpu_that_cannot_compute(strict: Any, monkeypatch: pytest.MonkeyPatch)
     assert found_by_name()["cuda:0"] == Check("cuda:0", FAULT, "expected cuBLAS, got none", "install it")
 
 
-def test_cupy_packages_are_those_that_provide_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cupy_packages_are_those_named_cupy_or_cupy_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
         def __init__(self, name: str) -> None:
             self.metadata = {"Name": name}
@@ -173,7 +177,7 @@ def test_cupy_packages_are_those_that_provide_the_module(monkeypatch: pytest.Mon
 # The machine
 
 
-def test_the_memory_of_a_container(tmp_path: Path) -> None:
+def test_the_memory_limit_of_a_container_is_read(tmp_path: Path) -> None:
     assert machine.memory_limit(tmp_path) is None
     (tmp_path / "memory.max").write_text("1048576\n")
     assert machine.memory_limit(tmp_path) == 1 << 20
@@ -181,7 +185,7 @@ def test_the_memory_of_a_container(tmp_path: Path) -> None:
     assert machine.memory_limit(tmp_path) is None
 
 
-def test_processor_and_memory(tmp_path: Path) -> None:
+def test_doctor_reads_processor_and_memory_from_proc(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Fast 9000\n")
     (tmp_path / "meminfo").write_text("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable:  1024 kB\n")
     assert machine.processor(tmp_path / "cpuinfo") == "Fast 9000"

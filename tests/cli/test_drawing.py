@@ -1,4 +1,4 @@
-"""Nothing that only draws costs a result: whatever is wrong with curves.png, the run is whole and one line says why."""
+"""Whatever goes wrong with curves.png, the run is complete and one line says what went wrong."""
 
 import errno
 import os
@@ -35,7 +35,9 @@ def history() -> gn.History:
     ],
     ids=["notebook", "config"],
 )
-def test_a_training_ends_well_whatever_matplotlib_is_told(variables: dict[str, str], tmp_path: Path) -> None:
+def test_train_draws_its_curves_whatever_backend_matplotlib_is_set_to(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
     before = f"import os\nos.environ |= {variables}"
     done = process("train", "moons", "--out", "a", *QUICK, cwd=tmp_path, before=before)
     assert done.returncode == 0 and "held-out accuracy" in done.stdout
@@ -58,7 +60,7 @@ def broken(error: BaseException) -> Any:
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
-def test_a_picture_that_cannot_be_drawn(
+def test_train_ends_well_if_its_curves_cannot_be_drawn(
     error: BaseException, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gn.History, "plot", broken(error))
@@ -68,8 +70,10 @@ def test_a_picture_that_cannot_be_drawn(
     assert document("inspect", tmp_path / "a")["record"]["status"] == "finished"
 
 
-def test_a_disk_without_room_for_the_picture(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The picture of before is as it was, and no part of a new one is left."""
+def test_train_ends_well_if_the_disk_has_no_room_for_its_curves(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old picture is unchanged, and no part of a new one is left."""
     (folder.path / "curves.png").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", broken(OSError(errno.ENOSPC, "No space left on device")))
     (note,) = folder.draw(history())
@@ -78,7 +82,7 @@ def test_a_disk_without_room_for_the_picture(folder: RunFolder, monkeypatch: pyt
     assert (folder.path / "curves.png").read_bytes() == b"old"
 
 
-def test_an_install_that_is_broken(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_ends_well_with_a_broken_matplotlib(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", ModuleType("matplotlib.figure"))
     (note,) = folder.draw(history())
     assert note.startswith("no curves.png: AttributeError: ")

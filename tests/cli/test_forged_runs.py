@@ -28,7 +28,7 @@ from gpunn.cli import gpunn
 from gpunn.cli.training import Watch
 from tests.faults import FORM
 from tests.forgeries import COUNT, JSON_EDITS, edit_json, edit_text
-from tests.test_damaged_archives import unprivileged
+from tests.unprivileged import unprivileged
 
 COMMANDS = {  # which read a file, mostly
     "run.json": ("inspect", "inspect --json", "train --resume", "train --resume", "evaluate"),
@@ -83,7 +83,7 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def refused(code: int, stdout: str, stderr: str) -> None:
-    """One line of what was expected."""
+    """Check that the error is one line and nothing else was printed."""
     assert code in (2, 3, 4) and stderr.count("\n") == 1, stderr
     assert stderr.startswith("gpunn: ") and re.match(FORM, stderr), stderr
     assert not stdout or "error" in json.loads(stdout)
@@ -91,7 +91,7 @@ def refused(code: int, stdout: str, stderr: str) -> None:
 
 @pytest.fixture(scope="module")
 def sound(base: Path) -> dict[str, tuple[str, dict[str, bytes]]]:
-    """What every command says of the run that nobody touched, and leaves behind."""
+    """What every command prints for the unedited run, and the files that it leaves."""
     told = {}
     for name in commands(base, base):
         run = base / "forged"  # of the same name as those that follow
@@ -117,7 +117,7 @@ def edit(draw: random.Random, path: Path, how: str) -> None:
 
 
 def attempt(base: Path, run: Path, command: str, name: str, sound: dict[str, tuple[str, dict[str, bytes]]]) -> bool:
-    """Whether the command took the run, which then, if JSON was edited, ends as a sound one does."""
+    """Whether the command accepted the run; with edited JSON it must then end as with a sound run."""
     before = files(run)
     code, stdout, stderr = invoke(*commands(base, run)[command])
     if code:
@@ -143,7 +143,7 @@ def attempt(base: Path, run: Path, command: str, name: str, sound: dict[str, tup
     return True
 
 
-def test_edited_runs(base: Path, sound: Any) -> None:
+def test_a_run_with_edited_files_is_refused_or_treated_as_a_sound_one(base: Path, sound: Any) -> None:
     seen, faults, run = Counter[str](), [], base / "forged"
     for number in range(max(COUNT // 3, len(KINDS))):
         draw, (name, how) = random.Random(number), KINDS[number % len(KINDS)]
@@ -203,7 +203,7 @@ READERS = {
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Ended where something waits for a pipe, or takes memory."""
+    """Fails if something waits for a pipe or takes much memory."""
 
     def late(number: int, frame: Any) -> None:
         raise AssertionError("it waits")
@@ -222,7 +222,7 @@ def at_once() -> Iterator[None]:
 
 @pytest.mark.parametrize("thing", THINGS, ids=lambda thing: thing.__name__)
 @pytest.mark.parametrize("name", READERS)
-def test_something_else_in_the_place_of_a_file(
+def test_a_run_with_a_folder_or_pipe_in_the_place_of_a_file_is_refused(
     name: str, thing: Callable[[Path], None], base: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -238,7 +238,7 @@ def test_something_else_in_the_place_of_a_file(
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_file_that_may_not_be_read(name: str, base: Path) -> None:
+def test_a_run_with_a_file_that_may_not_be_read_is_refused(name: str, base: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp" if Path("/tmp").is_dir() else None) as place:  # which all may enter
         os.chmod(place, 0o755)
         shutil.copytree(base / "run", Path(place, "run"))

@@ -1,4 +1,4 @@
-"""What an error of the data advises, the command has as an option, and it helps."""
+"""The options that errors about data advise exist in the command and solve the problem."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def save(path: str, how: Callable[..., None] = np.savez, **more: Any) -> str:
     return path
 
 
-def test_columns_that_training_did_not_have_are_said_and_can_be_left_out() -> None:
+def test_predict_names_columns_that_training_did_not_have() -> None:
     call("train", save("a.npz"), "--out", "a", *QUICK)
     other = save("b.npz", number=np.arange(60), page=np.arange(60))
     for command in ("evaluate", "predict"):
@@ -40,12 +40,12 @@ def test_columns_that_training_did_not_have_are_said_and_can_be_left_out() -> No
     assert "got 'b' missing, beside 'c', which training did not have; rename or add" in told.stderr
 
 
-def test_columns_of_a_file_to_validate_on_are_said_too() -> None:
+def test_train_names_columns_of_the_validation_file_that_are_not_used() -> None:
     told = call("train", save("a.npz"), "--validation", save("b.npz", page=np.arange(60)), "--out", "a", *QUICK)
     assert told.stderr.startswith("gpunn: columns that training did not have are not used: 'page'\n")
 
 
-def test_numbers_far_from_those_of_training_can_be_ranked() -> None:
+def test_the_option_numeric_quantile_takes_numbers_far_from_those_of_training() -> None:
     a = X[:, 0].copy()
     a[0] = 1e300
     other = save("b.npz", a=a)
@@ -58,7 +58,7 @@ def test_numbers_far_from_those_of_training_can_be_ranked() -> None:
     call("train", "--resume", "--out", "b", "--quiet", *CPU)
 
 
-def test_files_that_grow_when_read_can_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_memory_allows_files_that_grow_when_read(monkeypatch: pytest.MonkeyPatch) -> None:
     save("a.npz", np.savez_compressed, c=np.zeros(60))
     monkeypatch.setattr("gpunn.data.declared.FREE", 0)
     monkeypatch.setattr("gpunn.data.declared.RATIO", 0)
@@ -74,14 +74,14 @@ def test_files_that_grow_when_read_can_be_trusted(monkeypatch: pytest.MonkeyPatc
         call(command, "a", "a.npz", *more, *CPU)
 
 
-def test_many_texts_are_classes_where_it_is_said_so() -> None:
+def test_the_option_task_makes_many_texts_classes() -> None:
     save("a.npz", y=np.array([f"n{i % 50}" for i in range(60)]))
     told = call("train", "a.npz", "--out", "a", *QUICK, code=3).stderr
     assert 'choose another target, or pass task="classification"; in a terminal: --task classification' in told
     call("train", "a.npz", "--task", "classification", "--out", "a", *QUICK)
 
 
-def test_a_file_to_validate_on_may_be_trusted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_memory_applies_to_the_validation_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
     save("a.npz")
     monkeypatch.setattr("gpunn.data.declared.FREE", 0)
     monkeypatch.setattr("gpunn.data.declared.RATIO", 0)

@@ -1,4 +1,4 @@
-"""Names and labels come from data: what they hold never acts on a terminal, forges a line or ends the command."""
+"""Names and labels from data never act on a terminal, never forge a line and never end the command."""
 
 import csv
 import io
@@ -41,16 +41,16 @@ def harmless(text: str) -> bool:
 
 
 @pytest.mark.parametrize("sign", SIGNS)
-def test_signs_that_act_are_escaped_as_repr_escapes_them(sign: str) -> None:
+def test_control_characters_are_escaped_as_repr_escapes_them(sign: str) -> None:
     assert printable(f"a{sign}b") == repr(f"a{sign}b")[1:-1]
 
 
 @pytest.mark.parametrize("text", ["", "abc", "ŷ = Σ w·x", "a'b\"c\\d", "日本語", "🙂"])
-def test_other_signs_stay(text: str) -> None:
+def test_printable_characters_are_not_escaped(text: str) -> None:
     assert printable(text) == text
 
 
-def test_errors_are_printable_and_keep_their_parts() -> None:
+def test_the_text_of_an_error_is_printable_and_its_parts_are_unchanged() -> None:
     error = DataError(NAME, expected=NAME, got=NAME, fix=NAME)
     assert str(error).isprintable() and "\\x1b" in str(error)
     assert error.where == error.got == NAME
@@ -59,7 +59,7 @@ def test_errors_are_printable_and_keep_their_parts() -> None:
 # Where text goes out
 
 
-def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_message_with_line_breaks_is_printed_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for error in (False, True):
         say(NAME, error=error)
     told = capsys.readouterr()
@@ -67,7 +67,7 @@ def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         assert text.count("\n") == 1 and harmless(text) and "\\u202e" in text
 
 
-def test_a_row_of_a_table_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_row_with_line_breaks_is_printed_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([("a", NAME, "b"), (NAME, "c", NAME)], header=("", NAME, ""))
     text = capsys.readouterr().out
     assert text.count("\n") == 3 and harmless(text)
@@ -76,7 +76,7 @@ def test_a_row_of_a_table_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert first[width:].startswith("ŷ") and second[width:].startswith("ŷ") and third[width:].startswith("c")
 
 
-def test_every_command_shows_hostile_names_escaped() -> None:
+def test_every_command_prints_names_with_control_characters_escaped() -> None:
     signs = SIGNS.replace("\x00", "").replace("\udcff", "")  # which no file of arrays can have in a name
     target, column = f"ŷ{signs}\ntask  regression", f"x{signs}"
     data = save([f"a{signs}", f"b{signs}"], target=target, column=column)
@@ -99,7 +99,7 @@ def test_every_command_shows_hostile_names_escaped() -> None:
 # CSV
 
 
-def test_csv_has_labels_as_they_are_but_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_as_csv_escape_labels_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = ["a\x1b[31m", "b\u202e"]
     call("train", save(labels), "--out", "run", *QUICK)
     text = call("predict", "run", "a.npz", *CPU).stdout
@@ -118,7 +118,7 @@ def rows(columns: dict[str, list[Any]], safe: bool) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("label", FORMULAS)
-def test_formulas_are_quoted_where_it_is_asked_for_and_told_otherwise(
+def test_labels_that_look_like_formulas_are_quoted_on_demand_or_warned_of(
     label: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     columns = {label: [label, "a"], "p": [-1.5, 0.5]}
@@ -129,17 +129,17 @@ def test_formulas_are_quoted_where_it_is_asked_for_and_told_otherwise(
     assert told == f"gpunn: a spreadsheet may compute {label!r}; --spreadsheet-safe puts a ' before such text\n"
 
 
-def test_numbers_and_other_labels_are_no_formulas(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_and_plain_labels_are_not_taken_for_formulas(capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"y": list(PLAIN), "p": [-float(i) for i in range(len(PLAIN))]}
     assert predict_module.as_csv(columns, True) == predict_module.as_csv(columns, False)
     assert capsys.readouterr().err == ""
 
 
-def test_lines_end_as_on_unix() -> None:
+def test_csv_lines_end_with_a_line_feed() -> None:
     assert predict_module.as_csv({"y": ["a", "b\r", "c\n"]}, False) == 'y\na\n"b\r"\n"c\n"\n'
 
 
-def test_labels_that_are_no_unicode(tmp_path: Path) -> None:
+def test_labels_that_are_not_unicode_are_escaped_in_csv_and_refused_in_parquet(tmp_path: Path) -> None:
     """A file of arrays can hold them."""
     call("train", save(["a\udcff", "b\udcff"]), "--out", "run", *QUICK)
     call("predict", "run", "a.npz", "-o", "a.csv", *CPU)
@@ -149,7 +149,7 @@ def test_labels_that_are_no_unicode(tmp_path: Path) -> None:
     assert told.startswith("gpunn: --output: expected names and labels in Unicode, got '")
 
 
-def test_the_option_of_predict() -> None:
+def test_the_option_spreadsheet_safe_of_predict_quotes_formulas() -> None:
     pytest.importorskip("pyarrow")
     call("train", save(["=1+1", "-a"]), "--out", "run", *QUICK)
     plain = call("predict", "run", "a.npz", "--probabilities", *CPU)
@@ -172,7 +172,9 @@ def test_the_option_of_predict() -> None:
         ({"LC_ALL": "C", "PYTHONUTF8": "0"}, ["predict", "run", "a.npz", *CPU], 0),
     ],
 )
-def test_signs_that_an_output_does_not_have(variables: dict[str, str], arguments: list[str], code: int) -> None:
+def test_characters_missing_in_the_output_encoding_are_escaped(
+    variables: dict[str, str], arguments: list[str], code: int
+) -> None:
     call("train", save(["ŷ1", "ŷ2"], target="ŷ"), "--target", "ŷ", "--out", "run", *QUICK)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONCOERCECLOCALE": "0", **variables}
     done = subprocess.run(
@@ -184,7 +186,7 @@ def test_signs_that_an_output_does_not_have(variables: dict[str, str], arguments
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this system has only names in Unicode")
-def test_files_and_folders_whose_names_are_no_utf8() -> None:
+def test_files_and_folders_with_names_that_are_not_utf8_work() -> None:
     pytest.importorskip("pyarrow")
     name = os.fsdecode(b"\xff.csv")
     Path(name).write_text("x,y\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(40)))
@@ -197,6 +199,6 @@ def test_files_and_folders_whose_names_are_no_utf8() -> None:
     assert b"\xfe.csv" in os.listdir(b".")
 
 
-def test_every_kind_of_error_is_printable() -> None:
-    """A class with a message of its own making would go by the one place."""
+def test_the_text_of_every_kind_of_error_is_printable() -> None:
+    """No error class makes its message itself, since only the base class escapes it."""
     assert not [kind for kind in GpunnError.__subclasses__() if "__init__" in vars(kind)]

@@ -1,4 +1,4 @@
-"""One training at a time in a run's folder, however the one that has it ends.
+"""Only one training at a time uses the folder of a run, however the one that holds it ends.
 
 GPUNN_PAIRS is the number of pairs of trainings that start at once with one --out; 10 unless it is set.
 """
@@ -35,15 +35,15 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def lock(tmp_path: Path) -> Iterator[Lock]:
-    """That of a folder `run`, held."""
+    """A held lock of the folder `run`."""
     Path("run").mkdir()
     held = Lock(Path("run"))
     yield held
     held.release()
 
 
-def test_of_two_trainings_with_one_out_exactly_one_runs(tmp_path: Path) -> None:
-    """And where it is killed, the folder is free again."""
+def test_of_two_trainings_into_one_folder_exactly_one_runs(tmp_path: Path) -> None:
+    """If that one is killed, the folder is free again."""
     command = [sys.executable, "-m", "tests.cli.pairs", str(tmp_path), str(PAIRS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -53,7 +53,7 @@ def test_of_two_trainings_with_one_out_exactly_one_runs(tmp_path: Path) -> None:
     assert result["told"]["a folder that no other training uses"] >= result["killed"]
 
 
-def test_a_folder_in_use_says_by_whom_and_what_to_do(lock: Lock) -> None:
+def test_the_error_for_a_folder_in_use_names_the_process_and_what_to_do(lock: Lock) -> None:
     told = call("train", "moons", "--out", "run", *QUICK, code=2).stderr
     assert re.fullmatch(
         rf"gpunn: --out: expected a folder that no other training uses, got run, which process {os.getpid()} on \S+ "
@@ -63,7 +63,7 @@ def test_a_folder_in_use_says_by_whom_and_what_to_do(lock: Lock) -> None:
     assert os.listdir("run") == [NAME]
 
 
-def test_a_run_that_is_going_on_is_not_resumed_but_read(lock: Lock) -> None:
+def test_a_running_training_cannot_be_resumed_but_can_be_read(lock: Lock) -> None:
     call("train", "moons", "--out", "a", *QUICK)
     before = {path.name: path.read_bytes() for path in Path("a").iterdir()}
     held = Lock(Path("a"))
@@ -79,7 +79,7 @@ def test_a_run_that_is_going_on_is_not_resumed_but_read(lock: Lock) -> None:
     call("train", "--resume", "--out", "a", "--quiet", *CPU)
 
 
-def test_the_lock_is_held_while_the_command_trains_and_gone_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_holds_the_lock_of_its_folder_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
     def second(self: Watch, run: Any, record: Any) -> None:
@@ -101,8 +101,8 @@ def _mistake(*arguments: Any) -> None:
     raise ZeroDivisionError
 
 
-def test_folders_without_a_name_of_their_own_are_never_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where another training names the one that was just made."""
+def test_two_trainings_without_the_option_out_get_different_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if another training names the folder just after it was made."""
     others: list[Lock] = []
     make = files.make_folder
 
@@ -122,7 +122,7 @@ def test_folders_without_a_name_of_their_own_are_never_shared(monkeypatch: pytes
 # The lock itself
 
 
-def test_a_lock_ends_with_its_release(lock: Lock) -> None:
+def test_a_released_lock_can_be_taken_again(lock: Lock) -> None:
     with pytest.raises(InUse, match=f"^process {os.getpid()} on "):
         Lock(Path("run"))
     lock.release()
@@ -132,13 +132,13 @@ def test_a_lock_ends_with_its_release(lock: Lock) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"\x1b[31m", b"process 12 on a\nb", b"x" * 1000])
-def test_a_file_that_somebody_has_written_to_says_nothing(text: bytes, lock: Lock) -> None:
+def test_a_lock_file_with_foreign_content_is_reported_as_another_process(text: bytes, lock: Lock) -> None:
     Path("run", NAME).write_bytes(text)
     with pytest.raises(InUse, match="^another process$"):
         Lock(Path("run"))
 
 
-def test_what_a_killed_process_left_is_no_lock() -> None:
+def test_the_lock_file_of_a_killed_process_does_not_lock() -> None:
     Path("run").mkdir()
     Path("run", NAME).write_text("process 123456789 on a-machine-that-is-gone")
     held = Lock(Path("run"))
@@ -146,7 +146,7 @@ def test_what_a_killed_process_left_is_no_lock() -> None:
     held.release()
 
 
-def test_processes_that_the_holder_starts_do_not_hold_it() -> None:
+def test_child_processes_do_not_hold_the_lock_of_their_parent() -> None:
     Path("run").mkdir()
     program = (
         "import os, signal, subprocess, sys\nfrom pathlib import Path\nfrom gpunn.cli.lock import Lock\n"
@@ -174,7 +174,9 @@ STRANGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("locks", [True, False])
 @pytest.mark.parametrize("kind", STRANGE)
-def test_what_is_no_lock_is_named_and_left_as_it_is(kind: str, locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_or_link_in_the_place_of_a_lock_file_is_refused_and_left(
+    kind: str, locks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not locks:
         monkeypatch.setattr(files, "lock", lambda file, wait: None)
     make, got = STRANGE[kind]
@@ -189,13 +191,13 @@ def test_what_is_no_lock_is_named_and_left_as_it_is(kind: str, locks: bool, monk
     assert os.lstat(path)[:7] == before[:7] and Path("other").read_text() == "process 1 on a"
 
 
-def test_a_release_leaves_what_somebody_has_written_to_the_file(lock: Lock) -> None:
+def test_releasing_a_lock_leaves_foreign_content_of_its_file(lock: Lock) -> None:
     Path("run", NAME).write_text("kept")
     lock.release()
     assert Path("run", NAME).read_text() == "kept"
 
 
-def test_a_file_that_its_holder_removes_while_another_waits_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_removed_by_its_holder_is_made_again_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("run").mkdir()
     take, given = files.lock, []
 
@@ -218,7 +220,7 @@ def test_a_file_that_its_holder_removes_while_another_waits_is_made_again(monkey
     [(files, "lock", lambda file, wait: None), (Lock, "_in_place", lambda self, file: False)],
     ids=["no locks", "a number of its own at each look"],
 )
-def test_where_there_are_no_locks_it_is_said(
+def test_train_warns_on_a_file_system_without_locks(
     place: Any, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, name, value)
@@ -261,7 +263,9 @@ others: list[Lock] = []
         (taken, r"one that process \d+ on \S+ uses too"),
     ],
 )
-def test_a_folder_that_is_no_longer_the_one_of_the_training(change: Callable[[], None], got: str, lock: Lock) -> None:
+def test_a_training_notices_that_its_folder_was_moved_or_replaced(
+    change: Callable[[], None], got: str, lock: Lock
+) -> None:
     lock.require()
     change()
     message = rf"^run: expected the folder that this training began with, got {got}; leave it in its place and its lock"
@@ -275,7 +279,7 @@ def test_a_folder_that_is_no_longer_the_one_of_the_training(change: Callable[[],
             others.pop().release()
 
 
-def test_a_lock_that_somebody_has_removed_is_taken_again(lock: Lock) -> None:
+def test_a_lock_file_that_was_deleted_is_made_again(lock: Lock) -> None:
     os.unlink(f"run/{NAME}")
     lock.require()
     with pytest.raises(InUse):
@@ -284,10 +288,10 @@ def test_a_lock_that_somebody_has_removed_is_taken_again(lock: Lock) -> None:
 
 @pytest.mark.parametrize("epoch", [1, 6])
 @pytest.mark.parametrize("change", [moved, replaced])
-def test_a_training_whose_folder_vanishes_names_the_folder(
+def test_the_error_of_a_training_whose_folder_vanishes_names_the_folder(
     epoch: int, change: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And writes nothing to another one of that name."""
+    """It writes nothing into another folder of that name."""
     look = Watch.on_epoch
 
     def vanish(self: Watch, run: Any, record: Any) -> None:
@@ -302,7 +306,7 @@ def test_a_training_whose_folder_vanishes_names_the_folder(
     assert not Path("run").exists() or not os.listdir("run")
 
 
-def test_a_history_that_cannot_be_written_names_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_history_that_cannot_be_written_names_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Any, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
@@ -314,7 +318,7 @@ def test_a_history_that_cannot_be_written_names_its_file(monkeypatch: pytest.Mon
 # New folders last
 
 
-def test_the_parents_of_new_folders_are_synchronised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parent_folders_of_new_folders_are_synchronised_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     synchronised: list[int] = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda number: (synchronised.append(os.fstat(number).st_ino), fsync(number)))
@@ -327,7 +331,7 @@ def test_the_parents_of_new_folders_are_synchronised(monkeypatch: pytest.MonkeyP
     assert not synchronised
 
 
-def test_a_folder_that_another_process_makes_first_is_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_folder_says_if_another_process_made_the_folder_first(monkeypatch: pytest.MonkeyPatch) -> None:
     mkdir = os.mkdir
 
     def slow(path: str) -> None:
@@ -341,7 +345,7 @@ def test_a_folder_that_another_process_makes_first_is_not_new(monkeypatch: pytes
         files.make_folder("b")
 
 
-def test_a_taken_folder_names_the_command_that_goes_on() -> None:
+def test_the_error_for_a_taken_folder_names_the_command_to_resume_it() -> None:
     call("train", "moons", "--out", "a b", *QUICK)
     with pytest.raises(ConfigurationError, match=r"gpunn train --resume --out 'a b'$"):
         new_folder("a b", "moons")

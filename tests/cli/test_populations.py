@@ -1,4 +1,4 @@
-"""Several models in one file: the command predicts and judges the mean of theirs, and says so."""
+"""Several models in one file: the command averages their predictions and says so."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_predict(saved: Path) -> None:
+def test_predict_averages_the_models_of_a_population_and_says_so(saved: Path) -> None:
     told = call("predict", saved, "moons", "--probabilities", *CPU)
     assert told.stderr == SAID
     P = np.array([line.split(",")[1:] for line in told.stdout.splitlines()[1:]], float)
@@ -37,7 +37,7 @@ def test_predict(saved: Path) -> None:
     assert found["models"] == 3 and len(found["predictions"]["y"]) == 1000
 
 
-def test_evaluate(saved: Path) -> None:
+def test_evaluate_averages_the_models_of_a_population_and_says_so(saved: Path) -> None:
     assert call("evaluate", saved, "moons", *CPU).stderr == SAID
     told = document("evaluate", saved, "moons", *CPU)
     assert told["models"] == 3
@@ -45,12 +45,12 @@ def test_evaluate(saved: Path) -> None:
     assert {name: told[name] for name in ("loss", "accuracy")} == figures
 
 
-def test_inspect(saved: Path) -> None:
+def test_inspect_names_the_number_of_models_of_a_population(saved: Path) -> None:
     assert "3 models of this architecture, whose predictions are averaged\n" in call("inspect", saved).stdout
     assert document("inspect", saved)["models"] == 3
 
 
-def test_a_single_network_says_nothing_of_models(saved: Path, tmp_path: Path) -> None:
+def test_predict_says_nothing_of_models_for_a_single_network(saved: Path, tmp_path: Path) -> None:
     gn.load(saved, device="cpu").member(1).save(tmp_path / "one.gpunn")
     told = call("predict", tmp_path / "one.gpunn", "moons", *CPU)
     assert told.stderr == "" and len(told.stdout.splitlines()) == 1001

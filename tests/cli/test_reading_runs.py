@@ -1,4 +1,4 @@
-"""`gpunn evaluate`, `predict` and `inspect`: what a run is good for."""
+"""`gpunn evaluate`, `predict` and `inspect` on a run."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ def table_of(text: str) -> dict[str, list[str]]:
     return dict(zip(header, map(list, zip(*rows))))
 
 
-def test_evaluate(runs: Path) -> None:
+def test_evaluate_prints_the_figures_of_a_run_on_given_data(runs: Path) -> None:
     told = document("evaluate", runs / "moons", "moons", *CPU)
     expected = gn.data.evaluate(gn.load(runs / "moons/model.gpunn", device="cpu"), "moons")
     assert told["rows"] == 1000 and told["device"] == "cpu"
@@ -39,18 +39,18 @@ def test_evaluate(runs: Path) -> None:
     assert f"accuracy  {expected['accuracy']:.5g}" in call("evaluate", runs / "moons", "moons", *CPU).stdout
 
 
-def test_a_file_instead_of_a_folder(runs: Path) -> None:
+def test_evaluate_takes_a_saved_network_instead_of_a_folder(runs: Path) -> None:
     told = [document("evaluate", runs / name, "moons", *CPU) for name in ("moons", "moons/model.gpunn")]
     assert told[0]["loss"] == told[1]["loss"]
 
 
-def test_labels_to_stdout(runs: Path) -> None:
+def test_predict_prints_labels_to_stdout(runs: Path) -> None:
     columns = table_of(call("predict", runs / "moons", "moons", *CPU).stdout)
     assert list(columns) == ["y"]
     assert np.mean(np.array(columns["y"], int) == moons().arrays()[1]) > 0.7
 
 
-def test_probabilities(runs: Path) -> None:
+def test_predict_prints_probabilities_that_add_up_to_1(runs: Path) -> None:
     columns = table_of(call("predict", runs / "moons", "moons", "--probabilities", *CPU).stdout)
     assert list(columns) == ["y", "y=0", "y=1"]
     P = np.array([columns["y=0"], columns["y=1"]], float)
@@ -58,19 +58,19 @@ def test_probabilities(runs: Path) -> None:
     assert (P.argmax(axis=0) == np.array(columns["y"], int)).all()
 
 
-def test_numbers_in_their_own_units(runs: Path) -> None:
+def test_predict_prints_numbers_in_the_units_of_the_target(runs: Path) -> None:
     columns = table_of(call("predict", runs / "friedman", "friedman", *CPU).stdout)
     answers = predict(gn.load(runs / "friedman/model.gpunn", device="cpu"), "friedman")
     assert [float(v) for v in columns["y"]] == answers.values.tolist()  # to the last digit
     assert abs(answers.values.mean() - friedman().arrays()[1].mean()) < 3
 
 
-def test_predictions_in_json(runs: Path) -> None:
+def test_predict_prints_predictions_as_json(runs: Path) -> None:
     told = document("predict", runs / "moons", "moons", "--probabilities", *CPU)
     assert {len(column) for column in told["predictions"].values()} == {1000}
 
 
-def test_predictions_in_files(runs: Path, tmp_path: Path) -> None:
+def test_predict_writes_csv_and_parquet_files(runs: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     for name in ("a.csv", "a.parquet"):
         result = call("predict", runs / "moons", "moons", "--probabilities", "-o", tmp_path / name, *CPU)
@@ -83,7 +83,7 @@ def test_predictions_in_files(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["a.csv", "below/../a.csv", "link.csv", "hard.csv"])
-def test_predictions_do_not_overwrite_their_data(
+def test_predict_refuses_to_overwrite_its_data(
     other: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -97,39 +97,41 @@ def test_predictions_do_not_overwrite_their_data(
     assert Path("a.csv").read_text() == before
 
 
-def test_predictions_do_not_overwrite_their_network(runs: Path, tmp_path: Path) -> None:
+def test_predict_refuses_to_overwrite_its_network(runs: Path, tmp_path: Path) -> None:
     network = tmp_path / "a.csv"
     network.write_bytes((runs / "moons/model.gpunn").read_bytes())
     assert "expected another file" in call("predict", network, "moons", "-o", network, *CPU, code=2).stderr
 
 
-def test_several_targets_are_several_columns(tmp_path: Path) -> None:
+def test_predict_prints_a_column_for_each_of_several_targets(tmp_path: Path) -> None:
     call("train", "friedman", "--target", "y", "--target", "x0", "--out", tmp_path / "a", *QUICK)
     assert list(table_of(call("predict", tmp_path / "a", "friedman", *CPU).stdout)) == ["y", "x0"]
 
 
-def test_probabilities_of_numbers_are_refused(runs: Path) -> None:
+def test_predict_refuses_probabilities_for_numeric_targets(runs: Path) -> None:
     told = call("predict", runs / "friedman", "friedman", "--probabilities", *CPU, code=2)
     assert "--probabilities: expected a network for classes" in told.stderr
 
 
-def test_a_file_that_cannot_be_written(runs: Path, tmp_path: Path) -> None:
+def test_predict_exits_with_4_if_its_file_cannot_be_written(runs: Path, tmp_path: Path) -> None:
     told = call("predict", runs / "moons", "moons", "-o", tmp_path / "no" / "a.csv", *CPU, code=4)
     assert "expected a file that can be written" in told.stderr
 
 
-def test_parquet_without_pyarrow(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_names_the_extra_for_parquet_without_pyarrow(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     told = call("predict", runs / "moons", "moons", "-o", tmp_path / "a.parquet", *CPU, code=6)
     assert "--output: expected pyarrow" in told.stderr and 'python -m pip install "gpunn[data]"' in told.stderr
     call("predict", runs / "moons", "moons", "-o", tmp_path / "a.csv", *CPU)
 
 
-def test_columns_of_other_data_are_refused(runs: Path) -> None:
+def test_predict_refuses_data_with_other_columns(runs: Path) -> None:
     assert "the columns of training" in call("predict", runs / "moons", "digits", *CPU, code=3).stderr
 
 
-def test_a_network_without_preprocessing(tmp_path: Path) -> None:
+def test_a_network_without_preprocessing_can_be_inspected_but_not_evaluated(tmp_path: Path) -> None:
     gn.Network([gn.Dense(2)], 2, device="cpu").save(tmp_path / "a.gpunn")
     for command in ("evaluate", "predict"):
         told = call(command, tmp_path / "a.gpunn", "moons", *CPU, code=2)
@@ -138,7 +140,7 @@ def test_a_network_without_preprocessing(tmp_path: Path) -> None:
     assert told["parameters"] == 6 and told["preprocessing"] is told["record"] is told["history"] is None
 
 
-def test_half_precision_is_computed_in_float32_on_the_cpu(strict: Any, tmp_path: Path) -> None:
+def test_a_half_precision_run_is_read_in_float32_on_the_cpu(strict: Any, tmp_path: Path) -> None:
     net = gn.Network([gn.Dense(2)], 2, device=strict, dtype="bfloat16")
     net.save(tmp_path / "a.gpunn")
     loaded = load_network(str(tmp_path / "a.gpunn"), "cpu")
@@ -147,14 +149,14 @@ def test_half_precision_is_computed_in_float32_on_the_cpu(strict: Any, tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"x" * 1000])
-def test_files_that_are_no_network(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_networks_exit_with_4(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.gpunn").write_bytes(content)
     for command in (["inspect"], ["evaluate", "--device", "cpu"]):
         data = ["moons"] if command[0] == "evaluate" else []
         call(command[0], tmp_path / "a.gpunn", *data, *command[1:], code=4)
 
 
-def test_inspect_shows_what_is_there(runs: Path) -> None:
+def test_inspect_shows_layers_preprocessing_settings_and_history(runs: Path) -> None:
     text = call("inspect", runs / "moons").stdout
     for part in ("BatchNorm", "preprocessing of 3 columns", "numeric", "asked for", "hidden", "6 epochs", "best"):
         assert part in text
@@ -170,7 +172,7 @@ def test_inspect_shows_some_of_many_columns(tmp_path: Path) -> None:
     assert "pixel0 " in text and "digit " in text and "25 more" in text and "pixel30" not in text
 
 
-def test_inspect_without_a_history(runs: Path, tmp_path: Path) -> None:
+def test_inspect_works_without_a_record_and_history(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "model.gpunn").write_bytes((runs / "moons/model.gpunn").read_bytes())
     assert document("inspect", tmp_path)["record"] is None
     assert "asked for" not in call("inspect", tmp_path).stdout

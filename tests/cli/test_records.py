@@ -18,7 +18,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def record(run: Path) -> Any:
-    """What a test may write over."""
+    """A copy of the record, which a test may change."""
     path = run / "run.json"
     before = path.read_text()
     yield json.loads(before)
@@ -55,7 +55,7 @@ def refusal(run: Path, record: Any, *command: Any, code: int = 4) -> str:
         ("dtype", "int8"),
     ],
 )
-def test_a_setting_that_no_option_gives(name: str, value: Any, run: Path, record: Any) -> None:
+def test_a_record_with_a_setting_that_no_option_gives_is_refused(name: str, value: Any, run: Path, record: Any) -> None:
     record["settings"][name] = value
     told = refusal(run, record, "train", "--resume", "--out", run, "--quiet")
     assert f"run.json: expected what the options of gpunn train give, got {name} {value!r}; name the folder" in told
@@ -65,21 +65,23 @@ def test_a_setting_that_no_option_gives(name: str, value: Any, run: Path, record
 
 @pytest.mark.parametrize("command", [["train", "--resume", "--quiet", "--out"], ["inspect"]])
 @pytest.mark.parametrize("data", [None, 5, {}, {"sha256": 5}])
-def test_a_record_that_does_not_say_which_data_it_is_of(command: list[str], data: Any, run: Path, record: Any) -> None:
+def test_a_record_without_the_digest_of_its_data_is_refused(
+    command: list[str], data: Any, run: Path, record: Any
+) -> None:
     record["data"] = data
     assert "expected the record of a run" in refusal(run, record, *command, run)
     del record["data"]
     assert "expected the record of a run, got KeyError: 'data'" in refusal(run, record, *command, run)
 
 
-def test_a_setting_that_is_missing(run: Path, record: Any) -> None:
+def test_a_record_without_one_of_its_settings_is_refused(run: Path, record: Any) -> None:
     del record["settings"]["seed"]
     told = refusal(run, record, "train", "--resume", "--out", run, "--quiet")
     assert "expected the settings of this version's runs, got a difference in seed" in told
 
 
 @pytest.mark.parametrize(("data", "smoothing"), [("moons", 0.05), ("friedman", 0.0)])
-def test_settings_that_older_records_do_not_have(data: str, smoothing: float, tmp_path: Path) -> None:
+def test_an_older_record_without_newer_settings_is_resumed(data: str, smoothing: float, tmp_path: Path) -> None:
     run = tmp_path / "run"
     trained = document("train", data, "--smoothing", smoothing, "--out", run, *QUICK)
     record = json.loads((run / "run.json").read_text())
@@ -92,7 +94,7 @@ def test_settings_that_older_records_do_not_have(data: str, smoothing: float, tm
     assert resumed["result"]["held_out"] == trained["result"]["held_out"]
 
 
-def test_open_settings_and_whole_numbers_are_no_damage(run: Path, record: Any) -> None:
+def test_a_record_with_null_settings_or_whole_numbers_is_accepted(run: Path, record: Any) -> None:
     record["settings"] |= {"dropout": 0, "rate": None, "task": None}
     (run / "run.json").write_text(json.dumps(record))
     # no complaint about the record, but about the checkpoint, which knows another network
@@ -102,7 +104,7 @@ def test_open_settings_and_whole_numbers_are_no_damage(run: Path, record: Any) -
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"population": null, "epochs": 1, "stopped": [], "best": [], "values": []}']
 )
-def test_a_damaged_history_is_refused(text: str, run: Path) -> None:
+def test_a_run_with_a_damaged_history_is_refused(text: str, run: Path) -> None:
     path = run / "history.json"
     before = path.read_text()
     path.write_text(text)

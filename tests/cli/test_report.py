@@ -36,7 +36,7 @@ def columns(n: int = 60) -> dict[str, Any]:
     }
 
 
-def test_every_choice_is_in_the_summary() -> None:
+def test_the_summary_of_train_names_every_default_choice() -> None:
     told = summary("moons", "--out", "a")
     expected = {
         "layers": "hidden 8; relu, batch norm, dropout 0.2, float32",
@@ -52,7 +52,7 @@ def test_every_choice_is_in_the_summary() -> None:
     assert not {"one-hot", "embedding", "read as categories"} & told.keys()
 
 
-def test_other_choices_are_in_the_summary() -> None:
+def test_the_summary_of_train_names_every_choice_of_the_user() -> None:
     np.savez("other.npz", **dict(zip("xy", gn.data.friedman(50, seed=1).arrays())))
     options = ("--no-batch-norm", "--optimizer", "sgd", "--rate", "0.01", "--numeric", "quantile", "--seed", "3")
     told = summary("friedman", "--out", "a", *options, "--validation", "other.npz")
@@ -63,13 +63,13 @@ def test_other_choices_are_in_the_summary() -> None:
     assert "smoothing" not in told and "class weights" not in told
 
 
-def test_a_network_without_hidden_layers_has_nothing_of_theirs() -> None:
+def test_the_summary_of_a_network_without_hidden_layers_names_none_of_their_options() -> None:
     told = rows("train", "moons", "--out", "b", *QUICK, "--hidden", "")
     assert told["layers"] == "no hidden ones, float32"
     assert [repr(layer) for layer in gn.load("b/model.gpunn", device="cpu").network.layers] == ["Dense(2)"]
 
 
-def test_what_becomes_of_columns_is_in_the_summary() -> None:
+def test_the_summary_of_train_says_how_columns_are_encoded() -> None:
     np.savez("a.npz", **columns())
     told = summary("a.npz", "--categorical", "postcode", "--numeric", "quantile")
     assert told["numbers"] == "quantile; gaps become the median; truth values are standardised"
@@ -78,7 +78,7 @@ def test_what_becomes_of_columns_is_in_the_summary() -> None:
     assert told["read as categories"] == "'postcode'"
 
 
-def test_flags_are_where_training_had_gaps() -> None:
+def test_the_summary_of_train_names_flags_for_columns_with_gaps() -> None:
     table = columns()
     gaps = np.where(np.arange(60) % 5 == 0, np.nan, table["age"])
     np.savez("a.npz", age=gaps, other=table["age"], y=table["y"])
@@ -87,7 +87,7 @@ def test_flags_are_where_training_had_gaps() -> None:
     assert "numbers" not in summary("b.npz")
 
 
-def test_the_figures_of_numbers_have_their_units() -> None:
+def test_figures_of_numeric_targets_are_printed_with_their_units() -> None:
     told = summary("friedman", "--out", "a")
     found = document("inspect", "a")["record"]["result"]["held_out"]
     assert told["held-out loss"] == f"{found['loss']:.5g} (of standardised targets)"
@@ -102,7 +102,7 @@ def test_the_figures_of_numbers_have_their_units() -> None:
     assert "(" not in of_classes["held-out loss"] + of_classes["held-out accuracy"]
 
 
-def test_each_of_several_targets_has_its_rmse() -> None:
+def test_the_rmse_of_each_of_several_targets_is_reported() -> None:
     X = np.random.default_rng(0).normal(size=(100, 3))
     metres, grams = X[:, 0] + 0.1 * X[:, 2], 1000.0 * X[:, 1]
     np.savez("a.npz", x=X, metres=metres, grams=grams)
@@ -119,7 +119,7 @@ def test_each_of_several_targets_has_its_rmse() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:2 epochs were not enough")
-def test_targets_that_are_not_standardised_have_a_loss_of_their_own() -> None:
+def test_the_loss_of_targets_that_are_not_standardised_has_no_note_on_units() -> None:
     estimators = pytest.importorskip("gpunn.estimators")
     X, y = gn.data.friedman(100).arrays()
     np.savez("a.npz", x=X, y=y)

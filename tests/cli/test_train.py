@@ -1,4 +1,4 @@
-"""`gpunn train`: what lands in a run's folder, however training ends, and that it goes on to the bit."""
+"""`gpunn train`: the files of a run, however training ends, and resuming it to the same bits."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ def raising(number: int, *, update: int, times: int = 1) -> Callable[[Any, Any],
 # What a run leaves
 
 
-def test_a_run_has_its_files_and_a_record() -> None:
+def test_train_writes_all_files_of_a_run_and_a_record() -> None:
     told = document("train", "moons", "--out", "a", *QUICK)
     assert names("a") == FILES
     record = json.loads(Path("a/run.json").read_text())
@@ -72,7 +72,7 @@ def test_a_run_has_its_files_and_a_record() -> None:
     assert len(Path("a/history.csv").read_text().splitlines()) == 7
 
 
-def test_the_saved_network_is_the_best_and_knows_its_data() -> None:
+def test_train_saves_the_best_network_with_its_preprocessing() -> None:
     told = document("train", "moons", "--out", "a", *QUICK)
     net = gn.load("a/model.gpunn", device="cpu")
     assert net.preprocessing is not None and net.preprocessing.classes == (0, 1)
@@ -81,39 +81,39 @@ def test_the_saved_network_is_the_best_and_knows_its_data() -> None:
     assert told["result"]["held_out"] == pytest.approx(figures, rel=1e-6)
 
 
-def test_the_table_says_the_same() -> None:
+def test_the_printed_table_of_train_agrees_with_its_json() -> None:
     text = call("train", "moons", "--out", "a", *QUICK).stdout
     result = document("inspect", "a")["record"]["result"]
     assert f"held-out accuracy  {result['held_out']['accuracy']:.5g}" in text
     assert "800 rows to train on, 200 held out, 2 inputs" in text
 
 
-def test_curves_are_drawn_where_matplotlib_is() -> None:
+def test_train_draws_curves_if_matplotlib_is_installed() -> None:
     pytest.importorskip("matplotlib")
     call("train", "moons", "--out", "a", *QUICK)
     assert Path("a/curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_matplotlib_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_without_matplotlib_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = call("train", "moons", "--out", "a", *QUICK)
     assert result.stderr.count("\n") == 1 and 'python -m pip install "gpunn[plot]"' in result.stderr
     assert names("a") == FILES
 
 
-def test_folders_of_their_own() -> None:
+def test_two_runs_of_train_get_different_folders() -> None:
     told = [document("train", "moons", *QUICK)["run"] for _ in range(2)]
     assert told == [str(Path("runs", "moons")), str(Path("runs", "moons-2"))]
 
 
-def test_a_run_is_not_overwritten() -> None:
+def test_train_does_not_overwrite_a_run() -> None:
     call("train", "moons", "--out", "a", *QUICK)
     before = model("a")
     assert "--out: expected a folder without a run" in call("train", "spirals", "--out", "a", *QUICK, code=2).stderr
     assert model("a") == before
 
 
-def test_an_out_that_cannot_be_a_folder() -> None:
+def test_train_refuses_an_out_that_cannot_be_a_folder() -> None:
     Path("a").write_text("")
     assert "--out: expected a folder that can be made" in call("train", "moons", "--out", "a", *QUICK, code=4).stderr
 
@@ -121,25 +121,25 @@ def test_an_out_that_cannot_be_a_folder() -> None:
 # Data
 
 
-def test_the_target_decides() -> None:
+def test_train_chooses_regression_for_a_numeric_target() -> None:
     told = document("train", "friedman", "--out", "a", *QUICK)
     assert told["data"]["task"] == "regression" and set(told["result"]["held_out"]) == {"loss", "r2", "rmse", "mae"}
     y = friedman().arrays()[1]
     assert told["result"]["held_out"]["mae"] < y.std()  # in the target's own units, better than its mean
 
 
-def test_several_targets() -> None:
+def test_train_takes_several_targets() -> None:
     told = document("train", "friedman", "--target", "y", "--target", "x0", "--out", "a", *QUICK)
     assert told["data"]["task"] == "multi-output regression" and told["data"]["outputs"] == 2
     assert told["settings"]["target"] == ["y", "x0"] and told["data"]["inputs"] == 9
 
 
-def test_a_task_that_is_told_and_a_column_that_is_left_out() -> None:
+def test_train_takes_the_options_task_and_leave_out() -> None:
     told = document("train", "digits", "--task", "regression", "--leave-out", "pixel0", "--out", "a", *QUICK)
     assert told["data"]["task"] == "regression" and told["data"]["inputs"] == 63
 
 
-def test_a_file_to_validate_on() -> None:
+def test_train_takes_a_file_to_validate_on() -> None:
     pytest.importorskip("pyarrow")
     train, other = write_csv("train.csv", moons(300)), write_csv("other.csv", moons(50, seed=7))
     told = document("train", train, "--validation", other, "--out", "a", *QUICK)
@@ -147,7 +147,7 @@ def test_a_file_to_validate_on() -> None:
     assert told["result"]["held_out"] == pytest.approx(evaluate(gn.load("a/model.gpunn", device="cpu"), read(other)))
 
 
-def test_the_preprocessing_has_not_seen_what_is_held_out() -> None:
+def test_train_fits_the_preprocessing_without_the_held_out_rows() -> None:
     np.savez("a.npz", x=np.r_[np.zeros(49), 1e6], y=np.arange(50.0) / 7)
     training = Training.prepare(settings(data="a.npz", seed=seed_holding_out(49)), "cpu")
     assert training.preprocessing.columns[0].mean == 0.0
@@ -172,7 +172,7 @@ def seed_holding_out(row: int) -> int:
     )
 
 
-def test_what_cannot_be_trained_leaves_nothing_behind() -> None:
+def test_a_refused_training_leaves_no_folder_behind() -> None:
     np.savez("a.npz", X=np.full((20, 2), np.inf), y=np.arange(20) % 2)
     call("train", "a.npz", *QUICK, code=3)
     for rate in ("nan", "inf"):
@@ -183,7 +183,7 @@ def test_what_cannot_be_trained_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("share", ["0", "1", "-0.5", "nan", "7"])
-def test_a_share_is_between_0_and_1(share: str) -> None:
+def test_the_option_validation_refuses_a_share_outside_0_to_1(share: str) -> None:
     with pytest.raises(ConfigurationError, match="--validation: expected a share between 0 and 1"):
         share_of(share)
 
@@ -191,7 +191,7 @@ def test_a_share_is_between_0_and_1(share: str) -> None:
 # The ends of a training
 
 
-def test_ctrl_c_keeps_the_best_weights_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_the_best_weights_and_the_run_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = document("train", "moons", "--out", "whole", *QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(Watch, "on_step", raising(signal.SIGINT, update=19))
@@ -207,7 +207,7 @@ def test_ctrl_c_keeps_the_best_weights_and_the_run_goes_on(monkeypatch: pytest.M
     assert again["result"]["held_out"] == whole["result"]["held_out"]
 
 
-def test_a_second_ctrl_c_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_is_recorded_as_interrupted_and_not_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     call("train", "moons", "--out", "whole", *QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(Watch, "on_step", raising(signal.SIGINT, update=19, times=2))
@@ -219,7 +219,7 @@ def test_a_second_ctrl_c_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model("a") == model("whole")
 
 
-def test_ctrl_c_after_the_last_step_leaves_no_run_that_seems_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_after_the_last_step_is_recorded_as_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
@@ -228,7 +228,7 @@ def test_ctrl_c_after_the_last_step_leaves_no_run_that_seems_to_go_on(monkeypatc
     assert json.loads(Path("a/run.json").read_text())["status"] == "interrupted"
 
 
-def test_sigterm_leaves_a_checkpoint_and_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_during_train_leaves_a_checkpoint_and_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     call("train", "moons", "--out", "whole", *QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(Watch, "on_step", raising(signal.SIGTERM, update=19))
@@ -241,8 +241,8 @@ def test_sigterm_leaves_a_checkpoint_and_the_best_weights(monkeypatch: pytest.Mo
     assert model("a") == model("whole")
 
 
-def test_a_real_process_ends_with_143(tmp_path: Path) -> None:
-    """By way of `main`, whose own handler of SIGTERM training replaces for its time."""
+def test_a_process_of_train_that_gets_sigterm_ends_with_143(tmp_path: Path) -> None:
+    """Through `main`, whose handler of SIGTERM is replaced while the training runs."""
     patch = (
         "import os, signal\n"
         "from gpunn.cli.training import Watch\n"
@@ -254,7 +254,7 @@ def test_a_real_process_ends_with_143(tmp_path: Path) -> None:
     assert json.loads(Path("a/run.json").read_text())["status"] == "terminated"
 
 
-def test_a_loss_that_is_not_finite_is_a_failure_that_keeps_what_was_good() -> None:
+def test_train_fails_on_a_loss_that_is_not_finite_and_keeps_good_weights() -> None:
     told = call("train", "friedman", "--optimizer", "sgd", "--rate", "1e30", "--out", "a", *QUICK, code=1)
     assert "gpunn: training failed: non-finite loss" in told.stderr
     record = json.loads(Path("a/run.json").read_text())
@@ -262,7 +262,7 @@ def test_a_loss_that_is_not_finite_is_a_failure_that_keeps_what_was_good() -> No
     assert np.isfinite(gn.load("a/model.gpunn", device="cpu").vector).all()
 
 
-def test_an_error_while_training_is_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_during_train_is_written_to_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Any, run: Any, record: Any) -> None:
         raise ZeroDivisionError("a mistake")
 
@@ -275,7 +275,7 @@ def test_an_error_while_training_is_in_the_record(monkeypatch: pytest.MonkeyPatc
 # Going on
 
 
-def test_a_run_that_never_wrote_a_checkpoint_begins_again() -> None:
+def test_resuming_a_run_without_a_checkpoint_begins_it_again() -> None:
     call("train", "moons", "--out", "whole", *QUICK)
     call("train", "moons", "--out", "a", *QUICK)
     for name in ("model.gpunn", "checkpoint.gpunn"):
@@ -284,7 +284,7 @@ def test_a_run_that_never_wrote_a_checkpoint_begins_again() -> None:
     assert model("a") == model("whole")
 
 
-def test_files_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumed_from_another_folder_finds_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez("a.npz", **dict(zip("Xy", moons(200).arrays())))
     call("train", "a.npz", "--out", "a", *QUICK)
     (tmp_path / "below").mkdir()
@@ -302,19 +302,19 @@ def test_files_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest
         (["--resume", "--out", "a", "--no-batch-norm"], 2, "--batch-norm: expected that of the run, True, got False"),
     ],
 )
-def test_what_cannot_go_on(arguments: list[str], code: int, message: str) -> None:
+def test_train_refuses_to_resume_what_cannot_be_resumed(arguments: list[str], code: int, message: str) -> None:
     call("train", "moons", "--out", "a", *QUICK)
     before = model("a")
     assert message in call("train", *arguments, "--quiet", code=code).stderr
     assert model("a") == before
 
 
-def test_options_of_the_run_may_be_said_again() -> None:
+def test_a_run_is_resumed_with_its_options_repeated() -> None:
     for more in ((), ("--resume",)):
         call("train", "moons", "--out", "a", *QUICK, *more)
 
 
-def test_other_data_are_refused() -> None:
+def test_train_refuses_to_resume_with_other_data() -> None:
     for noise in (0.1, 0.2):
         np.savez("a.npz", **dict(zip("Xy", moons(200, noise=noise).arrays())))
         if noise == 0.1:
@@ -324,13 +324,13 @@ def test_other_data_are_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "settings": {}}', '{"format": 1, "settings": 3}'])
-def test_a_damaged_record(text: str) -> None:
+def test_train_refuses_to_resume_a_run_with_a_damaged_record(text: str) -> None:
     Path("a").mkdir()
     Path("a/run.json").write_text(text)
     assert "expected the record of a run" in call("train", "--resume", "--out", "a", code=4).stderr
 
 
-def test_a_record_of_other_settings() -> None:
+def test_train_refuses_to_resume_a_record_with_unknown_settings() -> None:
     Path("a").mkdir()
     Path("a/run.json").write_text('{"format": 1, "settings": {"colour": 1}, "data": {"sha256": "0"}}')
     assert "expected the settings of this version" in call("train", "--resume", "--out", "a", code=4).stderr

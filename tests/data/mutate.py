@@ -1,4 +1,4 @@
-"""Files with something broken in them, read in a process of their own: `python -m tests.data.mutate KIND COUNT SEED`.
+"""Damaged files, read in a process of their own: `python -m tests.data.mutate KIND COUNT SEED`.
 
 Row i of the table is a function of i, so that every row read can be held against its own number, and the planted column
 `sentinel` has one value that no other column has. Prints how many files were answered, refused, and how.
@@ -97,7 +97,7 @@ def mutated(data: bytes, draw: random.Random, text: bool) -> bytes:
 
 
 def changed(before: bytes, after: bytes) -> int:
-    """How many lines of a text are not lines of the sound one, the line of names among them."""
+    """How many lines of a text are not lines of the undamaged one, the line of names included."""
     return sum((Counter(after.splitlines()) - Counter(before.splitlines())).values())
 
 
@@ -109,7 +109,7 @@ def number(value: Any) -> Any:
 
 
 def wrong_rows(table: Any) -> int:
-    """How many rows are not what the table has for their number; columns whose names are gone are not looked at."""
+    """How many rows differ from those of the table; columns that lost their names are not compared."""
     there = [name for name in NAMES if name in table.columns]
     values = {name: [number(v) for v in table[name].values.tolist()] for name in there}
     gaps = {name: ~table[name].present for name in there}
@@ -122,7 +122,7 @@ def wrong_rows(table: Any) -> int:
 
 
 def shifted(table: Any) -> list[str]:
-    """Columns other than the planted one that have its value in more rows than copied bytes can have brought it to."""
+    """Columns in which the planted value of another one appears in more rows than copied bytes can explain."""
     if "sentinel" not in table.columns:
         return []  # it was renamed
     return [

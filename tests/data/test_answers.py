@@ -1,4 +1,4 @@
-"""Networks that carry their preprocessing: through files, pickles and members of populations, and to answers."""
+"""Networks with their preprocessing: in files, pickles and populations, and in predictions."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ def moons() -> gn.Network:
     return trained("moons")
 
 
-def test_labels_and_probabilities(moons: gn.Network) -> None:
+def test_predictions_of_classes_have_labels_and_probabilities(moons: gn.Network) -> None:
     table = gn.data.moons(200, seed=5)
     answers = gn.data.predict(moons, table.without("y"))
     assert (answers.names, answers.classes) == (("y",), (0, 1))
@@ -47,7 +47,7 @@ def test_labels_and_probabilities(moons: gn.Network) -> None:
     np.testing.assert_array_equal(gn.data.predict(moons, table, batch_size=7).values, answers.values)
 
 
-def test_units() -> None:
+def test_predictions_of_numbers_are_in_the_units_of_the_target() -> None:
     table = gn.data.friedman(500)
     scaled = gn.data.read({"x": table.arrays()[0], "y": 1000.0 * table.arrays()[1] + 5e5})
     net = trained(scaled)
@@ -63,8 +63,8 @@ def test_units() -> None:
     assert scores.keys() == {"loss", "r2", "rmse", "mae"}
 
 
-def test_errors_whose_squares_are_too_large() -> None:
-    """Warnings are errors here, so that an overflow would be one."""
+def test_rmse_of_errors_whose_squares_overflow_is_finite() -> None:
+    """An overflow would be a warning, which is an error here."""
     x = np.linspace(-1.0, 1.0, 64)
     small, large = (gn.data.evaluate(trained(table), table) for table in ({"x": x, "y": x}, {"x": x, "y": 1e300 * x}))
     for name in ("rmse", "mae"):
@@ -74,7 +74,7 @@ def test_errors_whose_squares_are_too_large() -> None:
     assert gn.data.evaluate(net, {"x": x, "y": np.zeros(64)})["rmse"] == 0.0
 
 
-def test_several_targets() -> None:
+def test_predictions_of_several_targets_have_a_column_each() -> None:
     X = np.random.default_rng(0).normal(size=(200, 3))
     table = gn.data.read((X, np.stack([100 * X[:, 0], X[:, 1]], axis=1)))
     net = trained(table)
@@ -132,7 +132,7 @@ def one_output(models: int | None) -> gn.Network:
 
 
 @pytest.mark.parametrize("models", [None, 2])
-def test_one_output_for_two_classes(models: int | None) -> None:
+def test_one_output_gives_the_probabilities_of_two_classes(models: int | None) -> None:
     net, y = one_output(models), gn.data.read("moons").arrays()[1]
     answers = gn.data.predict(net, "moons")
     assert answers.probabilities is not None and answers.probabilities.shape == (1000, 2)
@@ -145,7 +145,7 @@ def test_one_output_for_two_classes(models: int | None) -> None:
     }
 
 
-def test_what_decode_cannot_be_given() -> None:
+def test_decode_refuses_outputs_that_are_not_probabilities_or_of_wrong_shape() -> None:
     fitted = Preprocessing.fit("moons")
     with pytest.raises(
         DataError, match=r"^outputs: expected probabilities from 0 to 1, where .*, got -3 to 2; give what"
@@ -157,7 +157,7 @@ def test_what_decode_cannot_be_given() -> None:
         fitted.decode([[0.1, 0.2, 0.7]])
 
 
-def test_a_population_of_which_a_model_has_diverged() -> None:
+def test_a_population_with_a_diverged_model_refuses_to_predict() -> None:
     net = trained("friedman", models=3)
     net.parameters["1.b"][1] = np.inf
     for use in (gn.data.predict, gn.data.evaluate):
@@ -165,7 +165,7 @@ def test_a_population_of_which_a_model_has_diverged() -> None:
             use(net, "friedman")
 
 
-def test_it_travels_with_the_network(moons: gn.Network, tmp_path: Path) -> None:
+def test_preprocessing_is_saved_copied_and_pickled_with_its_network(moons: gn.Network, tmp_path: Path) -> None:
     moons.save(tmp_path / "a.gpunn")
     again = gn.load(tmp_path / "a.gpunn", device="cpu")
     for net in (again, copy.deepcopy(moons), pickle.loads(pickle.dumps(moons))):
@@ -180,7 +180,7 @@ def test_it_travels_with_the_network(moons: gn.Network, tmp_path: Path) -> None:
     assert "preprocessing" not in archive.read(tmp_path / "b.gpunn")[1]["network"]
 
 
-def test_it_is_in_the_checkpoints_of_a_training(tmp_path: Path) -> None:
+def test_checkpoints_of_a_training_hold_the_preprocessing(tmp_path: Path) -> None:
     net = trained("moons", checkpoint=tmp_path / "run.gpunn")
     assert gn.load(tmp_path / "run.gpunn", device="cpu").preprocessing == net.preprocessing
 
@@ -197,7 +197,7 @@ FORGED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("how", FORGED)
-def test_preprocessing_that_is_none(moons: gn.Network, tmp_path: Path, how: str) -> None:
+def test_a_saved_network_with_forged_preprocessing_is_refused(moons: gn.Network, tmp_path: Path, how: str) -> None:
     moons.save(tmp_path / "a.gpunn")
     arrays, meta = archive.read(tmp_path / "a.gpunn")
     meta["network"]["preprocessing"] = FORGED[how](json.loads(json.dumps(meta["network"]["preprocessing"])))
@@ -206,7 +206,7 @@ def test_preprocessing_that_is_none(moons: gn.Network, tmp_path: Path, how: str)
         gn.load(tmp_path / "b.gpunn", device="cpu")
 
 
-def test_networks_without_it() -> None:
+def test_predict_refuses_a_network_without_preprocessing() -> None:
     net = gn.Network([gn.Dense(2)], 2, device="cpu")
     message = r"^network\.preprocessing: expected the preprocessing that the network was trained with, got None; set it"
     for use in (gn.data.predict, gn.data.evaluate):
@@ -214,7 +214,7 @@ def test_networks_without_it() -> None:
             use(net, "moons")
 
 
-def test_a_network_that_was_not_trained_uses_the_tasks_own_loss() -> None:
+def test_a_network_that_was_not_trained_is_evaluated_by_the_loss_of_its_task() -> None:
     fitted = Preprocessing.fit("moons")
     net = gn.Network([gn.Dense(2)], 2, device="cpu")
     net.preprocessing = fitted

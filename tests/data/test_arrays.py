@@ -41,7 +41,7 @@ def refuses(folder: Path, name: str, content: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_npz_of_X_and_y(tmp_path: Path, save: Any) -> None:
+def test_an_npz_file_of_X_and_y_is_read(tmp_path: Path, save: Any) -> None:
     save(tmp_path / "a.npz", X=np.asfortranarray(X), y=Y)
     table = gn.data.read(tmp_path / "a.npz")
     assert (table.columns, table.target_name) == (("X0", "X1", "X2", "y"), "y")
@@ -50,7 +50,7 @@ def test_npz_of_X_and_y(tmp_path: Path, save: Any) -> None:
     np.testing.assert_array_equal(found[1], Y)
 
 
-def test_npz_of_columns_and_images(tmp_path: Path) -> None:
+def test_an_npz_file_of_columns_and_images_is_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", age=X[:, 0], name=np.array(["a", "b", "a", "b"]), image=X.reshape(4, 3, 1), y=X[:, :2])
     table = gn.data.read(tmp_path / "a.npz")
     assert table.columns == ("age", "name", "image0", "image1", "image2", "y0", "y1")
@@ -60,7 +60,7 @@ def test_npz_of_columns_and_images(tmp_path: Path) -> None:
     assert gn.data.read(tmp_path / "a.npz", target="image").target_name == ("image0", "image1", "image2")
 
 
-def test_npy(tmp_path: Path) -> None:
+def test_an_npy_file_is_read_as_a_table(tmp_path: Path) -> None:
     for array in (X, np.asfortranarray(X), X.astype(">f4"), X.astype(np.uint8)):
         np.save(tmp_path / "a.npy", array)
         table = gn.data.read(tmp_path / "a.npy")
@@ -90,7 +90,7 @@ BAD_NPY: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD_NPY)
-def test_npy_that_is_refused(tmp_path: Path, fault: str) -> None:
+def test_a_bad_npy_file_is_refused(tmp_path: Path, fault: str) -> None:
     refuses(tmp_path, "a.npy", *BAD_NPY[fault])
 
 
@@ -103,7 +103,7 @@ def twice() -> bytes:
     return file.getvalue()
 
 
-def test_npz_that_is_refused(tmp_path: Path) -> None:
+def test_a_bad_npz_file_is_refused(tmp_path: Path) -> None:
     plain = ": expected plain .npy arrays, each with a name of its own, got "
     for content, message in (
         (twice(), plain + "2 names, 1 of them different; write"),
@@ -124,8 +124,8 @@ def zip_of_nothing() -> bytes:
     return file.getvalue()
 
 
-def test_a_member_that_holds_another_number_of_bytes(tmp_path: Path) -> None:
-    """The sizes that the archive's own list gives are what is checked, and no more than that is ever unpacked."""
+def test_an_npz_member_with_another_number_of_bytes_is_refused(tmp_path: Path) -> None:
+    """The sizes in the archive's own list are checked, and no more bytes than these are unpacked."""
     sound = member(npy(X))
     real = len(npy(X)).to_bytes(4, "little")
     place = sound.rindex(real, sound.index(b"PK\1\2"))
@@ -139,7 +139,7 @@ def test_a_member_that_holds_another_number_of_bytes(tmp_path: Path) -> None:
     refuses(tmp_path, "a.npz", content, r": expected arrays that NumPy wrote, got EOFError: 96 of 120 bytes; write")
 
 
-def test_larger_arrays_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npy_file_larger_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any) -> Any:
         raise MemoryError
 
@@ -150,7 +150,7 @@ def test_larger_arrays_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 # In memory
 
 
-def test_columns_of_a_dict() -> None:
+def test_a_dict_of_columns_of_any_kind_is_read() -> None:
     table = gn.data.read(
         {
             "n": [1, None, 3], "f": np.array([1.0, np.nan, 2.0]), "t": ["a", None, "b"], "b": [None, True, False],
@@ -177,7 +177,7 @@ def test_columns_of_a_dict() -> None:
     assert table.target_name == "stamps"
 
 
-def test_pairs_matrices_and_records() -> None:
+def test_pairs_matrices_and_record_arrays_are_read() -> None:
     assert gn.data.read((X, Y)).columns == ("X0", "X1", "X2", "y")
     assert gn.data.read((X.tolist(), ["a", "b", "a", "b"])).target_name == "y"
     assert gn.data.read(X.tolist()).columns == ("x0", "x1", "x2")
@@ -227,13 +227,13 @@ BAD: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_what_is_no_table(fault: str) -> None:
+def test_values_that_are_not_tables_are_refused(fault: str) -> None:
     source, message = BAD[fault]
     with pytest.raises(DataError, match=message):
         gn.data.read(source)
 
 
-def test_tables() -> None:
+def test_a_table_gives_rows_columns_and_arrays() -> None:
     table = gn.data.read({"a": [1, 2, None], "b": ["x", "y", "x"], "c": [1, 2, 3]})
     assert table.take([2, 0])["b"].values.tolist() == ["x", "x"]
     assert table.take(np.array([True, False, True])).rows == 2

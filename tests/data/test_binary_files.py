@@ -49,7 +49,7 @@ WRITERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("encoded", [False, True], ids=["text", "dictionary"])
-def test_files_come_back(tmp_path: Path, name: str, encoded: bool) -> None:
+def test_parquet_and_arrow_files_are_read_as_they_were_written(tmp_path: Path, name: str, encoded: bool) -> None:
     data = table()
     data = data.set_column(2, "t", data["t"].dictionary_encode()) if encoded else data
     path = tmp_path / name
@@ -63,7 +63,7 @@ def test_files_come_back(tmp_path: Path, name: str, encoded: bool) -> None:
         assert [v if h else None for v, h in zip(values, here)] == wanted
 
 
-def test_types_of_arrow() -> None:
+def test_columns_of_every_arrow_type_are_read() -> None:
     found = gn.data.read(
         pa.table(
             {
@@ -93,7 +93,7 @@ def test_types_of_arrow() -> None:
     assert found["big"].values[0] == 2**64 - 1
 
 
-def test_a_dictionary_with_the_same_text_twice_and_an_unused_one() -> None:
+def test_an_arrow_dictionary_with_repeated_and_unused_texts_is_read() -> None:
     given = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 2]), pa.array(["a", "a", None, "b"]))
     found = gn.data.read(pa.table({"t": given, "y": [1, 2, 3, 4]}))["t"]
     assert found.labels == ("a", "b")
@@ -109,13 +109,13 @@ def test_a_dictionary_with_the_same_text_twice_and_an_unused_one() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_columns_that_are_no_values(kind: Any, said: str) -> None:
+def test_arrow_columns_of_lists_structs_or_bytes_are_refused(kind: Any, said: str) -> None:
     message = rf"^table column 'a': expected numbers, bools, text or times, got Arrow's {said}.*; leave it out"
     with pytest.raises(DataError, match=message):
         gn.data.read(pa.table({"a": pa.nulls(3, kind), "y": [1, 2, 3]}))
 
 
-def test_pandas(tmp_path: Path) -> None:
+def test_a_pandas_data_frame_is_read(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame({**COLUMNS, "c": pd.Categorical(["u", "v"] * (ROWS // 2))})
     frame = frame[frame["n"] % 2 == 1]  # an index that counts with gaps
@@ -139,7 +139,7 @@ def test_pandas(tmp_path: Path) -> None:
         gn.data.read(pd.DataFrame(np.ones((2, 2)), columns=["a", "a"]))
 
 
-def test_names_in_files(tmp_path: Path) -> None:
+def test_a_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
     for name in ("plain.arrow", "a.parquet"):
         path = str(tmp_path / name)
@@ -151,7 +151,7 @@ def test_names_in_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.feather"])
-def test_files_of_something_else(tmp_path: Path, name: str) -> None:
+def test_files_with_other_content_than_their_ending_says_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     for content in (b"", b"a,b\n1,2\n", b"ARROW1\0\0", b"PAR1" * 4, b"FEA1" + bytes(64)):
         path.write_bytes(content)
@@ -162,7 +162,7 @@ def test_files_of_something_else(tmp_path: Path, name: str) -> None:
 # Places and sizes
 
 
-def test_columns_that_share_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parquet_file_whose_columns_overlap_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pyarrow.parquet.write_table(table(), tmp_path / "a.parquet", compression="none")
     metadata = pyarrow.parquet.read_metadata(tmp_path / "a.parquet")
     declared.check_places("a.parquet", metadata)
@@ -189,7 +189,7 @@ def messages(compression: str | None) -> list[Any]:
     return list(pa.ipc.MessageReader.open_stream(sink.getvalue()))
 
 
-def test_sizes_of_arrow_messages() -> None:
+def test_the_size_of_an_arrow_message_is_computed_from_its_metadata() -> None:
     schema, plain = messages(None)
     compressed = messages("zstd")[1]
     size = declared._body_size("t", plain.metadata.to_pybytes(), plain.body)

@@ -1,4 +1,4 @@
-"""Small files that declare, or would become, very large ones: refused before memory of that size is taken."""
+"""Small files that declare or would become very large arrays are refused before the memory is taken."""
 
 import io
 import re
@@ -41,7 +41,7 @@ except gn.errors.DataError as error:
 
 
 def refused(path: Path) -> tuple[int, str]:
-    """The memory that reading took, in a process of its own, and what it said."""
+    """Read the file in a process of its own: the memory that it took, and its error."""
     done = subprocess.run([sys.executable, "-c", READ, path], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout, done.stderr
     taken, _, said = done.stdout.partition(" ")
@@ -55,7 +55,7 @@ def npz_of_zeros(path: Path) -> None:
 
 
 def write_zeros(path: Path, first: bytes) -> None:
-    """An archive of one member, which goes on with zeros."""
+    """An archive of one member, padded with zeros."""
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("X.npy", "w") as file,
@@ -103,7 +103,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs(tmp_path: Path, name: str) -> None:
+def test_a_small_file_that_becomes_very_large_is_refused_in_little_memory(tmp_path: Path, name: str) -> None:
     if not name.endswith("npz"):
         pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra `data`)")
     path = tmp_path / name
@@ -118,7 +118,7 @@ def test_bombs(tmp_path: Path, name: str) -> None:
     assert taken < TAKEN
 
 
-def test_memory_may_be_given(tmp_path: Path) -> None:
+def test_the_argument_memory_sets_how_large_a_file_may_become(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", X=np.zeros((100, 100)), y=np.arange(100))
     assert gn.data.read(tmp_path / "a.npz", memory=200_000).rows == 100
     with pytest.raises(
@@ -129,7 +129,7 @@ def test_memory_may_be_given(tmp_path: Path) -> None:
         gn.data.read(tmp_path / "a.npz", memory=-1)
 
 
-def test_files_of_their_own_size_are_read_whatever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_do_not_grow_when_read_are_always_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(declared, "FREE", 0)
     np.savez(tmp_path / "a.npz", X=np.random.default_rng(0).normal(size=(100, 100)), y=np.arange(100))
     assert gn.data.read(tmp_path / "a.npz").rows == 100
@@ -138,8 +138,8 @@ def test_files_of_their_own_size_are_read_whatever_it_is(tmp_path: Path, monkeyp
         gn.data.read(tmp_path / "b.npz")
 
 
-def test_an_archive_that_lies(tmp_path: Path) -> None:
-    """Its header and its list agree on less than a megabyte; unpacking stops there."""
+def test_an_npz_file_that_lies_about_its_size_is_refused_in_little_memory(tmp_path: Path) -> None:
+    """Header and list agree on less than a megabyte; unpacking stops there."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (100_000, 8)})
     content = header.getvalue() + bytes(800_000)
@@ -157,8 +157,8 @@ def test_an_archive_that_lies(tmp_path: Path) -> None:
     assert taken < TAKEN
 
 
-def test_the_memory_that_is_measured() -> None:
-    """`refused` sees what a process takes."""
+def test_the_tests_of_large_files_measure_the_memory_of_the_process() -> None:
+    """`refused` measures the memory that a process takes."""
     full = "np.ones(1 << 25); raise gn.errors.DataError('a', expected='b', got='c', fix='d')"
     command = [sys.executable, "-c", READ.replace("gn.data.read(sys.argv[1])", full)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -197,10 +197,10 @@ SHAPES: list[tuple[tuple[int, ...], str, bytes, str]] = [
 
 
 @pytest.mark.parametrize(("shape", "descr", "content", "message"), SHAPES)
-def test_shapes_that_take_few_bytes(
+def test_arrays_of_huge_shapes_without_content_are_refused_at_once(
     tmp_path: Path, shape: tuple[int, ...], descr: str, content: bytes, message: str
 ) -> None:
-    """In an .npy and in an .npz, refused at once and in little memory."""
+    """In an .npy and in an .npz file."""
     data = npy(shape, descr, content)
     (tmp_path / "a.npy").write_bytes(data)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
@@ -218,13 +218,13 @@ def test_shapes_that_take_few_bytes(
 
 
 @pytest.mark.parametrize("wrap", [lambda X: X, lambda X: {"X": X, "y": []}, lambda X: (X, np.empty(0))])
-def test_arrays_without_rows(wrap: Any) -> None:
+def test_arrays_without_rows_or_columns_are_refused(wrap: Any) -> None:
     for X in (np.empty((0, 10**12)), np.empty((10**12, 0))):
         with pytest.raises(DataError, match=f"(array|table|\\(X, y\\)): {NONE}"):
             gn.data.read(wrap(X))
 
 
-def test_as_many_columns_as_there_may_be() -> None:
+def test_tables_with_too_many_columns_are_refused() -> None:
     assert len(gn.data.read((np.zeros((1, 1_999)), [1.0])).columns) == 2_000
     with pytest.raises(DataError, match="at most 100000 columns, got 150000 up to 'b' of shape \\(1, 75000\\); leave"):
         gn.data.read({"a": np.zeros((1, 75_000), bool), "b": np.zeros((1, 75_000), bool)})

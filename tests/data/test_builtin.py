@@ -1,4 +1,4 @@
-"""Data that comes with the package: the digits, and made tables that depend on size and seed alone."""
+"""Data of the package: the digits, and generated tables that depend on size and seed alone."""
 
 import hashlib
 from importlib import resources
@@ -13,7 +13,7 @@ from gpunn.errors import ConfigurationError
 MADE: dict[str, Any] = {"spirals": gn.data.spirals, "moons": gn.data.moons, "friedman": gn.data.friedman}
 
 
-def test_digits() -> None:
+def test_the_built_in_digits_have_the_documented_content() -> None:
     table = gn.data.read("digits")
     X, y = table.arrays()
     assert (X.shape, X.dtype, y.dtype) == ((1797, 64), np.uint8, np.uint8)
@@ -23,7 +23,7 @@ def test_digits() -> None:
     assert X[0].reshape(8, 8)[1].tolist() == [0, 0, 13, 15, 10, 15, 5, 0]  # a zero
 
 
-def test_digits_are_scikit_learns() -> None:
+def test_the_built_in_digits_are_those_of_scikit_learn() -> None:
     datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed (extra `sklearn`)")
     X, y = gn.data.digits().arrays()
     wanted = datasets.load_digits(return_X_y=True)
@@ -38,7 +38,7 @@ def test_the_licence_lies_beside_the_digits() -> None:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_made_data_is_a_function_of_size_and_seed(name: str) -> None:
+def test_generated_data_depend_on_size_and_seed_alone(name: str) -> None:
     make = MADE[name]
     X, y = make(300, seed=7).arrays()
     again, other = make(300, seed=7).arrays(), make(300, seed=8).arrays()
@@ -59,13 +59,14 @@ def test_made_data_is_a_function_of_size_and_seed(name: str) -> None:
         make(seed=-1)
 
 
-def test_the_numbers_stay_what_they_are() -> None:
-    """Made of counter-based words, not of a library's stream; the uniform part to the bit."""
+def test_generated_data_never_change_between_versions() -> None:
+    """They are made of counter-based random words, not of a library's generator; the uniform part never changes a
+    bit."""
     X = gn.data.friedman(100, seed=1).arrays()[0]
     assert hashlib.sha256(X.tobytes()).hexdigest()[:16] == "2cff016a1d632041"
 
 
-def test_two_spirals() -> None:
+def test_spirals_makes_two_spirals_of_equal_size() -> None:
     X, y = gn.data.spirals(2000, noise=0.0).arrays()
     assert np.bincount(y).tolist() == [1000, 1000]
     radius, angle = np.hypot(*X.T), np.arctan2(X[:, 1], X[:, 0])
@@ -74,7 +75,7 @@ def test_two_spirals() -> None:
     assert radius.max() <= 1.0 < 1.01 * np.quantile(radius, 0.999)
 
 
-def test_two_moons() -> None:
+def test_moons_makes_two_half_circles() -> None:
     X, y = gn.data.moons(2000, noise=0.0).arrays()
     upper, lower = X[y == 0], X[y == 1]
     np.testing.assert_allclose(np.hypot(*upper.T), 1.0, rtol=1e-12)
@@ -82,7 +83,7 @@ def test_two_moons() -> None:
     assert upper[:, 1].min() >= 0.0 and lower[:, 1].max() <= 0.5
 
 
-def test_friedman() -> None:
+def test_friedman_makes_the_function_of_friedman_with_noise() -> None:
     table = gn.data.friedman(4000)
     X, y = table.arrays()
     assert X.shape == (4000, 10) and X.min() >= 0.0 and X.max() < 1.0

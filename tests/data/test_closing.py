@@ -1,4 +1,4 @@
-"""A table that was read, or that could not be, leaves no file open and none mapped; nothing waits for a collection."""
+"""A table that was read or refused leaves no file open or mapped, without a garbage collection."""
 
 import gc
 import os
@@ -63,7 +63,9 @@ def attempt(path: Path, whole: bool) -> None:
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "cut"])
 @pytest.mark.parametrize("name", WRITERS)
-def test_files_are_closed(tmp_path: Path, without_collection: None, name: str, whole: bool) -> None:
+def test_a_file_that_was_read_or_refused_is_closed_at_once(
+    tmp_path: Path, without_collection: None, name: str, whole: bool
+) -> None:
     path = tmp_path / name
     WRITERS[name](str(path))
     if not whole:

@@ -1,4 +1,4 @@
-"""Without pyarrow and pandas: everything of NumPy works, and the rest is one error that names the command."""
+"""Without pyarrow and pandas NumPy data can be read; other data give an error that names the command to install."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ for source in ("a.csv", Frame()):
 """
 
 
-def test_core_alone(tmp_path: Path) -> None:
+def test_without_pyarrow_arrays_are_read_and_csv_names_the_extra(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{PROGRAM}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr

@@ -20,13 +20,13 @@ def written(folder: Path, content: str | bytes, name: str = "t.csv") -> str:
 
 
 def refuses(folder: Path, content: str | bytes, message: str, **options: Any) -> None:
-    """`message` begins after the name of the file."""
+    """Reading the content is refused; `message` begins after the name of the file."""
     path = written(folder, content)
     with pytest.raises(DataError, match=f"^{re.escape(path)}{message}"):
         gn.data.read(path, **options)
 
 
-def test_each_kind_of_column(tmp_path: Path) -> None:
+def test_csv_columns_of_every_kind_are_read(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         'whole,part,truth,colour,day,gaps,"a, b"\n1,0.5,true,red,2020-01-02,,1\n2,,False,"NA",2020-01-01,,2\n'
@@ -48,14 +48,14 @@ def test_each_kind_of_column(tmp_path: Path) -> None:
     assert repr(table) == f"<Table {path}: 3 rows, 7 columns, target 'a, b'>"
 
 
-def test_the_bytes_before_utf8_and_both_line_ends(tmp_path: Path) -> None:
+def test_csv_files_with_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
     for content in (b"\xef\xbb\xbfa,b\r\n1,2\r\n\r\n3,4\r\n", b"\n\na,b\n1,2\n3,4", b"a,b\r1,2\r3,4\r"):
         table = gn.data.read(written(tmp_path, content))
         assert table.columns == ("a", "b")
         assert table["a"].values.tolist() == [1, 3]
 
 
-def test_which_column_is_the_target(tmp_path: Path) -> None:
+def test_the_last_csv_column_is_the_target_unless_another_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, "a,Label,c\n1,2,3\n")
     assert gn.data.read(path).target_name == "Label"
     assert gn.data.read(path, target="a").target_name == "a"
@@ -104,11 +104,11 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_what_is_refused(tmp_path: Path, fault: str) -> None:
+def test_a_bad_csv_file_is_refused_with_row_and_column(tmp_path: Path, fault: str) -> None:
     refuses(tmp_path, *REFUSED[fault])
 
 
-def test_kinds_that_cannot_be_seen(tmp_path: Path) -> None:
+def test_the_argument_kinds_sets_the_kinds_of_csv_columns(tmp_path: Path) -> None:
     path = written(tmp_path, "code,n,flag,y\n01,1,0,2\n1,x,1,3\n007,,1,\n")
     table = gn.data.read(path, kinds={"code": "categorical", "n": "categorical", "flag": "boolean"})
     assert table["code"].values.tolist() == ["01", "1", "007"]
@@ -117,7 +117,7 @@ def test_kinds_that_cannot_be_seen(tmp_path: Path) -> None:
     assert gn.data.read(path, kinds={"y": "categorical", "n": "categorical"})["y"].values[:2].tolist() == ["2", "3"]
 
 
-def test_kinds_that_do_not_fit(tmp_path: Path) -> None:
+def test_kinds_that_do_not_fit_a_csv_column_are_refused(tmp_path: Path) -> None:
     content = "a,b,c,d,e\n1,x,true,2020-01-01,1e400\n2,y,false,2020-01-01,x\n3.5,z,true,2020-01-01,x\n"
     for kinds, message in {
         ("b", "numeric"): " row 1 column 'b': expected a number, got 'x'; correct it",
@@ -132,7 +132,7 @@ def test_kinds_that_do_not_fit(tmp_path: Path) -> None:
         gn.data.read(written(tmp_path, content), kinds={"a": "time"})
 
 
-def test_conversions(tmp_path: Path) -> None:
+def test_columns_are_converted_to_other_kinds(tmp_path: Path) -> None:
     table = gn.data.read(
         {"b": [True, None, False], "t": ["1", "2.5", None], "w": ["1e400", "1", "1"], "f": [1.0, 2.5, 3.0]}
     )
@@ -148,19 +148,19 @@ def test_conversions(tmp_path: Path) -> None:
         table.converted("f", "categorical")
 
 
-def test_half_numbers_are_categories(tmp_path: Path) -> None:
-    """As ticket numbers are, of which most but not all are numbers."""
+def test_a_csv_column_that_mixes_numbers_and_texts_is_categorical(tmp_path: Path) -> None:
+    """Such as ticket numbers, most of which are plain numbers."""
     table = gn.data.read(written(tmp_path, "a,b\n" + "1,17\n2,18\n3,A 5\n4,B 6\n5,19\n"))
     assert table.kinds["b"] == "categorical"
 
 
-def test_a_row_longer_than_a_block(tmp_path: Path) -> None:
+def test_a_csv_row_longer_than_a_block_is_read(tmp_path: Path) -> None:
     text = "x" * (3 << 20)
     table = gn.data.read(written(tmp_path, f"a,b\n{text},1\ny,2\n"))
     assert len(table["a"].values[0]) == 3 << 20
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     for path, got in (
         (tmp_path / "no.csv", "No such file"),
         (tmp_path / "dir.csv", "a folder"),
@@ -177,7 +177,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
             gn.data.read(path)
 
 
-def test_a_larger_file_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_csv_file_larger_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow.csv
 
     def full(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Files whose names are any bytes that the system takes, not UTF-8 alone."""
+"""Files with any names that the system allows, not only UTF-8."""
 
 import os
 import sys
@@ -52,7 +52,7 @@ def test_a_file_of_any_name_is_read(suffix: str, name: bytes, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow"])
-def test_a_damaged_file_of_such_a_name_is_named(suffix: str, tmp_path: Path) -> None:
+def test_an_error_names_a_file_whose_name_is_not_utf8(suffix: str, tmp_path: Path) -> None:
     path = named(tmp_path, b"\xff" + suffix.encode())
     with open(path, "wb") as file:
         file.write(b"x,y\n1\n" if suffix == ".csv" else b"ARROW1" * 20)

@@ -1,4 +1,4 @@
-"""Targets: which task a column makes, labels and units there and back, and what cannot be one."""
+"""Targets: the task that follows from a column, encoding and decoding, and what is refused."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ LABELS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_labels(name: str) -> None:
+def test_labels_are_encoded_as_classes_and_decoded(name: str) -> None:
     y, labels = LABELS[name]
     p = fitted(y)
     assert (p.task, p.classes, p.outputs, p.loss) == ("classification", labels, len(labels), gn.CrossEntropy())
@@ -40,7 +40,7 @@ def test_labels(name: str) -> None:
     assert p.decode(np.stack([outputs, outputs[::-1]])).tolist() == [list(y), list(y)[::-1]]  # of a population
 
 
-def test_quantities() -> None:
+def test_a_numeric_target_is_standardised_and_decoded() -> None:
     y = 1e6 + 1e3 * X[:, 0]
     p = fitted(y)
     assert (p.task, p.classes, p.outputs, p.loss) == ("regression", None, 1, gn.SquaredError())
@@ -53,7 +53,7 @@ def test_quantities() -> None:
     assert p.describe()[-1] == ("y", "numeric", "target, standardised")
 
 
-def test_several_quantities() -> None:
+def test_several_numeric_targets_are_standardised_and_decoded() -> None:
     Y = np.stack([1e3 * X[:, 0], X[:, 1] + 5, np.full(60, 2.0)], axis=1)
     p = fitted(Y)
     assert (p.task, p.outputs) == ("multi-output regression", 3)
@@ -63,7 +63,7 @@ def test_several_quantities() -> None:
     assert p.decode(np.stack([z, z])).shape == (2, 60, 3)
 
 
-def test_which_numbers_are_classes() -> None:
+def test_whole_numbers_with_few_values_are_classes() -> None:
     assert fitted([i % 20 for i in range(60)]).task == "classification"
     assert fitted([i % 21 for i in range(60)]).task == "regression"
     assert fitted([0.5 * (i % 2) for i in range(60)]).task == "regression"
@@ -75,8 +75,8 @@ def test_which_numbers_are_classes() -> None:
     assert fitted([f"n{i}" for i in range(60)], task="classification").outputs == 60
 
 
-def test_the_target_cannot_be_left_out() -> None:
-    """It may be the target only because it is the last column, or is called like one."""
+def test_leaving_out_the_target_is_refused() -> None:
+    """The user may not know that the column is the target: the last column is, or one with a known name."""
     with pytest.raises(ConfigurationError, match=r"^leave_out: expected columns beside .*, got 'id', the target; say"):
         Preprocessing.fit({"a": [1, 2, 3, 4], "id": [1, 2, 1, 2]}, leave_out=["id"])
 
@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-def test_several_targets_of_which_none_says_anything() -> None:
+def test_several_constant_targets_are_refused() -> None:
     table = {"x": [0, 1, 2], "a": [1.0] * 3, "b": [2.0] * 3, "c": [0.0, 1.0, 2.0]}
     with pytest.raises(DataError, match="^table column 'a': expected two numbers or more, got 1.0 in every row; give"):
         Preprocessing.fit(table, target=["a", "b"])
@@ -102,13 +102,13 @@ def test_several_targets_of_which_none_says_anything() -> None:
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_columns_that_are_no_target(fault: str) -> None:
+def test_columns_that_cannot_be_a_target_are_refused(fault: str) -> None:
     columns, options, message = WRONG[fault]
     with pytest.raises(DataError, match=message):
         Preprocessing.fit({"x": X[: len(columns["y"])], **columns}, **options)
 
 
-def test_targets_that_were_not_chosen() -> None:
+def test_a_table_without_a_target_is_refused() -> None:
     table = gn.data.read({"x": X, "y": [0, 1] * 30})
     with pytest.raises(
         ConfigurationError, match="^Preprocessing target: expected the name of a column, got None; choose"
@@ -118,7 +118,7 @@ def test_targets_that_were_not_chosen() -> None:
         Preprocessing.fit(table, ["x0", "y"], task="classification")
 
 
-def test_targets_at_another_time() -> None:
+def test_targets_unlike_those_of_training_are_refused() -> None:
     p = fitted(["a", "b"] * 30)
     with pytest.raises(
         DataError, match=r"^table row 2 column 'y': expected one of 2 classes: 'a', 'b', got 'c'; correct"
@@ -166,14 +166,14 @@ BAD: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_values_that_make_no_sense(fault: str) -> None:
+def test_target_encoders_refuse_values_that_make_no_sense(fault: str) -> None:
     make, message = BAD[fault]
     with pytest.raises(ConfigurationError, match=message):
         make()
 
 
 @pytest.mark.parametrize("method", ["kinds", "width", "encode", "decode", "describe"])
-def test_a_goal_of_ones_own_without_its_methods(method: str) -> None:
+def test_a_user_defined_target_encoder_needs_all_methods(method: str) -> None:
     class Nothing(Goal, abstract=True):
         pass
 

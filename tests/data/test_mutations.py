@@ -1,4 +1,4 @@
-"""3,000 damaged files: each gives an answer or one of our errors, in little memory; no value changes its column."""
+"""3,000 damaged files: each is read or refused by an error of gpunn, in little memory; no value changes its column."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ GROWTH = 64 << 20  # bytes; a file is some 2 KB
 
 
 @pytest.mark.parametrize("kind", COUNTS)
-def test_damaged_files(kind: str) -> None:
+def test_a_damaged_file_is_read_or_refused_in_little_memory(kind: str) -> None:
     if kind not in ("npz", "npy") and importlib.util.find_spec("pyarrow") is None:
         pytest.skip("pyarrow is not installed (extra `data`)")
     command = [sys.executable, "-m", "tests.data.mutate", kind, str(COUNTS[kind]), "1"]
@@ -32,12 +32,12 @@ def test_damaged_files(kind: str) -> None:
     assert not done.stderr
 
 
-def test_the_counts_are_as_promised() -> None:
+def test_at_least_3000_damaged_files_are_tested() -> None:
     assert sum(COUNTS.values()) >= 3000
 
 
-def test_a_shifted_column_is_seen() -> None:
-    """The oracle itself: of rows whose values stand one column further, each is found."""
+def test_the_test_of_damaged_files_notices_a_shifted_column() -> None:
+    """The test of the test: every row whose values stand one column further is found."""
     import gpunn as gn
 
     sound = mutate.original("csv")

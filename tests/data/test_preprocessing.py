@@ -32,7 +32,7 @@ def inputs(fitted: Preprocessing, **columns: Any) -> Any:
     return fitted.inputs({**row, **{name: [value] for name, value in columns.items()}}, "float64")[0]
 
 
-def test_what_becomes_of_each_column() -> None:
+def test_each_kind_of_column_gets_its_encoder() -> None:
     fitted = Preprocessing.fit(TRAIN)
     assert [type(c).__name__ for c in fitted.columns] == ["Standard", "OneHot", "Standard", "Standard", "Embedded"]
     assert [c.name for c in fitted.columns] == ["age", "colour", "ok", "day", "city"]  # embeddings come last
@@ -51,7 +51,7 @@ def test_what_becomes_of_each_column() -> None:
     ]
 
 
-def test_numbers_are_standardised() -> None:
+def test_numeric_columns_are_standardised() -> None:
     fitted = Preprocessing.fit(TRAIN)
     X = fitted.inputs(TRAIN, "float64")
     ages = np.array([19.0 if age is None else age for age in TRAIN["age"]])
@@ -64,7 +64,7 @@ def test_numbers_are_standardised() -> None:
     np.testing.assert_array_equal(X32, X.astype(np.float32))
 
 
-def test_gaps_where_training_had_none() -> None:
+def test_gaps_in_columns_without_gaps_in_training_get_the_default() -> None:
     fitted = Preprocessing.fit(TRAIN)
     np.testing.assert_allclose(inputs(fitted, ok=None)[5], -np.mean(TRAIN["ok"]) / np.std(TRAIN["ok"]))  # false
     assert inputs(fitted, day=np.datetime64("NaT"))[6] == 0.0
@@ -72,7 +72,7 @@ def test_gaps_where_training_had_none() -> None:
 
 
 @pytest.mark.parametrize("how", ["one-hot", "embedding"])
-def test_categories_have_slots(how: str) -> None:
+def test_categories_get_a_slot_each_and_rare_ones_share_one(how: str) -> None:
     values = ["a"] * 5 + ["b"] * 3 + ["once", None, None]
     fitted = Preprocessing.fit({"c": values, "y": [0, 1] * 5 + [0]}, categorical=how)
     encoder: Any = fitted.columns[0]
@@ -91,18 +91,18 @@ def test_categories_have_slots(how: str) -> None:
     assert [int(row.argmax() if how == "one-hot" else row[0]) for row in mixed] == [1, 3, 2, 0]
 
 
-def test_unseen_categories_where_training_had_no_rare_one() -> None:
+def test_an_unseen_category_counts_as_the_most_frequent_one() -> None:
     fitted = Preprocessing.fit({"c": ["b"] * 3 + ["a"] * 2, "y": [0, 1, 0, 1, 0]})
     np.testing.assert_array_equal(fitted.inputs({"c": ["new", "b", "a", None]}), [[0, 1], [0, 1], [1, 0], [0, 1]])
 
 
-def test_rare_categories_beyond_a_number() -> None:
+def test_the_rarest_categories_beyond_a_maximum_share_a_slot() -> None:
     values = ["a"] * 5 + ["b"] * 3 + ["c"] * 2
     fitted = Preprocessing.fit({"c": values, "y": [0, 1] * 5}, most_categories=2)
     assert fitted.columns == (OneHot("c", ("a", "b"), 0, rare=True),)
 
 
-def test_what_says_nothing_is_left_out() -> None:
+def test_columns_that_say_nothing_are_left_out() -> None:
     columns = {**TRAIN, "name": [f"n{i}" for i in range(N)], "nothing": [None] * N}
     fitted = Preprocessing.fit(columns, leave_out=["age"])
     assert fitted.left_out == ("age", "name", "nothing")
@@ -111,7 +111,7 @@ def test_what_says_nothing_is_left_out() -> None:
     assert len(fitted.inputs({n: v for n, v in columns.items() if n not in fitted.left_out})) == N
 
 
-def test_embeddings_stand_first_in_the_network() -> None:
+def test_the_layers_of_a_preprocessing_begin_with_embeddings() -> None:
     fitted = Preprocessing.fit(TRAIN, categorical="embedding")
     assert fitted.layers() == [
         gn.Branch(
@@ -128,8 +128,8 @@ def test_embeddings_stand_first_in_the_network() -> None:
     assert net.predict(alone.inputs({"c": ["c3", "c3"]})).shape == (2, 2)
 
 
-def test_a_network_learns_from_embeddings() -> None:
-    """The answer lies in the category alone, and only an embedding or one-hot columns can tell."""
+def test_a_network_learns_from_embedded_categories() -> None:
+    """The target depends on the category alone, so that only an embedding can learn it."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 30, 600)
     table = gn.data.read(
@@ -147,7 +147,7 @@ def test_a_network_learns_from_embeddings() -> None:
 # Numbers
 
 
-def test_normal_scores() -> None:
+def test_quantile_encoding_gives_normal_scores() -> None:
     values = np.exp(np.random.default_rng(0).normal(size=2000) * 3)
     fitted = Preprocessing.fit({"x": values, "y": np.arange(2000) % 2}, numeric="quantile")
     assert isinstance(fitted.columns[0], Quantile)
@@ -161,13 +161,13 @@ def test_normal_scores() -> None:
     assert beyond[0] == beyond[1] == X.min() and beyond[2] == X.max()
 
 
-def test_normal_scores_of_few_values() -> None:
+def test_quantile_encoding_of_few_values_gives_normal_scores() -> None:
     fitted = Preprocessing.fit({"x": [0.0] * 90 + [1.0] * 10, "y": [0, 1] * 50}, numeric="quantile")
     X = fitted.inputs({"x": [0.0, 0.5, 1.0]}, "float64")[:, 0]
     assert X[0] < X[1] < X[2] and X[2] > 1.0 and abs(X[0]) < 0.3
 
 
-def test_numbers_as_they_are() -> None:
+def test_numeric_none_passes_numbers_as_they_are() -> None:
     fitted = Preprocessing.fit({"x": [1.0, 2.0, None], "b": [True, False, True], "y": [0, 1, 0]}, numeric=None)
     assert [type(c) for c in fitted.columns] == [Plain, Plain]
     np.testing.assert_array_equal(fitted.inputs({"x": [5.0, None], "b": [True, False]}), [[5, 0, 1], [1.5, 1, 0]])
@@ -175,19 +175,19 @@ def test_numbers_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.7e308, 1e-308, 5e-324, 1.0])
-def test_numbers_of_any_size_are_standardised(scale: float) -> None:
+def test_huge_and_tiny_numbers_are_standardised(scale: float) -> None:
     values = np.array([-1.0, 1.0, 1.0, -1.0]) * scale
     X = Preprocessing.fit({"x": values, "y": [0, 1, 1, 0]}).inputs({"x": values})
     np.testing.assert_allclose(X[:, 0], [-1, 1, 1, -1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e308, -3.0])
-def test_a_column_of_one_value(value: float) -> None:
+def test_a_constant_numeric_column_becomes_zeros(value: float) -> None:
     X = Preprocessing.fit({"x": [value] * 7, "y": [0, 1, 0, 1, 0, 1, 0]}).inputs({"x": [value, value]})
     np.testing.assert_array_equal(X, 0.0)
 
 
-def test_large_means_and_small_deviations() -> None:
+def test_a_numeric_column_with_a_large_mean_keeps_its_digits() -> None:
     values = 1e9 + np.arange(100.0)
     X = Preprocessing.fit({"x": values, "y": np.arange(100) % 2}).inputs({"x": values}, "float64")
     np.testing.assert_allclose([X.mean(), X.std()], [0, 1], atol=1e-6)
@@ -198,7 +198,7 @@ def test_large_means_and_small_deviations() -> None:
 
 @pytest.mark.parametrize("numeric", ["standardise", "quantile", None])
 @pytest.mark.parametrize("target", ["y", "age", "colour", "ok", ("age2", "y")])
-def test_there_and_back(numeric: Any, target: Any) -> None:
+def test_a_preprocessing_is_stored_as_json_and_restored(numeric: Any, target: Any) -> None:
     columns = {**TRAIN, "age2": list(range(N)), "age": list(range(N))}
     fitted = Preprocessing.fit(columns, target, numeric=numeric)
     again = from_json(json.loads(json.dumps(to_json(fitted))))
@@ -233,13 +233,13 @@ BAD_VALUES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD_VALUES)
-def test_values_that_make_no_sense(fault: str) -> None:
+def test_encoders_refuse_values_that_make_no_sense(fault: str) -> None:
     make, message = BAD_VALUES[fault]
     with pytest.raises(ConfigurationError, match=message):
         make()
 
 
-def test_encoders_of_ones_own_without_their_methods() -> None:
+def test_a_user_defined_encoder_needs_all_methods() -> None:
     class Nothing(Encoder, abstract=True):
         pass
 
@@ -268,13 +268,13 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_options_that_make_no_sense(option: str) -> None:
+def test_preprocessing_refuses_options_that_make_no_sense(option: str) -> None:
     options, message = OPTIONS[option]
     with pytest.raises(ConfigurationError, match=message):
         Preprocessing.fit(TRAIN, **options)
 
 
-def test_fitting_refuses() -> None:
+def test_preprocessing_refuses_tables_that_it_cannot_learn_from() -> None:
     with pytest.raises(
         DataError, match=r"^table row 10 column 'age': expected a value, got none; fill it, or fit with"
     ):
@@ -288,7 +288,7 @@ def test_fitting_refuses() -> None:
         Preprocessing.fit({"y": [0, 1, 0, 1]})
 
 
-def test_tables_that_do_not_fit() -> None:
+def test_preprocessing_refuses_tables_unlike_that_of_training() -> None:
     fitted = Preprocessing.fit(TRAIN)
     table = gn.data.read(TRAIN)
     with pytest.raises(
@@ -314,7 +314,7 @@ def test_tables_that_do_not_fit() -> None:
     assert fitted.inputs(table.without("y")).shape == (N, 8)  # no target is needed
 
 
-def test_columns_in_another_order_and_of_another_but_fitting_kind() -> None:
+def test_columns_may_come_in_another_order_and_as_texts() -> None:
     fitted = Preprocessing.fit(TRAIN)
     turned = dict(reversed(TRAIN.items()))
     np.testing.assert_array_equal(fitted.inputs(turned), fitted.inputs(TRAIN))
@@ -328,13 +328,13 @@ def test_columns_in_another_order_and_of_another_but_fitting_kind() -> None:
     assert fitted.inputs(empty)[:, 1].all()
 
 
-def test_flags_are_those_of_training() -> None:
+def test_a_column_with_gaps_in_training_gets_a_flag() -> None:
     values = column("numeric", np.array([1.0, np.nan, 3.0]))
     assert fit_numbers("a", values, "standardise") == Standard("a", 2.0, mean=2.0, deviation=(2 / 3) ** 0.5, flag=True)
     assert Quantities(("a",), (0.0,), (1.0,)).task == "regression"
 
 
-def test_columns_that_training_did_not_have_are_not_looked_at() -> None:
+def test_columns_that_training_did_not_have_are_ignored() -> None:
     fitted = Preprocessing.fit(TRAIN, leave_out=["colour"])
     more = {"note": ["x", None] * (N // 2), **TRAIN, "more": [1] * N}
     np.testing.assert_array_equal(fitted.inputs(more), fitted.inputs(TRAIN))
@@ -353,7 +353,7 @@ def frame(**columns: Any) -> Any:
     return pytest.importorskip("pandas").DataFrame({**TABLE, **columns})
 
 
-def test_a_series_as_target() -> None:
+def test_a_pandas_series_may_be_the_target() -> None:
     whole = frame(answer=LABELS)
     fitted = Preprocessing.fit(whole[["a", "b"]], whole["answer"])
     assert fitted == Preprocessing.fit(whole, "answer") and fitted.classes == ("no", "yes")
@@ -364,7 +364,7 @@ def test_a_series_as_target() -> None:
     assert Preprocessing.fit(whole[["a", "b"]], turned).classes == (0, 1)
 
 
-def test_a_target_that_has_the_name_of_another_column() -> None:
+def test_a_target_with_the_name_of_a_different_column_is_refused() -> None:
     whole = frame(answer=LABELS, gaps=[1.0, None, 2.0, 3.0])
     told = (
         r"^target: expected the values of the column '(\w+)' of the table, whose name it has, got other values; "
@@ -382,7 +382,7 @@ def test_a_target_that_has_the_name_of_another_column() -> None:
 
 
 @pytest.mark.parametrize("how", ["array", "series", "arrow"])
-def test_values_without_a_name_are_called_y(how: str) -> None:
+def test_a_target_without_a_name_is_called_y(how: str) -> None:
     table = frame()
     if how == "array":
         y: Any = np.array([0.5, 1.5, 2.5, 4.5])
@@ -397,7 +397,7 @@ def test_values_without_a_name_are_called_y(how: str) -> None:
     assert Preprocessing.fit(TABLE, np.array(LABELS)).classes == ("no", "yes")  # beside a dict
 
 
-def test_several_targets_by_their_values() -> None:
+def test_several_targets_may_be_given_as_arrays() -> None:
     Y = np.array([[0.5, 1.0], [1.5, 3.0], [2.5, 2.0], [4.5, 0.0]])
     assert Preprocessing.fit(frame(), Y).target.names == ("y0", "y1")
     table = pytest.importorskip("pandas").DataFrame(Y, columns=["p", "q"])
@@ -406,7 +406,7 @@ def test_several_targets_by_their_values() -> None:
     np.testing.assert_allclose(fitted.decode(fitted.targets(table)), Y, rtol=1e-6, atol=1e-6)
 
 
-def test_values_of_another_length() -> None:
+def test_a_target_of_another_length_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"^table: expected columns of one length, got 4 rows of 'a' and 3 of 'y'; give"
     ):

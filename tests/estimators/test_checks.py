@@ -25,7 +25,7 @@ ESTIMATORS = [MLPClassifier(max_iter=100), MLPRegressor(max_iter=100)]
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(ESTIMATORS)
-def test_check(estimator: Any, check: Any) -> None:
+def test_an_estimator_passes_a_check_of_scikit_learn(estimator: Any, check: Any) -> None:
     if DISPATCH and "cupy" in str(getattr(check, "keywords", {})) and len(available_devices()) == 1:
         pytest.skip("CuPy is checked where there is a GPU")
     with config_context(array_api_dispatch=DISPATCH):
@@ -33,8 +33,8 @@ def test_check(estimator: Any, check: Any) -> None:
 
 
 @pytest.mark.skipif(DISPATCH, reason="this is the other process already")
-def test_checks_with_array_api_dispatch() -> None:
-    """All again, and those left out unless SciPy, too, is told to dispatch: on torch, array-api-strict and CuPy."""
+def test_the_estimators_pass_the_checks_of_scikit_learn_with_array_api_dispatch() -> None:
+    """Also the checks that are left out unless SciPy dispatches: on torch, array-api-strict and CuPy."""
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", __file__]
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Arrays on a GPU: they are trained on where they lie, and what is predicted for them is there too."""
+"""Estimators take arrays on a GPU without a copy, and their predictions are on the GPU too."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
 
 @pytest.fixture
 def fetched(device: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of all that comes to the host."""
+    """The sizes of all arrays that are copied to the host."""
     sizes: list[int] = []
     plain = type(device).to_host
 
@@ -61,7 +61,7 @@ def alike(a: Any, b: Any, ops: Any, atol: float = 1e-10) -> None:
 
 @QUIET
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_classifier_on_the_device_is_the_one_on_the_cpu(device: Any, fetched: list[int], weighted: bool) -> None:
+def test_a_classifier_trained_on_a_gpu_equals_that_on_the_cpu(device: Any, fetched: list[int], weighted: bool) -> None:
     X, y = digits()
     weight = np.linspace(0.5, 2.0, len(X)) if weighted else None
     on_device = [None if array is None else device.from_host(array) for array in (X, y, weight)]
@@ -83,7 +83,7 @@ def test_a_classifier_on_the_device_is_the_one_on_the_cpu(device: Any, fetched: 
 
 @QUIET
 @pytest.mark.parametrize("kind", ["one", "several", "poisson"])
-def test_a_regressor_on_the_device_is_the_one_on_the_cpu(device: Any, fetched: list[int], kind: str) -> None:
+def test_a_regressor_trained_on_a_gpu_equals_that_on_the_cpu(device: Any, fetched: list[int], kind: str) -> None:
     X, y = digits()
     y = np.c_[y, np.sqrt(y)] if kind == "several" else y.astype(float)
     options = {"max_iter": 4, "random_state": 0, "loss": "poisson" if kind == "poisson" else "squared_error"}
@@ -97,7 +97,7 @@ def test_a_regressor_on_the_device_is_the_one_on_the_cpu(device: Any, fetched: l
 
 
 @QUIET
-def test_two_classes_labels_and_words(device: Any) -> None:
+def test_a_classifier_on_a_gpu_takes_two_classes_several_labels_and_words(device: Any) -> None:
     X, y = digits()
     on_device = device.from_host(X)
     for target in (y % 2, np.c_[y % 2, y > 4].astype(int)):
@@ -113,7 +113,7 @@ def test_two_classes_labels_and_words(device: Any) -> None:
 
 @QUIET
 @pytest.mark.parametrize("optimizer", [None, gn.AdamW(1e-3), gn.LBFGS()], ids=repr)
-def test_early_stopping_and_other_optimizers(device: Any, optimizer: Any) -> None:
+def test_early_stopping_and_any_optimizer_work_for_an_estimator_on_a_gpu(device: Any, optimizer: Any) -> None:
     X, y = digits()
     options = {"max_iter": 3, "random_state": 0, "early_stopping": True, "optimizer": optimizer}
     a = MLPClassifier(**options).fit(device.from_host(X), device.from_host(y))
@@ -123,14 +123,14 @@ def test_early_stopping_and_other_optimizers(device: Any, optimizer: Any) -> Non
 
 
 @QUIET
-def test_lbfgs_on_the_device(device: Any) -> None:
+def test_an_estimator_with_lbfgs_on_a_gpu_equals_that_on_the_cpu(device: Any) -> None:
     X, y = digits()
     a = MLPClassifier(solver="lbfgs", max_iter=5, random_state=0).fit(device.from_host(X), device.from_host(y))
     b = MLPClassifier(solver="lbfgs", max_iter=5, random_state=0, device="cpu").fit(X, y)
     np.testing.assert_allclose(device.to_host(a.coefs_[0]), b.coefs_[0], rtol=0, atol=1e-8)
 
 
-def test_partial_fit_goes_on_after_a_pickle(device: Any) -> None:
+def test_partial_fit_on_a_gpu_goes_on_after_pickling(device: Any) -> None:
     X, y = digits()
     on_device = device.from_host(X), device.from_host(y)
     a = MLPClassifier(random_state=0, early_stopping=True).partial_fit(*on_device, classes=np.arange(10))
@@ -145,8 +145,8 @@ def test_partial_fit_goes_on_after_a_pickle(device: Any) -> None:
 
 
 @QUIET
-def test_data_of_the_host_on_the_device(device: Any) -> None:
-    """What was fitted on NumPy arrays has NumPy weights, wherever it is trained."""
+def test_an_estimator_on_a_gpu_takes_numpy_arrays(device: Any) -> None:
+    """An estimator fitted on NumPy arrays has NumPy weights, wherever it is trained."""
     X, y = digits()
     a = MLPClassifier(device="cuda", max_iter=2, random_state=0).fit(X, y)
     b = MLPClassifier(device="cpu", max_iter=2, random_state=0).fit(X, y)
@@ -157,21 +157,21 @@ def test_data_of_the_host_on_the_device(device: Any) -> None:
 
 
 @QUIET
-def test_sparse_data_on_the_device(device: Any) -> None:
+def test_an_estimator_on_a_gpu_takes_sparse_matrices(device: Any) -> None:
     X, y = digits()
     a = MLPClassifier(device="cuda", max_iter=2, random_state=0).fit(csr_matrix(X), y)
     b = MLPClassifier(device="cpu", max_iter=2, random_state=0).fit(csr_matrix(X), y)
     np.testing.assert_allclose(a.predict_proba(csr_matrix(X)), b.predict_proba(X), rtol=0, atol=1e-10)
 
 
-def test_a_network_on_the_cpu_refuses_the_gpus_arrays(device: Any) -> None:
+def test_an_estimator_on_the_cpu_refuses_arrays_on_a_gpu(device: Any) -> None:
     X, y = digits()
     with pytest.raises(ArrayTypeError, match="on a GPU"):
         MLPClassifier(device="cpu").fit(device.from_host(X), y)
 
 
 @QUIET
-def test_what_scikit_learn_cannot_check_is_checked(device: Any) -> None:
+def test_an_estimator_checks_gpu_arrays_that_scikit_learn_cannot_check(device: Any) -> None:
     X, y = (device.from_host(array) for array in digits())
     with pytest.raises(ShapeError, match="a row for each example"):
         MLPClassifier().fit(X[0], y)
@@ -190,7 +190,7 @@ def test_what_scikit_learn_cannot_check_is_checked(device: Any) -> None:
 
 @QUIET
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision(device: Any, dtype: str) -> None:
+def test_an_estimator_in_half_precision_comes_near_float32(device: Any, dtype: str) -> None:
     """Near what float32 gives; predictions and weights are float32 numbers."""
     pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     X, y = (device.from_host(array) for array in digits())

@@ -1,4 +1,4 @@
-"""What is refused, before anything is trained: where, what was expected, what came, what to do."""
+"""What estimators refuse before they train, with four parts in each error."""
 
 from __future__ import annotations
 
@@ -56,26 +56,26 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_parameters(kind: Any, name: str) -> None:
+def test_an_estimator_refuses_a_bad_value_of_each_parameter(kind: Any, name: str) -> None:
     value, match = WRONG[name]
     e = kind(**{"device": "cpu", "max_iter": 1, name: value})
     with pytest.raises(ConfigurationError, match=match):
         e.fit(X, Y)
 
 
-def test_every_parameter_is_checked() -> None:
+def test_a_bad_value_of_every_parameter_of_an_estimator_is_tested() -> None:
     unchecked = {"random_state", "verbose", "class_weight"}  # scikit-learn's, anything, and below
     assert set(MLPClassifier().get_params()) == set(WRONG) | unchecked
 
 
-def test_no_activation() -> None:
+def test_an_estimator_refuses_activation_none() -> None:
     with pytest.raises(
         ConfigurationError, match='activation: expected a name or an activation, got None; use "identity"'
     ):
         MLPClassifier(activation=None).fit(X, Y)
 
 
-def test_as_many_dropouts_as_layers() -> None:
+def test_an_estimator_needs_one_dropout_or_one_for_each_layer() -> None:
     with pytest.raises(
         ConfigurationError, match="dropout: expected one rate, or one for each of 2 hidden layers, got 3"
     ):
@@ -112,14 +112,14 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", CASES)
-def test_data(case: str) -> None:
+def test_an_estimator_refuses_bad_data(case: str) -> None:
     fit, kind, match = CASES[case]
     with pytest.raises(kind, match=match):
         fit(classifier())
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_warm_start_wants_the_same_classes() -> None:
+def test_a_warm_start_refuses_other_classes() -> None:
     e = classifier(warm_start=True).fit(X, Y)
     with pytest.raises(DataError, match=r"y: expected the classes of the first fit, \[0, 1, 2\], got \[0, 1\]"):
         e.fit(X, np.minimum(Y, 1))
@@ -134,12 +134,12 @@ def test_warm_start_wants_the_same_classes() -> None:
         ("balanced", np.c_[Y > 0, Y > 1], "got several labels for an example; use sample_weight"),
     ],
 )
-def test_class_weight(weight: Any, y: Any, match: str) -> None:
+def test_a_classifier_refuses_a_bad_class_weight(weight: Any, y: Any, match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         classifier(class_weight=weight).fit(X, y)
 
 
-def test_balanced_needs_all_of_y() -> None:
+def test_partial_fit_refuses_balanced_class_weights() -> None:
     with pytest.raises(
         ConfigurationError, match="class_weight: expected a dict of classes and weights, got 'balanced'"
     ):
@@ -153,13 +153,13 @@ def test_balanced_needs_all_of_y() -> None:
         (np.c_[Y > 0, Y > 1], gn.CrossEntropy(), "BinaryCrossEntropy"),
     ],
 )
-def test_a_loss_that_does_not_fit_the_target(y: Any, loss: Any, wanted: str) -> None:
+def test_a_classifier_refuses_a_loss_that_does_not_fit_its_target(y: Any, loss: Any, wanted: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"loss: expected gn.{wanted}\(\) for this target"):
         classifier(loss=loss).fit(X, y)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_numbers() -> None:
+def test_a_regressor_refuses_bad_targets_and_losses() -> None:
     with pytest.raises(DataError, match="y: expected counts >= 0 for loss='poisson', got -1"):
         MLPRegressor("poisson", device="cpu").fit(X, Y - 1.0)
     e = MLPRegressor(device="cpu", max_iter=1).partial_fit(X, Y)
@@ -169,7 +169,7 @@ def test_numbers() -> None:
         MLPRegressor(gn.CrossEntropy()).fit(X, Y)
 
 
-def test_not_fitted() -> None:
+def test_an_estimator_that_is_not_fitted_says_so() -> None:
     with pytest.raises(NotFittedError):
         MLPClassifier().predict(X)
     with pytest.raises(AttributeError, match="not fitted"):
@@ -179,14 +179,14 @@ def test_not_fitted() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_validation_data_of_other_columns() -> None:
+def test_an_estimator_refuses_validation_data_of_other_columns_or_classes() -> None:
     with pytest.raises(ValueError, match="features"):
         classifier(validation_data=(X[:, :2], Y)).fit(X, Y)
     with pytest.raises(DataError, match="y: expected the classes"):
         classifier(validation_data=(X, Y + 5)).fit(X, Y)
 
 
-def test_ctrl_c_ends_the_training_with_what_was_learnt() -> None:
+def test_ctrl_c_ends_the_fit_of_an_estimator_with_what_it_has_learnt() -> None:
     def interrupt(epoch: int, record: Any) -> None:
         if epoch == 3:
             signal.raise_signal(signal.SIGINT)
@@ -197,11 +197,11 @@ def test_ctrl_c_ends_the_training_with_what_was_learnt() -> None:
     assert e.n_iter_ == len(e.loss_curve_) == 3 and e.predict(X).shape == (40,)
 
 
-def test_a_batch_of_one_row_for_batch_normalisation() -> None:
+def test_an_estimator_with_batch_norm_refuses_batches_of_one_row() -> None:
     with pytest.raises(DataError, match="at least 2 examples"):
         classifier(batch_norm=True, batch_size=1).fit(X, Y)
 
 
-def test_shapes_of_the_host_are_scikit_learns_to_refuse() -> None:
+def test_wrong_shapes_of_numpy_arrays_are_refused_by_scikit_learn() -> None:
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         classifier().fit(X, Y[:5])

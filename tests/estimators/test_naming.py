@@ -26,7 +26,7 @@ def saved(estimator: Any, path: Path) -> gn.Network:
 @pytest.mark.parametrize(
     "labels", [["no", "yes"], ["a", "b", "c"], [3, 7], [False, True], [0.0, 1.0], np.array(["u", "v"], object)]
 )
-def test_labels_come_back(tmp_path: Path, labels: Any) -> None:
+def test_a_saved_classifier_predicts_with_its_labels(tmp_path: Path, labels: Any) -> None:
     y = np.asarray(labels)[np.digitize(X[:, 0], [-0.4, 0.4][: len(labels) - 1])]
     model = MLPClassifier((8,), **QUICK).fit(X, y)
     answers = gn.data.predict(saved(model, tmp_path / "a.gpunn"), X)
@@ -35,7 +35,7 @@ def test_labels_come_back(tmp_path: Path, labels: Any) -> None:
     np.testing.assert_allclose(answers.probabilities, model.predict_proba(X), rtol=1e-5, atol=1e-7)
 
 
-def test_labels_of_decode_and_of_the_command(tmp_path: Path) -> None:
+def test_decode_and_the_command_give_the_labels_of_a_saved_classifier(tmp_path: Path) -> None:
     y = np.where(X[:, 0] > 0, "up", "down")
     model = MLPClassifier((8,), **QUICK).fit(X, y)
     net = saved(model, tmp_path / "a.gpunn")
@@ -47,7 +47,7 @@ def test_labels_of_decode_and_of_the_command(tmp_path: Path) -> None:
     assert told == ["y", *model.predict(X)]
 
 
-def test_numbers_come_back(tmp_path: Path) -> None:
+def test_a_saved_regressor_predicts_as_the_estimator_does(tmp_path: Path) -> None:
     for y in (X[:, 0], X[:, :2]):
         model = MLPRegressor(hidden_layer_sizes=(8,), **QUICK).fit(X, y)
         answers = gn.data.predict(saved(model, tmp_path / "a.gpunn"), X)
@@ -55,7 +55,7 @@ def test_numbers_come_back(tmp_path: Path) -> None:
     assert answers.names == ("y0", "y1")
 
 
-def test_names_of_features(tmp_path: Path) -> None:
+def test_a_saved_estimator_knows_the_names_of_its_features(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     table = pd.DataFrame(X, columns=["a", "y", "c"])
     y = np.where(X[:, 0] > 0, "up", "down")
@@ -73,7 +73,7 @@ def test_names_of_features(tmp_path: Path) -> None:
     assert "a      numeric      as it is; no gaps" in call("inspect", tmp_path / "a.gpunn").stdout
 
 
-def test_what_tables_have_no_word_for() -> None:
+def test_estimators_whose_targets_tables_cannot_express_save_no_preprocessing() -> None:
     several = MLPClassifier((4,), **QUICK).fit(X, (X[:, :2] > 0).astype(int))
     alone = MLPClassifier((4,), **QUICK).fit(X, np.zeros(120, int))
     partly = MLPClassifier((4,), **QUICK, loss=gn.CrossEntropy()).partial_fit(X, X[:, 0] > 0, classes=[False, True])

@@ -1,4 +1,4 @@
-"""The estimators among scikit-learn's tools, in tables, pickles and other processes."""
+"""Estimators in scikit-learn's tools, with tables, pickles and other processes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def classifier(**options: Any) -> Any:
     return MLPClassifier(**{"max_iter": 40, "random_state": 0, "device": "cpu", "learning_rate_init": 0.01, **options})
 
 
-def test_kinds() -> None:
+def test_scikit_learn_knows_classifier_and_regressor_apart() -> None:
     assert is_classifier(MLPClassifier()) and is_regressor(MLPRegressor())
 
 
-def test_pipeline_and_grid_search() -> None:
+def test_an_estimator_works_in_a_pipeline_and_a_grid_search() -> None:
     pipeline = make_pipeline(StandardScaler(), classifier())
     grid = {
         "mlpclassifier__dropout": [0.0, 0.2],
@@ -54,8 +54,8 @@ def test_pipeline_and_grid_search() -> None:
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_folds_beside_each_other(backend: str) -> None:
-    """The same scores as in this one."""
+def test_parallel_cross_validation_gives_the_scores_of_a_single_process(backend: str) -> None:
+    """Other processes or threads give the same scores."""
     folds = {"cv": 3, "scoring": "accuracy"}
     here = cross_val_score(classifier(), scale(X), Y, **folds)
     with joblib.parallel_backend(backend, n_jobs=2):
@@ -64,7 +64,7 @@ def test_folds_beside_each_other(backend: str) -> None:
     assert here.mean() > 0.95
 
 
-def test_clone_keeps_parameters_and_nothing_else() -> None:
+def test_a_cloned_estimator_keeps_parameters_and_nothing_learnt() -> None:
     e = classifier(optimizer=gn.AdamW(0.01), activation=gn.SiLU(), callbacks=[gn.GradientFlow()]).fit(scale(X), Y)
     twin = clone(e)
     assert not hasattr(twin, "coefs_") and not hasattr(twin, "network_")
@@ -72,8 +72,8 @@ def test_clone_keeps_parameters_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_a_copy_learns_on_as_the_original_does(tmp_path: Path, early_stopping: bool) -> None:
-    """Moments, count, rate and rules travel along."""
+def test_a_copied_estimator_learns_on_as_the_original_does(tmp_path: Path, early_stopping: bool) -> None:
+    """Moments, step count, rate and stopping rules are copied too."""
     e = classifier(solver="sgd", learning_rate="invscaling", early_stopping=early_stopping, dropout=0.3)
     e.partial_fit(scale(X), Y, classes=[0, 1, 2]).partial_fit(scale(X), Y)
     joblib.dump(e, tmp_path / "estimator.joblib")
@@ -87,7 +87,7 @@ def test_a_copy_learns_on_as_the_original_does(tmp_path: Path, early_stopping: b
         np.testing.assert_array_equal(twin.predict_proba(scale(X)), e.predict_proba(scale(X)))
 
 
-def test_an_optimizer_of_another_kind_starts_afresh() -> None:
+def test_an_estimator_with_another_optimizer_starts_with_new_moments() -> None:
     a, b = (classifier().partial_fit(scale(X), Y, classes=[0, 1, 2]) for _ in range(2))
     for e in (a.set_params(optimizer=gn.Adagrad(0.01)), b.set_params(solver="sgd")):
         before = e.network_.vector.copy()
@@ -95,7 +95,7 @@ def test_an_optimizer_of_another_kind_starts_afresh() -> None:
         assert np.isfinite(e.network_.vector).all() and np.abs(e.network_.vector - before).max() > 1e-4
 
 
-def test_tables() -> None:
+def test_an_estimator_takes_pandas_tables_and_knows_their_columns() -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     table = load_wine(as_frame=True)
     frame, target = table.data, table.target.map({0: "red", 1: "white", 2: "rosé"})
@@ -110,17 +110,17 @@ def test_tables() -> None:
     assert regressor.n_features_in_ == 10 and "feature_names_in_" in vars(regressor)
 
 
-def test_many_outputs_by_one_estimator_each() -> None:
+def test_an_estimator_works_in_a_multi_output_classifier() -> None:
     e = MultiOutputClassifier(classifier(max_iter=5)).fit(scale(X), np.c_[Y, Y > 0])
     assert e.predict(scale(X)).shape == (len(X), 2)
 
 
-def test_parameters_print_as_they_were_given() -> None:
+def test_an_estimator_prints_its_parameters_as_they_were_given() -> None:
     text = repr(MLPClassifier(dropout=0.2, optimizer=gn.AdamW(0.01)))
     assert text == "MLPClassifier(dropout=0.2, optimizer=AdamW(0.01))"
 
 
-def test_the_network_is_a_network_like_any_other(tmp_path: Path) -> None:
+def test_the_network_of_an_estimator_is_saved_loaded_and_evaluated(tmp_path: Path) -> None:
     A, b = load_breast_cancer(return_X_y=True)
     e = classifier(batch_norm=True, dropout=0.2, max_iter=3).fit(scale(A), b)
     e.network_.save(tmp_path / "cancer.gpunn")
@@ -134,7 +134,9 @@ def test_the_network_is_a_network_like_any_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["sklearn.base", "sklearn.utils._array_api"])
-def test_without_scikit_learn_one_line_names_the_command(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importing_estimators_without_scikit_learn_names_the_extra(
+    lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.startswith("gpunn.estimators")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, lacking, None)
@@ -143,13 +145,13 @@ def test_without_scikit_learn_one_line_names_the_command(lacking: str, monkeypat
         importlib.import_module("gpunn.estimators")
 
 
-def test_gpunn_alone_imports_no_scikit_learn() -> None:
+def test_importing_gpunn_does_not_import_scikit_learn() -> None:
     program = "import sys, gpunn; print([m for m in ('sklearn', 'scipy', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_lbfgs_takes_one_thread_for_a_small_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_estimator_with_lbfgs_uses_one_thread_for_a_small_set(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[int]] = []
     value = FullTrainer.value
 
@@ -170,7 +172,7 @@ def test_lbfgs_takes_one_thread_for_a_small_set(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_larger_steps_take_one_thread_where_cores_are_taken(
+def test_an_estimator_uses_fewer_threads_if_other_processes_take_cores(
     solver: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     waiting = count()

@@ -1,4 +1,4 @@
-"""Dense layers that stand one on another: backward through all at once is backward through each."""
+"""Consecutive dense layers: backward through all at once equals backward through each."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ def gradients(device: Any, layers: Any, models: int | None = None, dtype: str = 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("activation", zoo.ACTIVATIONS, ids=str)
-def test_the_cpu_computes_the_same_bits_in_runs_and_layer_by_layer(
+def test_consecutive_dense_layers_on_the_cpu_have_the_bits_of_single_layers(
     activation: Any, stack: str, models: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = [gn.Dense(5, activation), gn.Dense(4, activation), *STACKS[stack]]
@@ -56,7 +56,9 @@ def test_the_cpu_computes_the_same_bits_in_runs_and_layer_by_layer(
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("stack", STACKS)
-def test_every_device_goes_through_runs_as_the_reference(backend: Any, stack: str, models: int | None) -> None:
+def test_gradients_through_consecutive_dense_layers_agree_with_the_reference(
+    backend: Any, stack: str, models: int | None
+) -> None:
     reference, expected = gradients(Backend(), STACKS[stack], models)
     for dtype, tolerance in (("float64", 1e-12), ("float32", 2e-5)):
         _, result = gradients(backend, STACKS[stack], models, dtype, like=reference)
@@ -65,7 +67,7 @@ def test_every_device_goes_through_runs_as_the_reference(backend: Any, stack: st
 
 @dataclass(frozen=True)
 class Doubled(gn.Dense):
-    """A user's layer, whose backward is its own."""
+    """A dense layer of a user with a backward method of its own."""
 
     def backward(self, t: Any, dA: Any) -> Any:
         dX = gn.Dense.backward(self, t, dA)
@@ -73,7 +75,7 @@ class Doubled(gn.Dense):
         return dX
 
 
-def test_which_layers_run_together() -> None:
+def test_sequential_groups_consecutive_dense_layers() -> None:
     dense, other, own = gn.Dense(3), gn.LayerNorm(), Doubled(3)
     for layers, expected in (
         ([dense], [[0]]),
@@ -84,7 +86,7 @@ def test_which_layers_run_together() -> None:
         assert [list(range(6))[run] for run in gn.Sequential(layers).runs] == expected
 
 
-def test_a_users_own_backward_is_called() -> None:
+def test_the_backward_method_of_a_user_defined_dense_layer_is_called() -> None:
     plain, once = gradients("cpu", [gn.Dense(4, "relu"), gn.Dense(4, "relu"), gn.Dense(3)])
     own, twice = gradients("cpu", [gn.Dense(4, "relu"), Doubled(4, "relu"), gn.Dense(3)])
     W = own.store.gradient_views["1.W"]
@@ -93,7 +95,9 @@ def test_a_users_own_backward_is_called() -> None:
 
 
 @pytest.mark.parametrize("models", [None, 3])
-def test_a_step_through_a_run_is_one_launch_for_each_product(strict: Any, models: int | None) -> None:
+def test_a_step_through_consecutive_dense_layers_is_one_launch_for_each_product(
+    strict: Any, models: int | None
+) -> None:
     layers = [gn.Dense(16, "relu"), gn.Dense(8, gn.GELU("tanh")), gn.Dense(3)]
     network, run, (X, y) = prepared(layers, strict, models)
     counters, launched = strict.xp.counters, strict.cublaslt.module.launched
@@ -113,7 +117,7 @@ def test_a_step_through_a_run_is_one_launch_for_each_product(strict: Any, models
 
 
 @pytest.mark.parametrize("models", [None, 3])
-def test_bits_of_relu_are_kept_on_cuda_where_a_backward_pass_may_follow(backend: Any, models: int | None) -> None:
+def test_relu_masks_are_kept_on_cuda_if_a_backward_pass_may_follow(backend: Any, models: int | None) -> None:
     network, run, (_, _) = prepared([gn.Dense(130, "relu"), gn.Dense(3)], backend, models)
     frame = run.frame.children["0"]
     if backend.name == "cuda":

@@ -1,4 +1,4 @@
-"""Layers as values: what they refuse, and what they are as a member of a population has them."""
+"""Layers as values: what they refuse, and the layer of one model of a population."""
 
 import math
 from collections.abc import Callable
@@ -38,13 +38,13 @@ WHOLE_FIELDS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, True, None, "3", [3], math.nan], ids=repr)
 @pytest.mark.parametrize("field", WHOLE_FIELDS)
-def test_sizes_are_whole_numbers(field: str, value: Any) -> None:
+def test_layers_refuse_sizes_that_are_not_whole_numbers(field: str, value: Any) -> None:
     message = f"{field}: expected a whole number >= 1, got {value!r}; give such a number"
     refuses(lambda: WHOLE_FIELDS[field](value), message)
 
 
 @pytest.mark.parametrize("units", [np.int64(3), np.uint8(3)], ids=repr)
-def test_sizes_may_be_numpys(units: Any) -> None:
+def test_layers_take_sizes_that_are_numpy_integers(units: Any) -> None:
     assert gn.Dense(units) == gn.Dense(3)
     assert repr(gn.Dense(units)) == "Dense(3)"
 
@@ -63,7 +63,7 @@ NUMBER_FIELDS: dict[str, tuple[Callable[[Any], Any], str, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("field", NUMBER_FIELDS)
-def test_numbers_lie_in_their_interval(field: str) -> None:
+def test_layers_refuse_numbers_outside_their_interval(field: str) -> None:
     make, expected, outside = NUMBER_FIELDS[field]
     for value in (*outside, math.nan, math.inf, None, "0.5", True, 10**400):
         refuses(
@@ -77,7 +77,7 @@ def test_numbers_lie_in_their_interval(field: str) -> None:
     [("Dropout rate", gn.Dropout), ("GaussianNoise deviation", gn.GaussianNoise)],
     ids=["dropout", "noise"],
 )
-def test_each_of_several_numbers_lies_in_its_interval(field: str, make: Any) -> None:
+def test_layers_refuse_one_of_several_numbers_outside_its_interval(field: str, make: Any) -> None:
     refuses(lambda: make([]), f"{field}: expected {NUMBER_FIELDS[field][1]}, got []; choose a value in that range")
     for k, values in enumerate(([-1, 0.1], [0.1, -1], [0.1, 0.2, -1])):
         message = f"{field}[{k}]: expected {NUMBER_FIELDS[field][1]}, got -1; choose a value in that range"
@@ -96,17 +96,17 @@ ACTIVATED: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", ["rellu", "ReLU", "", 3, gn.ReLU, ["relu"], gn.Dropout(), True], ids=repr)
 @pytest.mark.parametrize("field", ACTIVATED)
-def test_unknown_activations(field: str, name: Any) -> None:
+def test_layers_refuse_unknown_activations(field: str, name: Any) -> None:
     refuses(lambda: ACTIVATED[field](name), f"{field}: expected one of {NAMES}, got {name!r}; use one of these names")
 
 
 @pytest.mark.parametrize("name", [None, gn.ReLU()], ids=repr)
-def test_an_activation_by_name_takes_names_only(name: Any) -> None:
+def test_the_layer_activation_takes_names_only(name: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^Activation function: expected .*, got .*; "):
         gn.Activation(name)
 
 
-def test_the_names_in_the_message_are_all_there_are() -> None:
+def test_the_error_for_an_unknown_activation_lists_every_name() -> None:
     assert ", ".join(sorted(Nonlinearity.named)) == NAMES.partition(", or")[0]
 
 
@@ -121,11 +121,11 @@ def test_the_names_in_the_message_are_all_there_are() -> None:
     ],
     ids=["bias", "batch affine", "layer affine", "eps_outside"],
 )
-def test_switches_are_bools(field: str, make: Any, value: Any) -> None:
+def test_layers_refuse_switches_that_are_not_bools(field: str, make: Any, value: Any) -> None:
     refuses(lambda: make(value), f"{field}: expected one of True, False, got {value!r}; choose one of them")
 
 
-def test_columns_are_a_range() -> None:
+def test_columns_refuses_what_is_not_a_range() -> None:
     assert gn.Columns(np.int64(0), 2) == gn.Columns(0, 2)
     for start in (-1, 1.0, True, None):
         refuses(
@@ -139,7 +139,7 @@ def test_columns_are_a_range() -> None:
         )
 
 
-def test_options_of_few_values() -> None:
+def test_layers_refuse_unknown_values_of_options() -> None:
     refuses(
         lambda: gn.GELU("fast"), "GELU approximate: expected one of 'none', 'tanh', got 'fast'; choose one of them"
     )  # fmt: skip
@@ -170,7 +170,7 @@ LIST = "pass a list of layers"
     [(gn.Dense, INSTANCE), ("relu", LIST), (3, LIST), (gn.SquaredError(), LIST), (None, LIST)],
     ids=["class", "name", "number", "loss", "None"],
 )
-def test_what_is_no_layer(where: str, make: Any, value: Any, hint: str) -> None:
+def test_layers_refuse_inner_layers_that_are_not_layers(where: str, make: Any, value: Any, hint: str) -> None:
     if where == "Residual shortcut" and value is None:
         assert make(None).shortcut is None
         return
@@ -186,7 +186,7 @@ def test_what_is_no_layer(where: str, make: Any, value: Any, hint: str) -> None:
     ],
     ids=["Sequential", "Residual", "inside Branch", "Branch"],
 )  # fmt: skip
-def test_no_layers_at_all(where: str, make: Any) -> None:
+def test_layers_refuse_an_empty_list_of_inner_layers(where: str, make: Any) -> None:
     refuses(make, f"{where}: expected one layer or more, such as [Dense(10)], got an empty list; {LIST}")
 
 
@@ -257,7 +257,7 @@ PLAN_FAULTS: dict[str, tuple[list[Any], Any, str]] = {
 
 
 @pytest.mark.parametrize("fault", PLAN_FAULTS)
-def test_shapes_that_do_not_fit(fault: str) -> None:
+def test_layers_refuse_inputs_whose_shapes_do_not_fit(fault: str) -> None:
     layers, inputs, message = PLAN_FAULTS[fault]
     with pytest.raises(ShapeError, match=exactly(message)):
         gn.Network(layers, inputs, device="cpu")
@@ -275,7 +275,7 @@ def test_shapes_that_do_not_fit(fault: str) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_shapes_that_fit(layer: gn.Layer, shape: Any, output: Any) -> None:
+def test_layers_plan_the_shape_of_their_output(layer: gn.Layer, shape: Any, output: Any) -> None:
     assert plan_layer(layer, shape).plan.output == output
 
 
@@ -290,7 +290,7 @@ NESTED = gn.Sequential(
 )
 
 
-def test_a_member_has_its_own_numbers() -> None:
+def test_a_layer_of_one_model_has_the_numbers_of_that_model() -> None:
     assert NESTED.of_model(1) == gn.Sequential(
         [
             gn.Dropout(0.2),
@@ -301,7 +301,7 @@ def test_a_member_has_its_own_numbers() -> None:
 
 
 @pytest.mark.parametrize("layer", [gn.Dense(3, "relu"), gn.Reshape((2, 3)), gn.Dropout(0.5), gn.BatchNorm()], ids=repr)
-def test_a_layer_without_numbers_for_each_model_is_its_own_member(layer: gn.Layer) -> None:
+def test_a_layer_without_numbers_for_each_model_is_the_same_for_every_model(layer: gn.Layer) -> None:
     assert layer.of_model(5) == layer
 
 
@@ -326,12 +326,12 @@ def test_layers_are_walked_with_their_paths() -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_which_layers_take_indices(layer: gn.Layer, expected: bool) -> None:
+def test_embeddings_and_layers_that_begin_with_one_take_integers(layer: gn.Layer, expected: bool) -> None:
     assert layer.integer_input is expected
 
 
 @pytest.mark.parametrize("method", ["plan", "forward", "backward"])
-def test_a_layer_of_ones_own_without_its_methods(method: str) -> None:
+def test_a_user_defined_layer_needs_all_methods(method: str) -> None:
     class Nothing(gn.Layer, abstract=True):
         pass
 
@@ -340,13 +340,13 @@ def test_a_layer_of_ones_own_without_its_methods(method: str) -> None:
         getattr(Nothing(), method)(*arguments)
 
 
-def test_a_frame_names_what_the_plan_forgot() -> None:
+def test_a_frame_names_a_buffer_that_the_plan_lacks() -> None:
     frame = gn.Network([gn.Dense(2)], 3, device="cpu").compile(4).frame
     with pytest.raises(AttributeError, match=exactly("this frame has no 'scratch': name it in the layer's plan")):
         _ = frame.scratch
 
 
-def test_an_activation_that_is_derived_from_keeps_its_name() -> None:
+def test_a_subclass_of_an_activation_does_not_take_its_name() -> None:
     class Warmer(gn.Tanh):
         """Has no name of its own."""
 

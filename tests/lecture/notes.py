@@ -45,7 +45,7 @@ def softmax_jacobian(z: Any) -> Any:
 
 @dataclass(frozen=True)
 class Given(gn.Layer):
-    """A trained table in the place of all layers below: its gradient is ∂L/∂(the input of what follows)."""
+    """A trained table in place of the layers below: its gradient is ∂L/∂(the input of the layers under test)."""
 
     rows: int
     width: int

@@ -26,7 +26,7 @@ def loss_slope(a: Any, y: float) -> Any:
 
 
 @pytest.mark.parametrize("y", LABELS)
-def test_loss_term(backend: Any, y: float) -> None:
+def test_the_derivative_of_the_loss_by_the_output_of_a_neuron_is_that_of_the_notes(backend: Any, y: float) -> None:
     """∂L/∂a, (6.7)."""
     a = points(1)[4]
     value, slope = derivative(a, [], np.full_like(a, y), gn.NLL(reduction="sum"), backend)
@@ -34,7 +34,7 @@ def test_loss_term(backend: Any, y: float) -> None:
     np.testing.assert_allclose(slope, loss_slope(a, y), rtol=1e-12)
 
 
-def test_activation_term(backend: Any) -> None:
+def test_the_derivative_of_the_sigmoid_of_a_neuron_is_that_of_the_notes(backend: Any) -> None:
     """∂a/∂z, (6.8)."""
     z, a = points(2)[3:]
     value, slope = derivative(z, [gn.Sigmoid()], np.ones_like(z), WEIGHTED, backend)
@@ -42,7 +42,7 @@ def test_activation_term(backend: Any) -> None:
     np.testing.assert_allclose(slope, a * (1 - a), rtol=1e-12)
 
 
-def test_linear_term(backend: Any) -> None:
+def test_the_derivative_of_the_preactivation_by_the_weights_is_the_input(backend: Any) -> None:
     """∂z/∂w = x and ∂z/∂w0 = 1, (6.9)."""
     x, w, w0, z, _ = points(3)
     unit = gn.Network([gn.Dense(1)], FEATURES, device=backend, dtype="float64")
@@ -55,7 +55,7 @@ def test_linear_term(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("y", LABELS)
-def test_gradient_is_the_product_of_the_three_terms(backend: Any, y: float) -> None:
+def test_the_gradient_of_one_neuron_is_the_product_of_its_three_terms(backend: Any, y: float) -> None:
     """(6.6)."""
     x, w, w0, _, a = points(4)
     neuron = gn.Network([gn.Dense(1, "sigmoid")], FEATURES, device=backend, dtype="float64")
@@ -71,7 +71,7 @@ def test_gradient_is_the_product_of_the_three_terms(backend: Any, y: float) -> N
 
 
 @pytest.mark.parametrize("y", LABELS)
-def test_two_layers_of_the_written_notes(backend: Any, y: float) -> None:
+def test_the_gradients_of_two_layers_are_those_of_the_handwritten_notes(backend: Any, y: float) -> None:
     """003 (a)–(e): ŷ = g(w2 · a + b2), a = g(W1 x + b1), with every δ built from the one behind it."""
     rng = np.random.default_rng(5)
     net = gn.Network([gn.Dense(4, "sigmoid"), gn.Dense(1, "sigmoid")], FEATURES, device=backend, dtype="float64")

@@ -59,7 +59,9 @@ def compare(chain: Chain, backend: Any, y: float, loss: Any, loss_slope: float) 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("kind", CHAINS)
-def test_square_loss(backend: Any, kind: str, depth: int) -> None:
+def test_the_gradient_of_a_chain_of_neurons_with_square_loss_is_that_of_the_notes(
+    backend: Any, kind: str, depth: int
+) -> None:
     chain = Chain([CHAINS[kind][k % len(CHAINS[kind])] for k in range(depth)], depth)
     y = chain.a[-1] - 0.7
     compare(chain, backend, y, gn.SquaredError(), 2 * (chain.a[-1] - y))
@@ -67,7 +69,9 @@ def test_square_loss(backend: Any, kind: str, depth: int) -> None:
 
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("y", [0.0, 1.0])
-def test_negative_log_likelihood(backend: Any, depth: int, y: float) -> None:
+def test_the_gradient_of_a_chain_of_neurons_with_log_loss_is_that_of_the_notes(
+    backend: Any, depth: int, y: float
+) -> None:
     chain = Chain([["tanh", "identity"][k % 2] for k in range(depth - 1)] + ["sigmoid"], 100 + depth)
     a = chain.a[-1]
     compare(chain, backend, y, gn.NLL(), -(y / a - (1 - y) / (1 - a)))

@@ -69,7 +69,9 @@ def data() -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("functions", NETWORKS, ids=str)
 @pytest.mark.parametrize("points", [1, POINTS])
-def test_gradient_is_the_matrix_chain_rule(backend: Any, functions: tuple[str, ...], points: int) -> None:
+def test_the_gradient_of_layers_follows_the_matrix_chain_rule(
+    backend: Any, functions: tuple[str, ...], points: int
+) -> None:
     """Notation 16; the points of a batch add."""
     net, W, W0 = make(functions, backend)
     X, Y = (table[:points] for table in data())
@@ -81,7 +83,7 @@ def test_gradient_is_the_matrix_chain_rule(backend: Any, functions: tuple[str, .
 
 
 @pytest.mark.parametrize("functions", NETWORKS, ids=str)
-def test_rows_are_the_columns_of_the_notes(backend: Any, functions: tuple[str, ...]) -> None:
+def test_examples_in_rows_give_what_the_notes_compute_in_columns(backend: Any, functions: tuple[str, ...]) -> None:
     """Z = A W + b on points in rows is Z = WᵀA + W0 on points in columns."""
     net, W, W0 = make(functions, backend)
     columns = data()[0].T
@@ -92,7 +94,9 @@ def test_rows_are_the_columns_of_the_notes(backend: Any, functions: tuple[str, .
 
 
 @pytest.mark.parametrize("functions", NETWORKS, ids=str)
-def test_gradient_against_finite_differences_and_complex_step(backend: Any, functions: tuple[str, ...]) -> None:
+def test_the_gradient_of_layers_agrees_with_finite_differences_and_complex_step(
+    backend: Any, functions: tuple[str, ...]
+) -> None:
     net, _, _ = make(functions, backend)
     X, Y = data()
     assert check_gradients(net, X, Y, gn.SquaredError()) <= 1e-7
@@ -100,7 +104,7 @@ def test_gradient_against_finite_differences_and_complex_step(backend: Any, func
 
 
 @pytest.mark.parametrize("layer", [gn.Softmax(), gn.Activation("softmax")], ids=str)
-def test_softmax_has_its_full_jacobian(backend: Any, layer: gn.Layer) -> None:
+def test_back_propagation_through_softmax_uses_the_full_jacobian(backend: Any, layer: gn.Layer) -> None:
     """Column j of ∂A/∂Z is what comes back when only ∂L/∂a_j is 1; the complex step of the definition agrees."""
     rng = np.random.default_rng(3)
     for z in rng.normal(scale=2, size=(5, 4)):
@@ -111,7 +115,7 @@ def test_softmax_has_its_full_jacobian(backend: Any, layer: gn.Layer) -> None:
         assert np.abs(jacobian - np.diag(np.diag(jacobian))).max() > 1e-3  # more than Notation 17's diagonal
 
 
-def test_vector_by_vector_derivative_has_the_notes_layout(backend: Any) -> None:
+def test_the_derivative_of_a_vector_by_a_vector_has_the_layout_of_the_notes(backend: Any) -> None:
     """(6.49): entry (i, j) of ∂Z/∂A is ∂z_j/∂a_i, so ∂Z/∂A is W itself, and W is (m × n)."""
     W = np.random.default_rng(4).normal(size=(3, 2))
     layer = gn.Network([gn.Dense(3, bias=False), gn.Dense(2, bias=False)], 1, device=backend, dtype="float64")

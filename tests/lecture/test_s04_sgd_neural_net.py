@@ -57,7 +57,7 @@ def drawn(before: Any, after: list[Any], rates: list[float]) -> list[int]:
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_as_written(backend: Any, rate: str) -> None:
+def test_fit_follows_sgd_neural_net_step_by_step(backend: Any, rate: str) -> None:
     """T steps, each W ← W - η(t) ∂L/∂W of one random point, for weights and offsets of both layers."""
     net = network(backend)
     start = values(net)
@@ -70,7 +70,7 @@ def test_as_written(backend: Any, rate: str) -> None:
     assert history.epochs == -(-T // POINTS) and history.rate[-1] == wanted[-1]
 
 
-def test_points_are_uniform() -> None:
+def test_stochastic_gradient_descent_draws_points_uniformly() -> None:
     """2,400 draws: each point 200 times, with a deviation of 13.5."""
     net = network("cpu")
     start = values(net)
@@ -93,7 +93,7 @@ def drawn_quickly(before: Any, after: list[Any], rate: float) -> list[int]:
     return points
 
 
-def test_weights_and_offsets_start_at_random(backend: Any) -> None:
+def test_weights_and_offsets_of_sgd_neural_net_start_at_random(backend: Any) -> None:
     """Lines 1 to 4: every weight and every offset, another for each seed."""
     one, same, other = (values(network(backend, seed=seed)) for seed in (2, 2, 3))
     for name, value in one.items():
@@ -102,7 +102,7 @@ def test_weights_and_offsets_start_at_random(backend: Any) -> None:
         assert np.abs(value - other[name]).min() > 0
 
 
-def test_start_has_the_deviation_that_was_asked_for() -> None:
+def test_initial_weights_and_offsets_have_the_deviation_asked_for() -> None:
     start: dict[str, Any] = {"initializer": gn.initializers.Gaussian(0.5)}
     layer = gn.Dense(400, **start, bias_initializer=gn.initializers.Gaussian(0.3))
     found = values(gn.Network([layer], 100, device="cpu", dtype="float64"))
@@ -112,7 +112,7 @@ def test_start_has_the_deviation_that_was_asked_for() -> None:
         assert abs(found[name].std() / deviation - 1) < 5 / (2 * size) ** 0.5
 
 
-def test_a_termination_condition_ends_it(backend: Any) -> None:
+def test_a_termination_condition_ends_stochastic_gradient_descent(backend: Any) -> None:
     """The loop's `while termination condition not met`, looked at after every step."""
 
     class Enough(gn.Callback):
@@ -131,7 +131,7 @@ def test_a_termination_condition_ends_it(backend: Any) -> None:
     assert np.abs(values(net)["1.b"]).max() < 0.3
 
 
-def test_it_learns(backend: Any) -> None:
+def test_stochastic_gradient_descent_learns(backend: Any) -> None:
     net = network(backend)
     before = net.loss_of(X, Y, LOSS)
     run(net, lambda t: 0.1 / (1 + 0.01 * t), steps=400)

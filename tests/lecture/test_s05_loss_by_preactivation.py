@@ -61,7 +61,7 @@ def terms(name: str, reduction: str) -> int:
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", PAIRS)
-def test_recognised(name: str, ending: str, reduction: str) -> None:
+def test_a_loss_on_probabilities_is_fused_with_the_last_activation(name: str, ending: str, reduction: str) -> None:
     _, loss, on_logits = PAIRS[name]
     network = made(name, ending, "cpu").network
     stripped, fused = fuse(network, loss(reduction=reduction))
@@ -73,7 +73,7 @@ def test_recognised(name: str, ending: str, reduction: str) -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("norm", [gn.BatchNorm, gn.LayerNorm, gn.RMSNorm])
-def test_recognised_inside_a_normalisation(name: str, norm: Any) -> None:
+def test_a_loss_on_probabilities_is_fused_with_the_activation_of_a_normalisation(name: str, norm: Any) -> None:
     _, loss, on_logits = PAIRS[name]
     stripped, fused = fuse(gn.Sequential([gn.Dense(3), norm(activation=name)]), loss())
     assert stripped == gn.Sequential([gn.Dense(3), norm()])
@@ -83,7 +83,9 @@ def test_recognised_inside_a_normalisation(name: str, norm: Any) -> None:
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("name", "y"), [("softmax", CLASSES), ("softmax", SHARES), ("sigmoid", YES)])
-def test_gradient_is_that_of_the_long_way(backend: Any, name: str, y: Any, ending: str, reduction: str) -> None:
+def test_the_fused_gradient_of_loss_and_activation_is_that_of_the_chain_rule(
+    backend: Any, name: str, y: Any, ending: str, reduction: str
+) -> None:
     net = made(name, ending, backend)
     W1, b1, W2, b2 = (host(net, view) for view in net.parameters.values())
     hidden = np.tanh(INPUTS @ W1 + b1)
@@ -103,7 +105,7 @@ def test_gradient_is_that_of_the_long_way(backend: Any, name: str, y: Any, endin
 
 
 @pytest.mark.parametrize(("name", "y"), [("softmax", np.eye(3)[CLASSES]), ("softmax", SHARES), ("sigmoid", YES)])
-def test_direct_and_long_way_of_gpunn_agree(backend: Any, name: str, y: Any) -> None:
+def test_the_fused_and_the_unfused_gradient_of_gpunn_agree(backend: Any, name: str, y: Any) -> None:
     activation, loss, on_logits = PAIRS[name]
     total = loss(reduction="sum")
     value, direct = derivative(Z, [activation()], y, total, backend)
@@ -123,7 +125,7 @@ def made_of(activation: Layer, backend: Any) -> Any:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_softmax_is_finite_and_right_at_large_logits(backend: Any, ending: str, dtype: str) -> None:
+def test_softmax_with_log_loss_is_finite_and_right_at_large_logits(backend: Any, ending: str, dtype: str) -> None:
     """Inputs that are the unit vectors, weights of 1e4: logits of ±1e4 and 0, of which exp knows nothing."""
     logits = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [1e4, 1e4, -1e4], [0.0, 0.0, 1e4]])
     net = extreme("softmax", ending, logits, backend, dtype)
@@ -136,7 +138,7 @@ def test_softmax_is_finite_and_right_at_large_logits(backend: Any, ending: str, 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_sigmoid_is_finite_and_right_at_large_logits(backend: Any, ending: str, dtype: str) -> None:
+def test_sigmoid_with_log_loss_is_finite_and_right_at_large_logits(backend: Any, ending: str, dtype: str) -> None:
     logits = np.array([[1e4, -1e4, 0.0], [1e4, -1e4, 0.0]])
     net = extreme("sigmoid", ending, logits, backend, dtype)
     y, p = np.array([[1.0, 0, 1], [0, 1, 0]]), np.array([[1, 0, 0.5], [1, 0, 0.5]])
@@ -166,7 +168,7 @@ NOT_RECOGNISED: dict[str, tuple[list[Layer], Any]] = {
 
 
 @pytest.mark.parametrize("case", NOT_RECOGNISED)
-def test_nothing_else_is_recognised(case: str) -> None:
+def test_no_other_pair_of_activation_and_loss_is_fused(case: str) -> None:
     layers, loss = NOT_RECOGNISED[case]
     network = gn.Sequential(layers)
     same_network, same_loss = fuse(network, loss)

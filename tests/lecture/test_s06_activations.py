@@ -92,20 +92,24 @@ def slopes_of(layer: Any, Z: Any, backend: Any, dtype: str = "float64") -> Any:
 
 
 @pytest.mark.parametrize(("layer", "value", "slope"), TABLE, ids=lambda v: str(v) if isinstance(v, gn.Layer) else "")
-def test_value_and_derivative(backend: Any, layer: Any, value: Any, slope: Any) -> None:
+def test_an_activation_and_its_derivative_are_those_of_the_notes(
+    backend: Any, layer: Any, value: Any, slope: Any
+) -> None:
     np.testing.assert_allclose(values_of(layer, GRID, backend), value(GRID), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(slopes_of(layer, GRID, backend), slope(GRID), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("layer", "value", "slope"), TABLE, ids=lambda v: str(v) if isinstance(v, gn.Layer) else "")
-def test_the_formulas_of_this_page_are_derivatives_of_one_another(layer: Any, value: Any, slope: Any) -> None:
+def test_the_expected_derivatives_of_activations_agree_with_differences(layer: Any, value: Any, slope: Any) -> None:
     h = 1e-4
     numeric = (8 * (value(GRID + h) - value(GRID - h)) - (value(GRID + 2 * h) - value(GRID - 2 * h))) / (12 * h)
     np.testing.assert_allclose(slope(GRID), numeric, atol=1e-9)
 
 
 @pytest.mark.parametrize(("layer", "value", "slope"), TABLE, ids=lambda v: str(v) if isinstance(v, gn.Layer) else "")
-def test_as_the_activation_of_dense(backend: Any, layer: Any, value: Any, slope: Any) -> None:
+def test_an_activation_inside_dense_gives_the_same_as_after_it(
+    backend: Any, layer: Any, value: Any, slope: Any
+) -> None:
     """Inside Dense the offset joins the activation: f(Z + b) and f'(Z + b)."""
     rng = np.random.default_rng(1)
     X, W, b = rng.normal(size=(9, 2)), rng.normal(size=(2, 3)), rng.normal(size=(1, 3))
@@ -117,7 +121,7 @@ def test_as_the_activation_of_dense(backend: Any, layer: Any, value: Any, slope:
     same(gradients["0.b"], slope(X @ W + b).sum(axis=0, keepdims=True))
 
 
-def test_every_name_is_a_layer_here() -> None:
+def test_every_named_activation_is_tested_against_the_notes() -> None:
     """A new activation needs a line in TABLE and in LIMITS."""
     rowwise = {layer.name for layer in ROWWISE}
     assert {layer.name for layer, _, _ in TABLE} | rowwise == set(type(gn.ReLU()).named)
@@ -126,7 +130,7 @@ def test_every_name_is_a_layer_here() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", LIMITS)
-def test_saturation_gives_limits_and_never_nan(backend: Any, name: str, dtype: str) -> None:
+def test_saturated_activations_give_their_limits_and_never_nan(backend: Any, name: str, dtype: str) -> None:
     values, slopes = LIMITS[name]
     tolerance = 1e-6 if dtype == "float32" else 1e-12
     got = values_of(gn.Activation(name), LARGE, backend, dtype)
@@ -137,13 +141,13 @@ def test_saturation_gives_limits_and_never_nan(backend: Any, name: str, dtype: s
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("layer", [layer for layer, _, _ in TABLE], ids=str)
-def test_saturation_stays_finite_whatever_the_constants(backend: Any, layer: Any, dtype: str) -> None:
+def test_saturated_activations_with_other_constants_stay_finite(backend: Any, layer: Any, dtype: str) -> None:
     assert np.isfinite(values_of(layer, LARGE, backend, dtype)).all()
     assert np.isfinite(slopes_of(layer, LARGE, backend, dtype)).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rowwise_saturation_gives_limits_and_never_nan(backend: Any, dtype: str) -> None:
+def test_saturated_softmax_gives_its_limits_and_never_nan(backend: Any, dtype: str) -> None:
     Z = np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, -1e4]])
     p = np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]])
     logs = np.array([[0, -2e4, -1e4], [-np.log(3)] * 3, [-np.log(2), -np.log(2), -2e4 - np.log(2)]])
@@ -156,7 +160,7 @@ def test_rowwise_saturation_gives_limits_and_never_nan(backend: Any, dtype: str)
     np.testing.assert_allclose(of_z, c - p * c.sum(axis=1, keepdims=True), atol=1e-6)
 
 
-def test_softmax_values_and_derivatives(backend: Any) -> None:
+def test_softmax_and_log_softmax_and_their_derivatives_are_right(backend: Any) -> None:
     """The notes leave the derivative out: a_j (1[i = j] - a_i)."""
     rng = np.random.default_rng(2)
     Z, c = rng.normal(scale=3, size=(2, 8, 5))
@@ -169,7 +173,7 @@ def test_softmax_values_and_derivatives(backend: Any) -> None:
     same(derivative(Z, [gn.LogSoftmax()], c, WEIGHTED, backend)[1], of_log)
 
 
-def test_at_zero(backend: Any) -> None:
+def test_activations_at_zero_have_the_values_and_subgradients_of_the_notes(backend: Any) -> None:
     """step(0) = 1, (6.31). ReLU has no derivative at 0: (6.35) takes 1, gpunn 0, and both are subgradients."""
     zero = np.zeros((1, 1))
     assert values_of(gn.Step(), zero, backend) == 1.0
@@ -180,7 +184,7 @@ def test_at_zero(backend: Any) -> None:
     np.testing.assert_allclose(slopes_of(gn.Tanh(), zero, backend), [[1.0]], rtol=1e-12)
 
 
-def test_nothing_below_a_step_learns(backend: Any) -> None:
+def test_layers_before_a_step_activation_do_not_learn(backend: Any) -> None:
     """(6.30): "this is part of why we don't use this function: it has no gradient"."""
     net = gn.Network([gn.Dense(4, "tanh"), gn.Dense(3, "step"), gn.Dense(2)], 2, device=backend, dtype="float64")
     rng = np.random.default_rng(0)

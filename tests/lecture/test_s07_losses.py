@@ -71,7 +71,7 @@ CASES: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("case", CASES)
-def test_value_and_derivative(backend: Any, case: str, reduction: str) -> None:
+def test_a_loss_and_its_derivative_are_those_of_the_notes(backend: Any, case: str, reduction: str) -> None:
     loss, options, a, y, value, slope, count = CASES[case]
     scale = 1.0 if reduction == "sum" else 1.0 / count
     got = derivative(a, [], y, loss(**options, reduction=reduction), backend)
@@ -80,7 +80,7 @@ def test_value_and_derivative(backend: Any, case: str, reduction: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_formulas_of_this_page_are_derivatives_of_one_another(case: str) -> None:
+def test_the_expected_derivatives_of_losses_agree_with_the_complex_step(case: str) -> None:
     """By the complex step; away from the kinks, where none of the random points lies."""
     _, _, a, y, value, slope, _ = CASES[case]
     numeric = np.empty_like(a)
@@ -91,13 +91,13 @@ def test_the_formulas_of_this_page_are_derivatives_of_one_another(case: str) -> 
     same(slope(a, y), numeric)
 
 
-def test_mean_squared_error_is_the_default_reduction(backend: Any) -> None:
+def test_the_default_reduction_of_squared_error_is_the_mean(backend: Any) -> None:
     """004's MSE."""
     assert gn.SquaredError() == gn.SquaredError(reduction="mean")
     same(derivative(ANY, [], NUMBERS, gn.SquaredError(), backend)[0], np.square(ANY - NUMBERS).mean())
 
 
-def test_negative_log_likelihood_is_positive(backend: Any) -> None:
+def test_the_negative_log_likelihood_is_positive(backend: Any) -> None:
     """With the minus of (6.44), which (6.2) lacks: a confident wrong answer costs more than a right one."""
     one, zero = np.array([[1.0]]), np.array([[0.0]])
     sure = np.array([[0.99]])
@@ -109,7 +109,7 @@ def test_negative_log_likelihood_is_positive(backend: Any) -> None:
 
 @pytest.mark.parametrize("loss", [gn.NLLM, gn.CrossEntropy])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_classes_mean_their_one_hot_rows(backend: Any, loss: Any, reduction: str) -> None:
+def test_integer_classes_give_the_loss_of_their_one_hot_rows(backend: Any, loss: Any, reduction: str) -> None:
     a = ROWS_OF_SHARES
     by_class = derivative(a, [], ONE_HOT.argmax(axis=1), loss(reduction=reduction), backend)
     by_row = derivative(a, [], ONE_HOT, loss(reduction=reduction), backend)
@@ -117,7 +117,7 @@ def test_classes_mean_their_one_hot_rows(backend: Any, loss: Any, reduction: str
     same(by_class[1], by_row[1])
 
 
-def test_absolute_error_at_its_minimum(backend: Any) -> None:
+def test_the_gradient_of_absolute_error_at_its_minimum_is_zero(backend: Any) -> None:
     """(6.43) takes 1 at 0, where there is no derivative; gpunn takes 0, so that a fit that is exact stays."""
     value, slope = derivative(NUMBERS, [], NUMBERS, gn.AbsoluteError(), backend)
     assert value == 0
@@ -126,7 +126,7 @@ def test_absolute_error_at_its_minimum(backend: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", [gn.NLL(), gn.NLLM()], ids=str)
-def test_probabilities_of_zero_and_one_stay_finite(backend: Any, loss: Any, dtype: str) -> None:
+def test_log_losses_of_probabilities_zero_and_one_are_finite(backend: Any, loss: Any, dtype: str) -> None:
     a = np.array([[0.0, 1.0], [1.0, 0.0]])
     value, slope = derivative(a, [], np.array([[1.0, 0.0], [1.0, 0.0]]), loss, backend, dtype)
     assert np.isfinite(value)

@@ -24,7 +24,7 @@ def fit(net: gn.Network, size: int, loss: Any = LOSS, eta: float = ETA, **option
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_one_step_adds_the_gradients(backend: Any, kind: str) -> None:
+def test_a_step_on_a_batch_with_reduction_sum_adds_the_gradients_of_its_points(backend: Any, kind: str) -> None:
     """W_{t+1} = W_t - η Σ ∇L⁽ⁱ⁾(W_t) over the K points of the batch: `reduction="sum"` is exactly the notes'."""
     net, points = network(backend), range(SIZES[kind])
     before = values(net)
@@ -34,7 +34,7 @@ def test_one_step_adds_the_gradients(backend: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_the_mean_divides(backend: Any, kind: str) -> None:
+def test_a_step_on_a_batch_with_reduction_mean_divides_by_points_and_outputs(backend: Any, kind: str) -> None:
     """Our default divides by the K points, and an elementwise loss by its outputs too, as PyTorch does."""
     net, size = network(backend), SIZES[kind]
     before = values(net)
@@ -43,7 +43,7 @@ def test_the_mean_divides(backend: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_an_epoch_is_one_pass_in_batches(backend: Any, kind: str) -> None:
+def test_an_epoch_is_one_pass_through_the_points_in_batches(backend: Any, kind: str) -> None:
     """Each step with a new mini-batch, the last one with the points that are left (K = 5: two of twelve)."""
     net, size = network(backend), SIZES[kind]
     w, seen = values(net), fit(net, size)
@@ -55,7 +55,7 @@ def test_an_epoch_is_one_pass_in_batches(backend: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_mini_batches_are_random(backend: Any, kind: str) -> None:
+def test_mini_batches_are_drawn_at_random(backend: Any, kind: str) -> None:
     """Definition 24, "we randomly select K data points": from linear outputs of point i's own weight alone."""
     size = SIZES[kind]
     net = gn.Network([gn.Dense(1, bias=False)], POINTS, device=backend, dtype="float64")
@@ -77,7 +77,7 @@ def test_mini_batches_are_random(backend: Any, kind: str) -> None:
         assert batches[:steps] != batches[steps:]
 
 
-def test_all_three_learn() -> None:
+def test_batch_stochastic_and_mini_batch_descent_all_learn() -> None:
     for kind, size in SIZES.items():
         net = network("cpu")
         before = net.loss_of(X, Y, LOSS)

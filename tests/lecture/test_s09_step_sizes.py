@@ -65,7 +65,7 @@ def fit(net: gn.Network, optimizer: Any, steps: int = T, **options: Any) -> tupl
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_step_t_has_the_size_eta_t(backend: Any, name: str) -> None:
+def test_step_t_of_a_schedule_has_the_size_eta_t(backend: Any, name: str) -> None:
     net, rate = network(backend), SCHEDULES[name]
     w = values(net)
     history, seen = fit(net, gn.SGD(rate))
@@ -95,7 +95,7 @@ THEOREM: dict[str, tuple[Any, bool, bool]] = {  # schedule, whether Ση = ∞, 
 
 
 @pytest.mark.parametrize("name", THEOREM)
-def test_sums_of_the_theorem(name: str) -> None:
+def test_schedules_satisfy_the_sums_of_the_theorem_exactly_where_they_claim_to(name: str) -> None:
     """Ση = ∞ and Ση² < ∞, where it is claimed and nowhere else. Equal or growing blocks have no finite sum."""
     rate, diverges, squares_converge = THEOREM[name]
     sums, squares = blocks(rate, 1), blocks(rate, 2)
@@ -103,7 +103,7 @@ def test_sums_of_the_theorem(name: str) -> None:
     assert (squares[-1] < 0.7 * squares[-2]) == squares_converge
 
 
-def test_sums_in_closed_form() -> None:
+def test_sums_of_schedules_agree_with_their_closed_forms() -> None:
     """Σ η/t grows as η (log T + γ), Σ (η/t)² ends at η² π²/6, Σ η γ^t at η / (1 - γ)."""
     etas = np.array([Power(0.5)(t) for t in range(100_000)])
     assert abs(etas.sum() - 0.5 * (math.log(100_000) + np.euler_gamma)) < 1e-5
@@ -114,7 +114,7 @@ def test_sums_in_closed_form() -> None:
         assert ("Satisfies Ση = ∞ and Ση² < ∞" in claims) or not (diverges and squares_converge), name
 
 
-def test_a_decreasing_step_size_settles() -> None:
+def test_only_a_decreasing_step_size_reaches_the_minimum() -> None:
     """Single points pull in different directions: only steps as the theorem needs them end at the best point."""
     y = X @ np.array([[1.0], [2.0], [-1.0]]) + np.sin(5 * X[:, :1])
     best, away = np.linalg.lstsq(X, y, rcond=None)[0], {}
@@ -130,7 +130,7 @@ def test_a_decreasing_step_size_settles() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_learns(backend: Any, name: str) -> None:
+def test_every_optimizer_reduces_the_loss(backend: Any, name: str) -> None:
     net = network(backend)
     before = net.loss_of(X, Y, LOSS)
     fit(net, OPTIMIZERS[name], 60)
@@ -138,7 +138,7 @@ def test_every_optimizer_learns(backend: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_takes_every_step_size(name: str) -> None:
+def test_every_optimizer_takes_every_schedule_of_step_sizes(name: str) -> None:
     """A rate of 0 stands still, and only then."""
     net = network("cpu")
     start = values(net)
@@ -157,7 +157,7 @@ def follow(net: gn.Network, optimizer: Any, formula: Any) -> None:
         assert distance(after, w) < 1e-12
 
 
-def test_momentum(backend: Any) -> None:
+def test_momentum_follows_the_formula_of_the_notes(backend: Any) -> None:
     """V_t = γ V_{t-1} + η ∇J, W ← W - V_t."""
     eta, gamma = 0.01, 0.8
     V: dict[str, Any] = {}
@@ -169,7 +169,7 @@ def test_momentum(backend: Any) -> None:
     follow(network(backend), gn.SGD(eta, momentum=gamma), formula)
 
 
-def test_adagrad(backend: Any) -> None:
+def test_adagrad_follows_the_formula_of_the_notes(backend: Any) -> None:
     """G_t = G_{t-1} + g², W ← W - η g / √(G_t + ε), ε being too small to show where it stands."""
     G: dict[str, Any] = {}
 
@@ -180,7 +180,7 @@ def test_adagrad(backend: Any) -> None:
     follow(network(backend), gn.Adagrad(0.1, eps=1e-25), formula)
 
 
-def test_adadelta(backend: Any) -> None:
+def test_adadelta_follows_the_formula_of_the_notes(backend: Any) -> None:
     """Running means of g² and of the squared steps; the ratio of their roots is each weight's step size."""
     rho, eps = 0.8, 1e-4
     G: dict[str, Any] = {}
@@ -195,7 +195,7 @@ def test_adadelta(backend: Any) -> None:
     follow(network(backend), gn.Adadelta(rho=rho, eps=eps), formula)
 
 
-def test_adam(backend: Any) -> None:
+def test_adam_follows_the_formula_of_the_notes(backend: Any) -> None:
     """m and v, both divided by what they lack for having started at 0: W ← W - η m̂ / (√v̂ + ε)."""
     eta, b1, b2, eps = 0.05, 0.7, 0.95, 1e-4
     m: dict[str, Any] = {}
@@ -210,7 +210,7 @@ def test_adam(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["Adagrad", "RMSprop", "Adam", "Adamax", "NAdam", "Lion", "SGD"])
-def test_each_weight_has_a_step_of_its_own(name: str) -> None:
+def test_adaptive_optimizers_give_each_weight_a_step_size_of_its_own(name: str) -> None:
     """Concept 28: gradients from 1e-4 to 1e4 move their weights equally far, but for plain SGD."""
     scales = np.diag(10.0 ** np.arange(-2, 3))
     net = gn.Network([gn.Dense(1, bias=False)], 5, device="cpu", dtype="float64")

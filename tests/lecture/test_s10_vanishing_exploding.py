@@ -35,7 +35,7 @@ BY_LAYER = {
 
 
 @pytest.mark.parametrize("case", BY_LAYER)
-def test_verdict(backend: Any, case: str) -> None:
+def test_gradient_flow_tells_vanishing_exploding_and_healthy_networks_apart(backend: Any, case: str) -> None:
     activation, initializer, kind = BY_LAYER[case]
     flow = watched(deep(activation, initializer), backend, rate=1e-12)
     assert flow.epochs == [1, 2, 3]
@@ -48,7 +48,7 @@ def test_verdict(backend: Any, case: str) -> None:
         assert flow.verdict().layers[0] == "0" and flow.verdict().ratio < 1e-3
 
 
-def test_exploding_outputs_grow(backend: Any) -> None:
+def test_outputs_of_an_exploding_network_grow_with_every_layer(backend: Any) -> None:
     """The chain is as long forwards: outputs of the badly scaled network grow with every layer, gradients are huge."""
     bad = watched(deep("relu", Gaussian(1.5)), backend, rate=1e-30)
     good = watched(deep("relu", None), backend, rate=1e-30)
@@ -58,7 +58,7 @@ def test_exploding_outputs_grow(backend: Any) -> None:
 
 
 @pytest.mark.parametrize(("factor", "kind"), [(0.1, "vanishing"), (10.0, "exploding"), (1.0, "healthy")])
-def test_eight_terms(backend: Any, factor: float, kind: str) -> None:
+def test_a_product_of_eight_factors_gives_the_sizes_of_the_notes(backend: Any, factor: float, kind: str) -> None:
     """(6.57) and (6.58): .1 · .1 · … · .1 = 1e-8 and 10 · … · 10 = 1e8, from the last of nine neurons to the first.
 
     From an input of 0 all outputs are 0, so each neuron's gradient is that of its offset: the product of the terms.
@@ -73,14 +73,14 @@ def test_eight_terms(backend: Any, factor: float, kind: str) -> None:
     np.testing.assert_allclose(verdict.ratio, factor**8, rtol=1e-12)
 
 
-def test_training_shows_over_epochs() -> None:
+def test_gradient_flow_records_the_sizes_of_each_epoch() -> None:
     """A sigmoid network of three layers with a rate that moves: the sizes are those of each epoch, not of the last."""
     flow = watched([gn.Dense(8, "sigmoid"), gn.Dense(8, "sigmoid"), gn.Dense(2)], "cpu", rate=0.5)
     sizes = flow.gradients["2"]
     assert sizes.shape == (3, 1) and len(np.unique(sizes)) == 3
 
 
-def test_table() -> None:
+def test_gradient_flow_prints_a_table_of_layers() -> None:
     flow = watched(deep("sigmoid", Gaussian(0.3)), "cpu")
     text = flow.table()
     lines = text.splitlines()
@@ -89,7 +89,7 @@ def test_table() -> None:
     assert f"{float(flow.gradients['0'][-1, 0]):.3g}" in next(line for line in lines if line.startswith("0"))
 
 
-def test_plot(tmp_path: Path) -> None:
+def test_gradient_flow_plots_gradients_and_activations(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `plot`)")
     made = watched(deep("relu", Gaussian(1.5)), "cpu", rate=1e-12).plot(tmp_path / "flow.png")
     assert (tmp_path / "flow.png").stat().st_size > 1000
@@ -98,7 +98,7 @@ def test_plot(tmp_path: Path) -> None:
     assert all(panel.get_yscale() == "log" and len(panel.lines) == 3 for panel in made.axes)
 
 
-def test_a_part_of_an_epoch_is_measured_too(backend: Any) -> None:
+def test_gradient_flow_measures_a_training_that_ends_within_an_epoch(backend: Any) -> None:
     """steps= may end a training before an epoch's last batch."""
     flow, net = gn.GradientFlow(), gn.Network(deep("sigmoid", Gaussian(0.3)), WIDTH, device=backend, dtype="float64")
     net.fit(X, Y, loss=gn.SquaredError(), optimizer=gn.SGD(1e-3), steps=3, batch_size=10, callbacks=[flow])

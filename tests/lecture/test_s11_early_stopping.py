@@ -35,7 +35,7 @@ def check_best(net: gn.Network, seen: Epochs) -> int:
 # Three criteria
 
 
-def test_validation_loss_stops_decreasing(backend: Any) -> None:
+def test_training_stops_when_the_validation_loss_stops_decreasing(backend: Any) -> None:
     """Definition 30, with patience: 3 epochs in a row without a loss lower than the best."""
     net = network(backend)
     history, seen = fit(net, gn.EarlyStopping(patience=3))
@@ -47,7 +47,7 @@ def test_validation_loss_stops_decreasing(backend: Any) -> None:
     np.testing.assert_allclose(net.loss_of(*VALIDATION, LOSS), min(seen.losses), rtol=1e-13)
 
 
-def test_gradient_is_small(backend: Any) -> None:
+def test_training_stops_when_the_gradient_is_small(backend: Any) -> None:
     """The norm of the gradient that the epoch's step was made with, here of all points."""
     norms, w = [], values(network(backend))
     for _ in range(25):
@@ -63,7 +63,7 @@ def test_gradient_is_small(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_loss_changes_little(backend: Any, relative: bool) -> None:
+def test_training_stops_when_the_loss_changes_little(backend: Any, relative: bool) -> None:
     tolerance = 0.01 if relative else 0.055
     net = network(backend)
     history, seen = fit(net, gn.LossTolerance(tolerance, relative=relative), epochs=1000)
@@ -73,7 +73,7 @@ def test_loss_changes_little(backend: Any, relative: bool) -> None:
     check_best(net, seen)
 
 
-def test_whichever_comes_first() -> None:
+def test_the_first_of_several_stopping_criteria_ends_the_training() -> None:
     late, early = gn.EarlyStopping(patience=10), gn.EarlyStopping(patience=3)
     for criteria in ([late, early], [early, late]):
         history, _ = fit(network("cpu"), criteria)
@@ -128,7 +128,7 @@ ENDINGS: dict[str, tuple[Any, Any, str]] = {
 
 @pytest.mark.parametrize("within", [False, True], ids=["after an epoch", "within an epoch"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_weights_are_the_best_ones(backend: Any, ending: str, within: bool) -> None:
+def test_the_best_weights_are_left_however_a_training_ends(backend: Any, ending: str, within: bool) -> None:
     what, error, reason = ENDINGS[ending]
     histories: list[gn.History] = []
 
@@ -152,14 +152,14 @@ def test_weights_are_the_best_ones(backend: Any, ending: str, within: bool) -> N
     assert len(seen.losses) == 15 + (within and ending == "stop")
 
 
-def test_after_the_last_epoch(backend: Any) -> None:
+def test_the_best_weights_are_left_after_the_last_epoch(backend: Any) -> None:
     net = network(backend)
     history, seen = fit(net)
     check_best(net, seen)
     assert history.stopped == f"finished {LIMIT} epochs" and len(seen.losses) == LIMIT
 
 
-def test_after_a_time(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_weights_are_left_after_a_time_limit(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that goes a second further in every epoch."""
     now, plain = 0, Trainer.read
 
@@ -177,7 +177,7 @@ def test_after_a_time(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("held_out", [True, False])
-def test_after_the_loss_was_lost(backend: Any, held_out: bool) -> None:
+def test_the_best_weights_are_left_after_a_loss_that_is_not_finite(backend: Any, held_out: bool) -> None:
     """A rate that throws the weights away in epoch 20; without a validation set the epoch's own loss is still fine."""
     net = network(backend)
     optimizer = gn.SGD(lambda t: 1e200 if t == 19 else RATE)
@@ -188,7 +188,7 @@ def test_after_the_loss_was_lost(backend: Any, held_out: bool) -> None:
     assert np.isfinite(left) and left <= (np.nanmin(seen.losses) * 1.0001 if held_out else seen.losses[0])
 
 
-def test_before_there_is_a_best_epoch(backend: Any) -> None:
+def test_the_current_weights_are_left_if_the_first_epoch_fails(backend: Any) -> None:
     """Where the first epoch did not end the network keeps what its steps made of it."""
     net, trouble = network(backend), TroubleWithin(fail, within=True)
     trouble.epoch = 0
@@ -199,7 +199,7 @@ def test_before_there_is_a_best_epoch(backend: Any) -> None:
     assert distance(values(net), after) < 1e-13
 
 
-def test_the_last_weights_if_wanted(backend: Any) -> None:
+def test_keep_last_leaves_the_last_weights(backend: Any) -> None:
     net = network(backend)
     _, seen = fit(net, gn.EarlyStopping(patience=3), keep="last")
     assert distance(values(net), seen.weights[-1]) == 0.0

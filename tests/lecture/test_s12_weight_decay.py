@@ -36,7 +36,7 @@ def decayed(w: Any, factor: float, eta: float = ETA) -> Any:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_step(backend: Any, form: str) -> None:
+def test_one_step_with_weight_decay_is_that_of_the_notes(backend: Any, form: str) -> None:
     options, optimizer, factor = FORMS[form]
     net = network(backend)
     before = values(net)
@@ -46,7 +46,7 @@ def test_one_step(backend: Any, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_step_after_step(backend: Any, form: str) -> None:
+def test_many_steps_with_weight_decay_are_those_of_the_notes(backend: Any, form: str) -> None:
     options, optimizer, factor = FORMS[form]
     net = network(backend)
     w = values(net)
@@ -55,7 +55,7 @@ def test_step_after_step(backend: Any, form: str) -> None:
         assert distance(after, w) < 1e-13
 
 
-def test_offsets_do_not_decay(backend: Any) -> None:
+def test_weight_decay_does_not_change_offsets(backend: Any) -> None:
     """In the first step, whose gradient is the same with and without."""
     results = {}
     for decay in (0.0, DECAY):
@@ -67,7 +67,7 @@ def test_offsets_do_not_decay(backend: Any) -> None:
         assert np.abs(results[0.0][name] - results[DECAY][name]).min() > 0
 
 
-def test_the_gradient_is_that_of_the_objective() -> None:
+def test_weight_decay_adds_the_gradient_of_its_penalty() -> None:
     """(6.61): J = ΣL + λ‖W‖² by central differences, entry by entry, against the step that was taken."""
     net, h = network("cpu"), 1e-6
     before = values(net)
@@ -87,7 +87,7 @@ def test_the_gradient_is_that_of_the_objective() -> None:
 
 
 @pytest.mark.parametrize("make", [gn.AdamW, gn.Lion, lambda *a, **k: gn.NAdam(*a, **k, decoupled_weight_decay=True)])
-def test_decoupled(backend: Any, make: Any) -> None:
+def test_decoupled_weight_decay_shrinks_weights_apart_from_the_gradient(backend: Any, make: Any) -> None:
     """W ← (1 - η λ) W - the step without decay: λ does not pass through moments and is not divided by any root."""
     results = {}
     for decay in (0.0, DECAY):
@@ -99,7 +99,7 @@ def test_decoupled(backend: Any, make: Any) -> None:
     assert distance(results[DECAY], results[0.0]) > 1e-3
 
 
-def test_coupled_decay_of_adam_is_another() -> None:
+def test_coupled_weight_decay_of_adam_differs_from_decoupled_decay() -> None:
     """Adam divides g + λ W by its own size: its first step is η whatever λ is, where AdamW's shrinks W by η λ."""
     coupled, plain, decoupled = (network("cpu") for _ in range(3))
     fit(coupled, gn.Adam(ETA, weight_decay=DECAY, eps=1e-20))
@@ -110,7 +110,7 @@ def test_coupled_decay_of_adam_is_another() -> None:
     assert distance(values(decoupled), values(plain)) > 1e-3
 
 
-def test_of_the_optimizer_and_of_the_loss_are_one_for_sgd_only() -> None:
+def test_weight_decay_of_the_optimizer_equals_a_penalty_only_if_it_is_coupled() -> None:
     for make, same in ((gn.SGD, True), (gn.Adam, True), (gn.AdamW, False)):
         penalised, net = network("cpu"), network("cpu")
         fit(penalised, make(ETA, **({} if make is not gn.AdamW else {"weight_decay": 0.0})), 5,
@@ -119,7 +119,7 @@ def test_of_the_optimizer_and_of_the_loss_are_one_for_sgd_only() -> None:
         assert (distance(values(net), values(penalised)) < 1e-13) == same
 
 
-def test_weights_stay_smaller(backend: Any) -> None:
+def test_a_larger_weight_decay_leaves_smaller_weights(backend: Any) -> None:
     """ "We push the weights towards 0": the more, the larger λ."""
     lengths = []
     for decay in (0.0, 0.1, 1.0, 10.0):

@@ -32,13 +32,13 @@ def dropped(net: gn.Network, step: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_rate_is_the_probability_of_off(backend: Any, rate: float) -> None:
+def test_the_rate_of_dropout_is_the_probability_of_turning_a_neuron_off(backend: Any, rate: float) -> None:
     off = dropped(network(rate, backend, seed=1)) == 0  # (6.64)
     assert abs(off.mean() - rate) < BOUND * math.sqrt(rate * (1 - rate) / N)
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_expectation_is_preserved(backend: Any, rate: float) -> None:
+def test_dropout_preserves_the_expectation_of_outputs(backend: Any, rate: float) -> None:
     """What is kept grows by 1/(1-p), up to the rounding of p to 16 bits, and so the mean stays."""
     A = dropped(network(rate, backend, seed=2))
     kept = A != 0
@@ -51,13 +51,13 @@ def test_expectation_is_preserved(backend: Any, rate: float) -> None:
     assert np.abs((np.mean(outputs, axis=0) - X @ weights) / spread).max() < BOUND
 
 
-def test_neurons_are_independent_of_each_other(backend: Any) -> None:
+def test_dropout_turns_neurons_off_independently(backend: Any) -> None:
     off = (dropped(network(0.3, backend, seed=4)) == 0) - 0.3
     for pairs in (off[:, 1:] * off[:, :-1], off[:, 4:] * off[:, :-4], off[1:] * off[:-1]):
         assert abs(pairs.mean()) < BOUND * 0.21 / math.sqrt(pairs.size)
 
 
-def test_the_next_step_turns_off_others(backend: Any) -> None:
+def test_dropout_turns_other_neurons_off_in_the_next_step(backend: Any) -> None:
     """ "At the next step, we remove a different random selection": as many are off twice as chance has it."""
     net = network(0.4, backend, seed=5)
     first, second = dropped(net, 0) == 0, dropped(net, 1) == 0
@@ -66,7 +66,7 @@ def test_the_next_step_turns_off_others(backend: Any) -> None:
     np.testing.assert_array_equal(second, dropped(net, 1) == 0)
 
 
-def test_seeds_and_layers_have_masks_of_their_own(backend: Any) -> None:
+def test_dropout_masks_differ_between_seeds_and_layers(backend: Any) -> None:
     first, other = (dropped(network(0.4, backend, seed=seed)) == 0 for seed in (5, 6))
     assert abs((first & other).mean() - 0.16) < BOUND * math.sqrt(0.16 * 0.84 / N)
     np.testing.assert_array_equal(first, dropped(network(0.4, backend, seed=5)) == 0)
@@ -74,12 +74,12 @@ def test_seeds_and_layers_have_masks_of_their_own(backend: Any) -> None:
     assert abs((forward(twice, X) == 0).mean() - 0.64) < BOUND * math.sqrt(0.64 * 0.36 / N)
 
 
-def test_every_device_draws_the_same_mask(backend: Any) -> None:
+def test_every_device_draws_the_same_dropout_mask(backend: Any) -> None:
     same(dropped(network(0.3, backend, seed=5), 2), dropped(network(0.3, Backend(), seed=5), 2))
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_evaluation_is_the_identity(backend: Any, rate: float) -> None:
+def test_dropout_changes_nothing_in_evaluation(backend: Any, rate: float) -> None:
     """Nothing to multiply by at test time."""
     net = network(rate, backend)
     np.testing.assert_array_equal(net.predict(X), X)
@@ -89,12 +89,12 @@ def test_evaluation_is_the_identity(backend: Any, rate: float) -> None:
     np.testing.assert_array_equal(got, c)
 
 
-def test_rate_of_zero_changes_nothing(backend: Any) -> None:
+def test_dropout_with_rate_zero_changes_nothing(backend: Any) -> None:
     np.testing.assert_array_equal(dropped(network(0.0, backend)), X)
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_backward_has_the_mask_of_forward(backend: Any, rate: float) -> None:
+def test_dropout_uses_the_forward_mask_in_the_backward_pass(backend: Any, rate: float) -> None:
     """The sum of dropped outputs is linear in X: value = gradient · X, and what is off has gradient 0."""
     c = np.random.default_rng(7).normal(size=X.shape)
     value, slope = derivative(X, [gn.Dropout(rate)], c, WEIGHTED, backend)
@@ -104,7 +104,7 @@ def test_backward_has_the_mask_of_forward(backend: Any, rate: float) -> None:
     np.testing.assert_allclose(slope[kept], c[kept] / (1 - rate), rtol=2.0**-17 / (1 - rate))
 
 
-def test_a_neuron_that_is_off_is_ignored_and_receives_no_training(backend: Any) -> None:
+def test_a_neuron_turned_off_by_dropout_gets_and_passes_no_gradient(backend: Any) -> None:
     """After (6.64), neuron by neuron on one example: no gradient into it, none out of it."""
     layers = [gn.Dense(WIDTH, "tanh"), gn.Dropout(0.5), gn.Dense(1)]
     net = gn.Network(layers, 3, device=backend, dtype="float64", seed=8)
@@ -122,7 +122,7 @@ def test_a_neuron_that_is_off_is_ignored_and_receives_no_training(backend: Any) 
         np.testing.assert_array_equal(again[name], gradient)  # whatever its weight, nothing changes
 
 
-def test_it_is_drawn_on_the_device(strict: Any) -> None:
+def test_dropout_masks_are_drawn_on_the_device(strict: Any) -> None:
     net = network(0.5, strict)
     run = net.compile(ROWS, training=True, backward=False, track=False)
     on_device = strict.from_host(X)

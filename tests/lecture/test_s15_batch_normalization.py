@@ -63,18 +63,18 @@ BLANK = np.zeros((K, 1))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_training_time(backend: Any, form: str) -> None:
+def test_batch_norm_in_training_normalises_as_the_notes_do(backend: Any, form: str) -> None:
     net = network(form, backend)
     same(forward(net, BLANK), normalized(Z, G, B, form))
 
 
-def test_the_two_forms_differ() -> None:
+def test_the_two_forms_of_batch_norm_differ() -> None:
     a, b = (normalized(Z, G, B, form) for form in FORMS)
     assert np.abs(a - b).max() > 1e-3
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_columns_of_the_notes_are_our_rows(backend: Any, form: str) -> None:
+def test_batch_norm_of_rows_is_that_of_the_columns_of_the_notes(backend: Any, form: str) -> None:
     """Element by element as in Key Equation 37 and Concept 40: Z_ij is dimension i of point j."""
     columns, net = Z.T, network(form, backend)
     wanted = np.empty_like(columns)
@@ -86,13 +86,13 @@ def test_columns_of_the_notes_are_our_rows(backend: Any, form: str) -> None:
     same(forward(net, BLANK), wanted.T)
 
 
-def test_start_is_mean_zero_and_deviation_one(backend: Any) -> None:
+def test_a_new_batch_norm_gives_mean_zero_and_deviation_one(backend: Any) -> None:
     out = forward(given(Z, [gn.BatchNorm(1e-12)], backend), BLANK)
     np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(out.std(axis=0), 1, rtol=1e-10)
 
 
-def test_example_of_the_notes(backend: Any) -> None:
+def test_batch_norm_reproduces_the_example_of_the_notes(backend: Any) -> None:
     """(6.65) divides by the sample deviation (K-1), the definition by K. We follow the definition."""
     data = np.array([[1.0], [2], [100], [3], [4], [5]])
     out = forward(given(data, [gn.BatchNorm(1e-12)], backend), np.zeros((6, 1)))[:, 0]
@@ -103,7 +103,7 @@ def test_example_of_the_notes(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_running_statistics(backend: Any, form: str) -> None:
+def test_batch_norm_updates_its_running_statistics_in_training(backend: Any, form: str) -> None:
     """μ ← μ + m (batch mean - μ), and so the variance over K-1; from 0 and 1, over several batches."""
     net, momentum = network(form, backend, momentum=0.3), 0.3
     mean, var = np.zeros((1, WIDTH)), np.ones((1, WIDTH))
@@ -119,7 +119,7 @@ def test_running_statistics(backend: Any, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_test_time_looks_at_no_batch(backend: Any, form: str) -> None:
+def test_batch_norm_in_evaluation_does_not_depend_on_the_batch(backend: Any, form: str) -> None:
     """Each row alone gives what it gives among others; and a batch of one is no problem."""
     net = gn.Network([layer(form)], WIDTH, device=backend, dtype="float64")
     state = {"0.mean": rng.normal(size=(1, WIDTH)), "0.var": rng.uniform(0.5, 2, (1, WIDTH))}
@@ -131,7 +131,7 @@ def test_test_time_looks_at_no_batch(backend: Any, form: str) -> None:
         same(host(net, net.state[name]), value, 0.0)
 
 
-def test_gradients_alone_move_no_statistics(backend: Any) -> None:
+def test_computing_gradients_does_not_change_running_statistics(backend: Any) -> None:
     net = network("usual", backend)
     net.gradients(BLANK, C, WEIGHTED)
     net.loss_of(BLANK, C, WEIGHTED, training=True)
@@ -140,14 +140,14 @@ def test_gradients_alone_move_no_statistics(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_backward_in_training(backend: Any, form: str) -> None:
+def test_the_gradient_of_batch_norm_in_training_is_that_of_the_notes(backend: Any, form: str) -> None:
     _, gradients = network(form, backend).gradients(BLANK, C, WEIGHTED)
     for got, wanted in zip(gradients.values(), backward(Z, G, C, form), strict=True):
         same(got, wanted)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_written_out_derivative_is_one(form: str) -> None:
+def test_the_expected_gradient_of_batch_norm_agrees_with_the_complex_step(form: str) -> None:
     """By the complex step on the definition."""
     numeric = np.empty_like(Z)
     for index in np.ndindex(Z.shape):
@@ -158,7 +158,7 @@ def test_the_written_out_derivative_is_one(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_backward_at_test_time(backend: Any, form: str) -> None:
+def test_the_gradient_of_batch_norm_in_evaluation_takes_statistics_as_constants(backend: Any, form: str) -> None:
     """The running statistics are constants: no successor of Z but its own Ẑ."""
     net = network(form, backend)
     mean, var = rng.normal(size=(1, WIDTH)), rng.uniform(0.5, 2, (1, WIDTH))
@@ -170,7 +170,7 @@ def test_backward_at_test_time(backend: Any, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_not_affine_is_g_of_one_and_b_of_zero(backend: Any, form: str) -> None:
+def test_batch_norm_without_affine_has_scale_one_and_shift_zero(backend: Any, form: str) -> None:
     one, zero = np.ones((1, WIDTH)), np.zeros((1, WIDTH))
     net = given(Z, [layer(form, affine=False)], backend)
     same(forward(net, BLANK), normalized(Z, one, zero, form))
@@ -178,7 +178,7 @@ def test_not_affine_is_g_of_one_and_b_of_zero(backend: Any, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_between_weights_and_activation(backend: Any, form: str) -> None:
+def test_batch_norm_stands_between_weights_and_activation(backend: Any, form: str) -> None:
     """Concept 38: after Z = WᵀA and before f; the activation as a layer, or inside the normalisation, is the same."""
     X, c = rng.normal(size=(2, K, WIDTH))
     inside = gn.Network([gn.Dense(WIDTH), layer(form, activation="tanh")], WIDTH, device=backend, dtype="float64")
@@ -198,7 +198,9 @@ def test_between_weights_and_activation(backend: Any, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("training", [True, False])
-def test_whole_network_against_finite_differences_and_complex_step(backend: Any, form: str, training: bool) -> None:
+def test_gradients_of_networks_with_batch_norm_agree_with_finite_differences(
+    backend: Any, form: str, training: bool
+) -> None:
     layers = [gn.Dense(5), layer(form, activation="sigmoid"), gn.Dense(4, "tanh"), layer(form), gn.Dense(2)]
     net = gn.Network(layers, 3, device=backend, dtype="float64", seed=1)
     data = np.random.default_rng(2)
@@ -207,7 +209,7 @@ def test_whole_network_against_finite_differences_and_complex_step(backend: Any,
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_equal_inputs_stay_finite(backend: Any, form: str) -> None:
+def test_batch_norm_of_equal_inputs_is_finite(backend: Any, form: str) -> None:
     """Why there is an ε: σ = 0. The output is B; the gradient is finite and its mean over the batch is 0."""
     flat = np.full((K, WIDTH), 3.0)
     net = load(given(flat, [layer(form)], backend), {"1.G": G, "1.B": B})
@@ -218,14 +220,14 @@ def test_equal_inputs_stay_finite(backend: Any, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_large_mean_costs_no_digits(backend: Any, form: str, dtype: str) -> None:
+def test_batch_norm_about_a_large_mean_loses_no_digits(backend: Any, form: str, dtype: str) -> None:
     shifted = np.asarray(1e5 + rng.normal(size=(64, WIDTH)), dtype).astype(float)
     net = given(shifted, [layer(form)], backend, dtype)
     wanted = normalized(shifted, 1.0, 0.0, form)
     same(forward(net, np.zeros((64, 1))), wanted, 1e-6 if dtype == "float32" else 1e-9)
 
 
-def test_scale_and_shift_choose_deviation_and_mean(backend: Any) -> None:
+def test_scale_and_shift_of_batch_norm_set_deviation_and_mean(backend: Any) -> None:
     """(6.66): G gives the deviations and B the means."""
     net = load(given(Z, [gn.BatchNorm(1e-12)], backend), {"1.G": G, "1.B": B})
     out = forward(net, BLANK)
@@ -233,7 +235,7 @@ def test_scale_and_shift_choose_deviation_and_mean(backend: Any) -> None:
     np.testing.assert_allclose(out.std(axis=0), np.abs(G[0]), rtol=1e-9)
 
 
-def test_scaling_the_layer_before_changes_nothing(backend: Any) -> None:
+def test_batch_norm_removes_the_scale_of_the_layer_before_it(backend: Any) -> None:
     """§6.8.3.2: if layer 1's outputs all get larger, layer 2 does not notice."""
     tiny = gn.BatchNorm(1e-12)
     once, scaled = (forward(given(factor * Z, [tiny], backend), BLANK) for factor in (1.0, 25.0))

@@ -101,7 +101,7 @@ NETWORKS: dict[str, list[gn.Layer]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_gradient_is_the_sum_over_successors(backend: Any, name: str) -> None:
+def test_the_gradient_at_a_node_is_the_sum_over_its_successors(backend: Any, name: str) -> None:
     """Node by node; the weights are nodes too, with a successor in every example."""
     net = gn.Network(NETWORKS[name], INPUTS, device=backend, dtype="float64", seed=1)
     rng = np.random.default_rng(2)
@@ -120,7 +120,7 @@ def test_gradient_is_the_sum_over_successors(backend: Any, name: str) -> None:
     assert check_gradients(net, X, Y, gn.SquaredError()) <= 1e-7
 
 
-def test_two_successors_by_hand(backend: Any) -> None:
+def test_the_gradient_with_two_successors_agrees_with_the_one_by_hand(backend: Any) -> None:
     """v = u + tanh(w u): ∂L/∂u = ∂L/∂v · 1 + ∂L/∂v · w (1 - tanh²(w u)), neither term alone."""
     u, w, c = np.array([[0.7]]), 1.3, np.array([[2.0]])
     block = gn.Residual([gn.Dense(1, "tanh", bias=False, initializer=gn.initializers.Constant(w))])
@@ -132,7 +132,7 @@ def test_two_successors_by_hand(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("successors", [1, 2, 3, 5])
-def test_every_successor_adds_its_gradient(backend: Any, successors: int) -> None:
+def test_every_branch_adds_its_gradient(backend: Any, successors: int) -> None:
     """u copied k times: ∂L/∂u is k times that of one copy, added, and the sum of all columns, side by side."""
     u, c = np.random.default_rng(3).normal(size=(2, ROWS, INPUTS))
     copies = [gn.Identity()] * successors

@@ -49,7 +49,7 @@ def gradient_at(net: gn.Network, w: Any, i: int) -> Any:
 
 
 @pytest.mark.parametrize("form", ["penalty", "weight_decay"])
-def test_every_update_of_the_vector(backend: Any, form: str) -> None:
+def test_every_update_of_the_parameter_vector_is_that_of_the_notes(backend: Any, form: str) -> None:
     """Examples in their order; a graph without offsets, so that every edge decays."""
     net, other = network(backend, bias=False), network(backend, bias=False)
     w = host(net, net.vector)
@@ -64,7 +64,7 @@ def test_every_update_of_the_vector(backend: Any, form: str) -> None:
         np.testing.assert_allclose(after, w, rtol=0, atol=1e-14)
 
 
-def test_starts_close_to_zero(backend: Any) -> None:
+def test_weights_start_at_random_and_close_to_zero(backend: Any) -> None:
     """w⁽¹⁾ at random and close to 0, which keeps activations small: a smaller deviation, all in proportion."""
     outputs = {}
     for deviation in (0.5, 0.005):
@@ -78,7 +78,7 @@ def test_starts_close_to_zero(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, POINTS])
-def test_result_is_the_best_on_the_validation_set(backend: Any, batch_size: int) -> None:
+def test_stochastic_descent_returns_the_best_weights_on_the_validation_set(backend: Any, batch_size: int) -> None:
     """Looked at after each epoch: of 12 steps, or of 1, where an epoch is one step of all examples."""
     net = network(backend, bias=False)
     seen = fit(net, batch_size=batch_size, steps=None, epochs=T, optimizer=gn.SGD(0.04), regularization=None)

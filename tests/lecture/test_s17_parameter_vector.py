@@ -55,7 +55,7 @@ def outputs(net: gn.Network, count: int) -> Any:
     return part.predict(X)
 
 
-def test_one_entry_for_every_edge(backend: Any) -> None:
+def test_the_parameter_vector_has_one_entry_for_every_edge(backend: Any) -> None:
     """w ∈ R^|E|: one place for each pair of neighbouring neurons and no place twice."""
     net = network(backend)
     taken = np.concatenate([indices.reshape(-1) for indices in places(net).values()])
@@ -64,7 +64,7 @@ def test_one_entry_for_every_edge(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_affine_map_is_B_w(backend: Any, bias: bool) -> None:
+def test_the_affine_map_of_a_layer_is_B_times_the_parameter_vector(backend: Any, bias: bool) -> None:
     """a = W o = B w, with w the rows of W (units × inputs) one after another, taken from `vector`.
 
     Offsets are edges from one more neuron, whose output is 1.
@@ -96,7 +96,7 @@ def write_randomly(net: gn.Network) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_gradient_through_B(backend: Any, bias: bool) -> None:
+def test_the_gradient_vector_is_the_transpose_of_B_times_the_gradient_of_outputs(backend: Any, bias: bool) -> None:
     """∂L/∂w = Bᵀ ∂L/∂a, layer by layer, added over the examples, is what `gradient_vector` holds at the same places."""
     net = network(backend, bias=bias)
     write_randomly(net)
@@ -115,7 +115,7 @@ def test_gradient_through_B(backend: Any, bias: bool) -> None:
         of_o = of_a @ vector[where[f"{t}.W"]].T
 
 
-def test_vector_and_parameters_are_one_memory(backend: Any) -> None:
+def test_the_parameter_vector_and_the_parameters_share_memory(backend: Any) -> None:
     net = network(backend, bias=True)
     where = places(net)
     new = np.random.default_rng(6).normal(size=host(net, net.vector).size)
@@ -126,7 +126,7 @@ def test_vector_and_parameters_are_one_memory(backend: Any) -> None:
     np.testing.assert_array_equal(host(net, net.vector)[where["0.b"]], np.zeros((1, 4)))
 
 
-def test_a_change_shows_in_the_prediction(backend: Any) -> None:
+def test_a_change_of_the_parameter_vector_changes_predictions(backend: Any) -> None:
     net = network(backend, bias=True)
     X, _ = data()
     before = net.predict(X)
@@ -139,7 +139,7 @@ def test_a_change_shows_in_the_prediction(backend: Any) -> None:
     assert np.abs(before - wanted).max() > 0.1
 
 
-def test_moving_one_entry_moves_the_loss_by_its_gradient(backend: Any) -> None:
+def test_moving_one_entry_of_the_vector_changes_the_loss_by_its_gradient(backend: Any) -> None:
     """The vector can be differentiated by: every entry against central differences, padding included."""
     net, loss, h = network(backend, bias=True), gn.SquaredError(), 1e-5
     write_randomly(net)
@@ -156,7 +156,7 @@ def test_moving_one_entry_moves_the_loss_by_its_gradient(backend: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("models", [None, 3])
-def test_padding_is_zero_and_stays_zero(backend: Any, models: int | None, dtype: str) -> None:
+def test_the_padding_of_the_parameter_vector_stays_zero(backend: Any, models: int | None, dtype: str) -> None:
     layers = [gn.Dense(5, "tanh"), gn.BatchNorm(), gn.Dense(2)]
     net = gn.Network(layers, WIDTHS[0], device=backend, dtype=dtype, models=models)
     size = net.vector.shape[-1]
@@ -180,7 +180,7 @@ def host_state(net: gn.Network) -> dict[str, Any]:
     return {name: host(net, view) for name, view in net.state.items()}
 
 
-def test_update_of_the_whole_vector_is_the_update_of_every_layer(backend: Any) -> None:
+def test_updating_the_whole_vector_updates_every_layer(backend: Any) -> None:
     """w ← w - η (v + λ w), which decays by ½ λ |w|², here written on the vector by hand; the loss gets smaller."""
     net, eta, decay = network(backend, bias=True), 0.05, 0.01
     X, Y = data()

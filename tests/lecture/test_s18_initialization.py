@@ -33,7 +33,7 @@ def assert_normal(W: Any, deviation: float) -> None:
 
 
 @pytest.mark.parametrize("deviation", [0.001, 0.01, 0.3, 2.0])
-def test_gaussian_of_chosen_scale(deviation: float) -> None:
+def test_gaussian_initial_weights_have_the_chosen_deviation(deviation: float) -> None:
     assert_normal(weights(Gaussian(deviation)), deviation)
 
 
@@ -46,11 +46,11 @@ FAN_SCALED = {
 
 
 @pytest.mark.parametrize("initializer", FAN_SCALED, ids=str)
-def test_fan_scaled_have_the_stated_variance(initializer: Initializer) -> None:
+def test_fan_scaled_initial_weights_have_the_stated_variance(initializer: Initializer) -> None:
     assert_normal(weights(initializer), FAN_SCALED[initializer])
 
 
-def test_uniform() -> None:
+def test_uniform_initial_weights_fill_their_interval() -> None:
     W = weights(Uniform(0.2))
     assert -0.2 <= W.min() < -0.199
     assert 0.199 < W.max() < 0.2
@@ -66,7 +66,7 @@ def test_uniform() -> None:
         ("gelu", FAN_SCALED[He()]), ("selu", FAN_SCALED[LeCun()]),
     ],
 )  # fmt: skip
-def test_default_suits_the_activation(activation: str | None, deviation: float) -> None:
+def test_the_default_initializer_suits_the_activation(activation: str | None, deviation: float) -> None:
     net = gn.Network([gn.Dense(FAN_OUT, activation)], FAN_IN, device="cpu", dtype="float64")
     assert_normal(host(net, net.parameters["0.W"]), deviation)
     np.testing.assert_array_equal(host(net, net.parameters["0.b"]), np.zeros((1, FAN_OUT)))
@@ -74,14 +74,14 @@ def test_default_suits_the_activation(activation: str | None, deviation: float) 
 
 @pytest.mark.parametrize("shape", [(40, 40), (60, 25), (25, 60), (5, 1), (1, 5)])
 @pytest.mark.parametrize("gain", [1.0, 0.5, 3.0])
-def test_orthogonal(shape: tuple[int, int], gain: float) -> None:
+def test_orthogonal_initial_weights_are_orthogonal(shape: tuple[int, int], gain: float) -> None:
     Q = weights(Orthogonal(gain), shape=shape)
     assert Q.shape == shape
     product = Q.T @ Q if shape[0] >= shape[1] else Q @ Q.T
     np.testing.assert_allclose(product, gain**2 * np.eye(min(shape)), atol=1e-12)
 
 
-def test_orthogonal_favours_no_direction() -> None:
+def test_orthogonal_initial_weights_prefer_no_direction() -> None:
     """Over many seeds every entry has mean 0 and variance 1/n, so no sign and no axis is preferred."""
     n, seeds = 4, 400
     Q = np.stack([weights(Orthogonal(), seed=seed, shape=(n, n)) for seed in range(seeds)])
@@ -89,13 +89,13 @@ def test_orthogonal_favours_no_direction() -> None:
     assert np.abs((Q**2).mean(axis=0) - 1 / n).max() < BOUND * math.sqrt(2 * (n - 1) / n**2 / (n + 2) / seeds)
 
 
-def test_same_on_every_device(backend: Any) -> None:
+def test_initial_weights_are_the_same_on_every_device(backend: Any) -> None:
     nets = [gn.Network([gn.Dense(7, "relu")], 5, device=d, dtype="float64", seed=3) for d in (backend, "cpu")]
     first, second = (host(net, net.vector) for net in nets)
     np.testing.assert_array_equal(first, second)
 
 
-def test_seed_decides(backend: Any) -> None:
+def test_the_seed_decides_the_initial_weights(backend: Any) -> None:
     def start(seed: int) -> Any:
         net = gn.Network([gn.Dense(30)], 20, device=backend, dtype="float64", seed=seed)
         return host(net, net.parameters["0.W"])
@@ -104,7 +104,7 @@ def test_seed_decides(backend: Any) -> None:
     assert np.abs(start(1) - start(2)).min() > 0
 
 
-def test_no_two_neurons_or_layers_start_alike() -> None:
+def test_no_two_neurons_or_layers_start_with_the_same_weights() -> None:
     """Concept 20: symmetric neurons would stay so; and zero weights give 0 whatever the input."""
     net = gn.Network([gn.Dense(20, "tanh")] * 3, 20, device="cpu", dtype="float64")
     layers = [host(net, net.parameters[f"{k}.W"]) for k in range(3)]
@@ -128,13 +128,13 @@ def sizes(initializer: Initializer, activation: str, depth: int, width: int = 25
 
 
 @pytest.mark.parametrize("deviation", [1e-4, 1e-3, 1e-2, 1e-1, 1.0])
-def test_small_weights_keep_activations_small(deviation: float) -> None:
+def test_small_initial_weights_keep_activations_small(deviation: float) -> None:
     """z = w·o has deviation σ √fan_in times that of o: proportional to the weights."""
     z = sizes(Gaussian(deviation), "identity", 1)[0]
     assert abs(z / (deviation * math.sqrt(256)) - 1) < 0.05
 
 
-def test_large_weights_saturate_and_small_ones_do_not() -> None:
+def test_large_initial_weights_saturate_and_small_ones_do_not() -> None:
     """004: large w, large activations, saturated outputs, small gradients; small w, none of these."""
     X = np.random.default_rng(3).normal(size=(64, 256))
     slopes = {}
@@ -148,7 +148,7 @@ def test_large_weights_saturate_and_small_ones_do_not() -> None:
     assert slopes[5.0] < 0.01
 
 
-def test_fan_scaled_keep_the_size_through_depth() -> None:
+def test_fan_scaled_initial_weights_keep_the_size_of_activations_through_depth() -> None:
     """He under ReLU, LeCun under SELU, Glorot and orthogonal under identity; a small Gaussian lets it die out."""
     for initializer, activation in (
         (He(), "relu"),
@@ -162,7 +162,7 @@ def test_fan_scaled_keep_the_size_through_depth() -> None:
     assert all(later < 0.3 * before for before, later in pairwise(fading))
 
 
-def test_orthogonal_keeps_lengths_exactly(backend: Any) -> None:
+def test_orthogonal_initial_weights_keep_lengths(backend: Any) -> None:
     X = np.random.default_rng(4).normal(size=(9, 16))
     layers = [gn.Dense(16, initializer=Orthogonal())] * 5
     out = gn.Network(layers, 16, device=backend, dtype="float64").predict(X)

@@ -1,4 +1,4 @@
-"""What optimizers refuse, and how they say so."""
+"""Arguments that optimizers refuse, with their messages."""
 
 from typing import Any
 
@@ -42,14 +42,14 @@ from tests.optimizers.runs import new_store
         (lambda: o.RAdam(decoupled_weight_decay=0), r"RAdam decoupled_weight_decay: expected one of False, True"),
     ],
 )
-def test_refused(make: Any, message: str) -> None:
+def test_optimizers_refuse_bad_arguments(make: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make()
 
 
 @pytest.mark.parametrize("models", [None, 2])
 @pytest.mark.parametrize("name", ["rate", "betas[1]", "eps", "weight_decay"])
-def test_as_many_numbers_as_models(name: str, models: int | None) -> None:
+def test_optimizers_refuse_another_count_of_numbers_than_of_models(name: str, models: int | None) -> None:
     three = (0.1, 0.2, 0.3)
     optimizer = o.Adam(betas=(0.9, three)) if name == "betas[1]" else o.Adam(**{name: three})
     wanted = f"one number or {models} of them" if models else "one number"
@@ -58,7 +58,7 @@ def test_as_many_numbers_as_models(name: str, models: int | None) -> None:
         OptimizerFrame(backend, new_store(backend, models=models), optimizer)
 
 
-def test_a_new_optimizer_must_say_what_it_does() -> None:
+def test_a_user_defined_optimizer_needs_all_methods() -> None:
     class Lazy(Optimizer, abstract=True):
         pass
 

@@ -1,4 +1,4 @@
-"""Optimizers against their papers' formulas, written out."""
+"""Optimizers compared with the formulas of their papers."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from tests.optimizers.runs import SHAPES, flat, gradient, new_store, trajectory
 
 
 def plain_run(optimizer: Optimizer, formula: Any, steps: int = 60) -> None:
-    """The weights of `formula(W, g, t)`, a closure over its own moments, against the optimizer's."""
+    """Compare the weights of the optimizer with those of `formula(W, g, t)`, which keeps its own moments."""
     backend = NumpyBackend()
     found = trajectory(backend, optimizer, new_store(backend), steps)
     W = flat(backend, new_store(backend))
@@ -90,13 +90,13 @@ def nadam(W: Any, g: Any, t: int, s: Moments) -> Any:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_written_out(optimizer: Optimizer, formula: Any) -> None:
+def test_an_optimizer_follows_its_formula_written_out(optimizer: Optimizer, formula: Any) -> None:
     moments = Moments()
     plain_run(optimizer, lambda W, g, t: formula(W, g, t, moments))
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95), (0.9, 0.5)], ids=str)
-def test_radam_is_the_papers(betas: tuple[float, float]) -> None:
+def test_radam_follows_the_algorithm_of_its_paper(betas: tuple[float, float]) -> None:
     """Liu et al. 2020, Algorithm 2, with PyTorch's ε beside the root; the last β₂ never rectifies (ρ∞ = 3)."""
     rate, eps, (beta1, beta2) = 0.02, 1e-8, betas
     m, v, branches = 0.0, 0.0, set()
@@ -118,7 +118,7 @@ def test_radam_is_the_papers(betas: tuple[float, float]) -> None:
     assert branches == ({False} if beta2 == 0.5 else {False, True})
 
 
-def test_lion_is_the_papers() -> None:
+def test_lion_follows_the_algorithm_of_its_paper() -> None:
     """Chen et al. 2023, Algorithm 2."""
     rate, beta1, beta2, decay = 0.01, 0.8, 0.95, 0.3
     m = 0.0
@@ -134,7 +134,7 @@ def test_lion_is_the_papers() -> None:
     plain_run(o.Lion(rate, betas=(beta1, beta2), weight_decay=decay), formula)
 
 
-def test_hat_is_the_other_convention() -> None:
+def test_adam_with_epsilon_hat_follows_the_other_convention() -> None:
     """ε is added to the root of v as it is, not as it is corrected (Kingma & Ba 2015, end of section 2)."""
     rate, beta1, beta2, eps = 0.02, 0.8, 0.95, 0.1
     m, v = 0.0, 0.0
@@ -149,7 +149,7 @@ def test_hat_is_the_other_convention() -> None:
         plain_run(o.Adam(rate, (beta1, beta2), eps), formula)
 
 
-def test_a_rounded_variance_below_zero_counts_as_zero() -> None:
+def test_centered_rmsprop_counts_a_variance_rounded_below_zero_as_zero() -> None:
     """A constant gradient has no variance: m² comes to exceed v by rounding, where √(v - m²) would be NaN."""
     backend, optimizer = NumpyBackend(), o.RMSprop(0.01, alpha=0.5, centered=True)
     store = new_store(backend, "float32")

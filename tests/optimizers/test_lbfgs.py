@@ -1,4 +1,4 @@
-"""L-BFGS: how fast it gets there, on which function, and what it does where there is nothing to get."""
+"""L-BFGS: how fast it converges, and what it does where it cannot."""
 
 import math
 from collections.abc import Callable
@@ -72,7 +72,7 @@ class Problem:
         return t, outcomes
 
 
-def test_logistic_regression(backend: Any) -> None:
+def test_lbfgs_solves_logistic_regression_in_few_evaluations(backend: Any) -> None:
     """To a gradient of 1e-8 in a few dozen evaluations, each loss below the one before up to rounding."""
     problem = Problem(backend, logistic(), 8)
     _, outcomes = problem.run(o.LBFGS(tolerance_gradient=1e-8), 100)
@@ -85,15 +85,15 @@ def test_logistic_regression(backend: Any) -> None:
     assert last.loss == pytest.approx(problem.function(problem.w)[0], abs=1e-14)
 
 
-def test_it_goes_on_where_the_loss_no_longer_tells() -> None:
+def test_lbfgs_goes_on_where_losses_round_to_the_same_number() -> None:
     """Below a gradient of about 1e-8 all losses nearby round to the same number."""
     problem = Problem(NumpyBackend(), logistic(), 8)
     _, outcomes = problem.run(o.LBFGS(tolerance_gradient=1e-14), 100)
     assert outcomes[-1].reason == "the gradient is within tolerance_gradient" and problem.calls <= 80
 
 
-def test_a_pair_of_negative_curvature_is_not_remembered() -> None:
-    """On a hill top, with no evaluation left to find a better step."""
+def test_lbfgs_keeps_no_pair_of_negative_curvature() -> None:
+    """At a maximum, with no evaluation left to find a better step."""
     problem = Problem(NumpyBackend(), lambda w: (float(np.cos(w).sum()), -np.sin(w)), 3, start=0.1)
     t, outcomes = problem.run(o.LBFGS(max_evaluations=1), 1)
     assert outcomes[0].loss < 3 * math.cos(0.1) and float(t.pairs[0, ...]) == 0.0
@@ -102,7 +102,7 @@ def test_a_pair_of_negative_curvature_is_not_remembered() -> None:
     np.testing.assert_allclose(problem.w, np.pi, atol=1e-6)
 
 
-def test_rosenbrock() -> None:
+def test_lbfgs_solves_the_rosenbrock_function() -> None:
     problem = Problem(NumpyBackend(), rosenbrock, 10, start=-1.2)
     _, outcomes = problem.run(o.LBFGS(tolerance_gradient=1e-9), 200)
     assert outcomes[-1].reason == "the gradient is within tolerance_gradient"
@@ -110,7 +110,7 @@ def test_rosenbrock() -> None:
     assert problem.calls < 200
 
 
-def test_a_quadratic_takes_one_step_more_than_it_has_axes() -> None:
+def test_lbfgs_solves_a_quadratic_in_few_steps() -> None:
     curvature = np.array([1.0, 10.0, 100.0])
 
     def bowl(w: np.ndarray) -> tuple[float, np.ndarray]:
@@ -122,14 +122,14 @@ def test_a_quadratic_takes_one_step_more_than_it_has_axes() -> None:
 
 
 @pytest.mark.parametrize("history", [1, 3])
-def test_a_short_history_works_too(history: int) -> None:
+def test_lbfgs_converges_with_a_short_history(history: int) -> None:
     problem = Problem(NumpyBackend(), logistic(), 8)
     t, outcomes = problem.run(o.LBFGS(history_size=history), 300)
     assert outcomes[-1].reason == "the gradient is within tolerance_gradient"
     assert len(t.moments) == 4 + 2 * history
 
 
-def test_backends_take_the_same_way(backend: Any) -> None:
+def test_lbfgs_takes_the_same_steps_on_every_backend(backend: Any) -> None:
     other = Problem(NumpyBackend(), logistic(), 8)
     problem = Problem(backend, logistic(), 8)
     found, expected = problem.run(o.LBFGS(), 12)[1], other.run(o.LBFGS(), 12)[1]
@@ -137,7 +137,7 @@ def test_backends_take_the_same_way(backend: Any) -> None:
     np.testing.assert_allclose(problem.w, other.w, atol=1e-9)
 
 
-def test_float32_stops_where_its_numbers_end(backend: Any) -> None:
+def test_lbfgs_in_float32_stops_at_the_limit_of_its_precision(backend: Any) -> None:
     problem = Problem(backend, logistic(), 8, "float32")
     _, outcomes = problem.run(o.LBFGS(tolerance_gradient=1e-12), 200)
     exact = Problem(NumpyBackend(), logistic(), 8)
@@ -147,7 +147,7 @@ def test_float32_stops_where_its_numbers_end(backend: Any) -> None:
     assert outcomes[-1].loss == pytest.approx(problem.function(problem.w)[0], abs=1e-7)
 
 
-def test_it_resumes_from_its_state(backend: Any) -> None:
+def test_lbfgs_resumes_from_its_state(backend: Any) -> None:
     whole = Problem(backend, logistic(), 8)
     whole.run(o.LBFGS(), 20)
     first = Problem(backend, logistic(), 8)
@@ -166,20 +166,20 @@ def test_it_resumes_from_its_state(backend: Any) -> None:
 # Ends
 
 
-def test_loss_that_no_longer_changes() -> None:
+def test_lbfgs_stops_when_the_loss_no_longer_changes() -> None:
     problem = Problem(NumpyBackend(), logistic(), 8)
     _, outcomes = problem.run(o.LBFGS(tolerance_gradient=0.0, tolerance_change=1e-6), 100)
     assert outcomes[-1].reason == "the loss changes within tolerance_change"
     assert 1e-9 < outcomes[-1].gradient_norm < 1e-2
 
 
-def test_a_start_at_the_minimum_costs_one_evaluation() -> None:
+def test_lbfgs_started_at_the_minimum_makes_one_evaluation() -> None:
     problem = Problem(NumpyBackend(), lambda w: (0.0, 0.0 * w), 3)
     _, outcomes = problem.run(o.LBFGS(), 5)
     assert [(out.evaluations, out.reason) for out in outcomes] == [(1, "the gradient is within tolerance_gradient")]
 
 
-def test_a_loss_that_is_not_finite() -> None:
+def test_lbfgs_stops_at_a_loss_that_is_not_finite() -> None:
     problem = Problem(NumpyBackend(), lambda w: (math.nan, w), 3)
     before = problem.w
     _, outcomes = problem.run(o.LBFGS(), 5)
@@ -187,8 +187,8 @@ def test_a_loss_that_is_not_finite() -> None:
     np.testing.assert_array_equal(problem.w, before)
 
 
-def test_a_wrong_gradient_moves_nothing() -> None:
-    """Uphill where the gradient says downhill: no step is taken, and values and gradient are as they were."""
+def test_lbfgs_with_a_wrong_gradient_moves_nothing() -> None:
+    """The loss grows where the gradient says that it falls: no step is made, and values and gradient are unchanged."""
     problem = Problem(NumpyBackend(), lambda w: (float(-w.sum()), np.ones_like(w)), 3)
     before = problem.w
     _, outcomes = problem.run(o.LBFGS(), 5)
@@ -197,8 +197,8 @@ def test_a_wrong_gradient_moves_nothing() -> None:
     np.testing.assert_array_equal(problem.store.gradient_views["W"], np.ones((3, 1)))
 
 
-def test_a_history_that_misleads_is_dropped() -> None:
-    """After some steps on one function comes another, whose gradient the history sends uphill."""
+def test_lbfgs_drops_a_history_that_points_uphill() -> None:
+    """After some steps the history is changed so that it points uphill."""
     problem = Problem(NumpyBackend(), logistic(), 8)
     optimizer = o.LBFGS()
     t, _ = problem.run(optimizer, 8)
@@ -209,7 +209,7 @@ def test_a_history_that_misleads_is_dropped() -> None:
     assert float(t.pairs[0, ...]) == 1.0
 
 
-def test_walls_are_not_run_into() -> None:
+def test_lbfgs_steps_back_from_points_where_the_loss_is_infinite() -> None:
     """-log w has no value at or below 0; the first step would land there."""
 
     def barrier(w: np.ndarray) -> tuple[float, np.ndarray]:
@@ -228,7 +228,7 @@ def test_walls_are_not_run_into() -> None:
 
 @pytest.mark.parametrize("first", [1e-3, 0.1, 1.0, 10.0, 1e3])
 @pytest.mark.parametrize("name", ["More and Thuente 1", "quartic", "sine"])
-def test_strong_wolfe(name: str, first: float) -> None:
+def test_the_line_search_satisfies_the_strong_wolfe_conditions(name: str, first: float) -> None:
     phi, slope = {
         "More and Thuente 1": (lambda a: -a / (a * a + 2), lambda a: (a * a - 2) / (a * a + 2) ** 2),
         "quartic": (lambda a: (a - 3) ** 4, lambda a: 4 * (a - 3) ** 3),
@@ -247,8 +247,8 @@ def test_strong_wolfe(name: str, first: float) -> None:
     assert abs(end.slope) <= 0.9 * abs(start.slope)
 
 
-def test_the_best_within_the_budget() -> None:
-    """Steep for ever: the search ends with the longest step it has tried; with walls all around, with none."""
+def test_lbfgs_returns_the_best_point_within_its_budget_of_evaluations() -> None:
+    """On an endless slope the search returns the longest step tried; if every step gives an infinite loss, none."""
     tried = []
 
     def steep(a: float) -> Point:
@@ -262,8 +262,8 @@ def test_the_best_within_the_budget() -> None:
 
 
 @pytest.mark.parametrize("budget", [3, 4])
-def test_a_shorter_step_is_evaluated_again(budget: int) -> None:
-    """The search may end at a step that is not the last it tried: values, loss and gradient are of that one."""
+def test_lbfgs_evaluates_a_shortened_step_again(budget: int) -> None:
+    """If the search returns a step that is not the last one tried, values, loss and gradient are those of that step."""
 
     def waves(w: np.ndarray) -> tuple[float, np.ndarray]:
         return float(np.sum(np.sin(5 * w) + 0.1 * w * w)), 5 * np.cos(5 * w) + 0.2 * w
@@ -284,8 +284,8 @@ def test_a_shorter_step_is_evaluated_again(budget: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_rate_of_zero_moves_nothing(backend: Any, dtype: str) -> None:
-    """And the next step goes on as if it had not been; loss and gradient are those of the point all the same."""
+def test_lbfgs_with_rate_zero_moves_nothing(backend: Any, dtype: str) -> None:
+    """The next step goes on as if this one had not been made; loss and gradient are those of the point."""
     problem, other = (Problem(backend, logistic(), 8, dtype) for _ in range(2))
     schedule = schedules.Sequence([1.0, 0.0, 1.0])
     optimizer, outcomes, points = o.LBFGS(schedule), [], []
@@ -304,7 +304,7 @@ def test_a_rate_of_zero_moves_nothing(backend: Any, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 5e-324, lambda step: 1.0 - step % 2])
-def test_a_training_with_rates_of_zero(rate: Any) -> None:
+def test_a_training_by_lbfgs_with_rates_of_zero_moves_nothing(rate: Any) -> None:
     """The loss of an epoch in which nothing moves is that of the one before, as with any optimizer."""
     X = np.random.default_rng(0).normal(size=(20, 3))
     net = gn.Network([gn.Dense(4, "tanh"), gn.Dense(1)], 3, device="cpu", dtype="float64")
@@ -321,8 +321,9 @@ def test_a_training_with_rates_of_zero(rate: Any) -> None:
         assert losses[1] > losses[2] > 0
 
 
-def test_changes_whose_squares_are_zero() -> None:
-    """In float32 the gradient changes by numbers whose squares vanish: the pair is not kept, and nothing is divided."""
+def test_lbfgs_survives_changes_whose_squares_underflow() -> None:
+    """The squares of the changes of the gradient are 0 in float32: the pair is not kept, and nothing is divided by
+    0."""
 
     def slight(w: np.ndarray) -> tuple[float, np.ndarray]:
         return float(1e-20 * w.sum() + 5e-24 * (w * w).sum()), 1e-20 + 1e-23 * w
@@ -335,7 +336,7 @@ def test_changes_whose_squares_are_zero() -> None:
 # Errors
 
 
-def test_refused() -> None:
+def test_lbfgs_refuses_populations_and_single_updates() -> None:
     backend = NumpyBackend()
     with pytest.raises(ConfigurationError, match="LBFGS: expected one network, got a population of 2; train each"):
         o.LBFGS().minimize_step(OptimizerFrame(backend, new_store(backend, models=2), o.LBFGS()), lambda: 0.0)
@@ -357,6 +358,6 @@ def test_refused() -> None:
         ({"tolerance_change": math.nan}, "LBFGS tolerance_change: expected a number with 0 <= value, got nan"),
     ],
 )
-def test_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_lbfgs_refuses_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         o.LBFGS(**arguments)

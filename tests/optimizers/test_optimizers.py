@@ -1,4 +1,4 @@
-"""Every optimizer in every form: the same on every backend, alone or in a population, in float32, and in a graph."""
+"""Every optimizer in every form is the same on every backend, alone or in a population, in float32 and in a graph."""
 
 import gc
 import json
@@ -22,7 +22,7 @@ forms = pytest.mark.parametrize("form", FORMS)
 
 
 @forms
-def test_backends_agree(form: str, backend: Any) -> None:
+def test_an_optimizer_takes_the_same_steps_on_every_backend(form: str, backend: Any) -> None:
     found = trajectory(backend, FORMS[form], new_store(backend), 30)
     plain = Backend()
     expected = trajectory(plain, FORMS[form], new_store(plain), 30)
@@ -31,7 +31,7 @@ def test_backends_agree(form: str, backend: Any) -> None:
 
 
 @forms
-def test_member_equals_single(form: str, backend: Any) -> None:
+def test_an_optimizer_treats_a_model_of_a_population_as_a_single_network(form: str, backend: Any) -> None:
     optimizer = several(FORMS[form])
     found = trajectory(backend, optimizer, new_store(backend, models=3), 30)
     for k in range(3):
@@ -41,7 +41,7 @@ def test_member_equals_single(form: str, backend: Any) -> None:
 
 
 def test_a_model_without_momentum_is_not_damped(backend: Any) -> None:
-    """A velocity that is not kept has no dampening, beside one that is."""
+    """Beside a model with momentum and dampening, one without momentum takes plain steps."""
     optimizer = o.SGD(0.05, momentum=(0.8, 0.0), dampening=0.4)
     found = trajectory(backend, optimizer, new_store(backend, models=2), 10)
     alone = trajectory(backend, o.SGD(0.05), new_store(backend, seed=8), 10)
@@ -49,7 +49,7 @@ def test_a_model_without_momentum_is_not_damped(backend: Any) -> None:
 
 
 @forms
-def test_numbers_for_all_serve_a_population(form: str, backend: Any) -> None:
+def test_an_optimizer_with_one_number_for_all_models_serves_a_population(form: str, backend: Any) -> None:
     found = trajectory(backend, FORMS[form], new_store(backend, models=2), 5)
     for k in range(2):
         alone = trajectory(backend, FORMS[form], new_store(backend, seed=7 + k), 5)
@@ -57,8 +57,8 @@ def test_numbers_for_all_serve_a_population(form: str, backend: Any) -> None:
 
 
 @forms
-def test_float32(form: str, backend: Any) -> None:
-    """Nothing of size meets a float64 number, and a population rounds as its members do."""
+def test_an_optimizer_in_float32_agrees_with_float64(form: str, backend: Any) -> None:
+    """No large array is combined with a float64 number, and a population rounds as its members do."""
     optimizer = several(FORMS[form])
     store, large = new_store(backend, "float32", models=3), []
     run = backend.elementwise
@@ -81,7 +81,7 @@ def test_float32(form: str, backend: Any) -> None:
 
 
 @forms
-def test_decay_and_padding(form: str) -> None:
+def test_a_weight_decay_of_zero_is_none_and_padding_stays_zero(form: str) -> None:
     """A decay of zero for one model, or for all, is none; padding stays 0 even at the smallest ε."""
     backend, optimizer = NumpyBackend(), FORMS[form]
     if "eps" in optimizer.intervals:
@@ -99,7 +99,7 @@ def test_decay_and_padding(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", [form for form, optimizer in FORMS.items() if optimizer.weight_decay])
-def test_only_what_decays_decays(form: str) -> None:
+def test_the_weight_decay_of_an_optimizer_spares_offsets(form: str) -> None:
     backend = NumpyBackend()
     store, same = new_store(backend), new_store(backend)
     trajectory(backend, FORMS[form], store, 5)
@@ -108,7 +108,7 @@ def test_only_what_decays_decays(form: str) -> None:
     assert all(np.abs(store.views[name] - same.views[name]).max() > 1e-4 for name in ("0.W", "1.W"))
 
 
-def test_one_part_where_everything_decays() -> None:
+def test_an_optimizer_has_one_part_if_all_parameters_decay() -> None:
     backend = NumpyBackend()
     store = new_store(backend)
     assert [p.W.size for p in OptimizerFrame(backend, store, o.AdamW()).parts] == [
@@ -122,8 +122,8 @@ def test_one_part_where_everything_decays() -> None:
 
 
 @forms
-def test_a_graph_replays_with_another_rate_and_count(form: str, strict: Any) -> None:
-    """Nothing is transferred, allocated or waited for; a replay reads gradient, rate and count as they then are."""
+def test_a_captured_update_replays_with_the_current_rate_and_count(form: str, strict: Any) -> None:
+    """Nothing is transferred, allocated or waited for; a replay reads the current gradient, rate and count."""
     optimizer = several(FORMS[form])
     store = new_store(strict, models=3)
     t = OptimizerFrame(strict, store, optimizer)
@@ -146,7 +146,7 @@ def test_a_graph_replays_with_another_rate_and_count(form: str, strict: Any) -> 
 
 
 @forms
-def test_nothing_is_held(form: str) -> None:
+def test_an_optimizer_allocates_nothing_in_later_steps(form: str) -> None:
     backend = NumpyBackend()
     store = new_store(backend)
     t = OptimizerFrame(backend, store, FORMS[form])
@@ -166,7 +166,7 @@ def test_nothing_is_held(form: str) -> None:
         tracemalloc.stop()
 
 
-def test_memory_is_that_of_the_form() -> None:
+def test_an_optimizer_has_only_the_moments_that_its_form_needs() -> None:
     backend = NumpyBackend()
     names = {form: set(OptimizerFrame(backend, new_store(backend), x).moments) for form, x in FORMS.items()}
     assert names["SGD"] == set() and names["SGD momentum"] == {"v"} and names["Lion"] == {"m"}
@@ -178,7 +178,7 @@ def test_memory_is_that_of_the_form() -> None:
 
 
 @forms
-def test_state_resumes(form: str, backend: Any) -> None:
+def test_an_optimizer_resumes_from_its_state(form: str, backend: Any) -> None:
     optimizer = several(FORMS[form])
     whole = trajectory(backend, optimizer, new_store(backend, models=3), 8)
     store = new_store(backend, models=3)
@@ -201,7 +201,7 @@ def test_state_resumes(form: str, backend: Any) -> None:
     np.testing.assert_array_equal(flat(backend, resumed), whole[-1])
 
 
-def test_what_a_new_frame_has(backend: Any) -> None:
+def test_a_new_optimizer_frame_has_its_rate_count_and_moments(backend: Any) -> None:
     t = OptimizerFrame(backend, new_store(backend, "float32", models=2), o.Adam((0.5, 0.25)))
     assert backend.to_host(t.rate).tolist() == [[0.5], [0.25]] and t.rate.dtype == np.float32
     assert backend.to_host(t.count).tolist() == [1.0] and t.count.dtype == np.float64
@@ -212,7 +212,7 @@ def test_what_a_new_frame_has(backend: Any) -> None:
 
 
 @forms
-def test_a_value_like_any_other(form: str) -> None:
+def test_an_optimizer_is_stored_as_json_printed_as_code_and_hashed(form: str) -> None:
     for optimizer in (FORMS[form], several(FORMS[form])):
         assert from_json(json.loads(json.dumps(to_json(optimizer)))) == optimizer
         assert eval(repr(optimizer), {**vars(o), "Power": __import__("gpunn.schedules").schedules.Power}) == optimizer

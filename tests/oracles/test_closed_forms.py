@@ -66,7 +66,7 @@ OBJECTIVES: dict[str, Any] = {
 
 @hosts
 @pytest.mark.parametrize("case", OBJECTIVES)
-def test_ridge_by_descent(backend: Any, case: str) -> None:
+def test_gradient_descent_finds_the_ridge_solution(backend: Any, case: str) -> None:
     loss, regularization, weight_decay, decay = OBJECTIVES[case]
     rate = 6e-3 * (MEAN if loss.reduction == "mean" else 1.0)
     net = network(backend, OUTPUTS)
@@ -76,7 +76,7 @@ def test_ridge_by_descent(backend: Any, case: str) -> None:
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_ridge_with_momentum(nesterov: bool) -> None:
+def test_momentum_finds_the_ridge_solution(nesterov: bool) -> None:
     net, optimizer = network("cpu", OUTPUTS), gn.SGD(4e-3, momentum=0.5, nesterov=nesterov)
     train(net, Y, optimizer, gn.SquaredError(reduction="sum"), EPOCHS, regularization=L2(DECAY))
     assert distance(net, ridge(DECAY)) <= 1e-10
@@ -84,7 +84,7 @@ def test_ridge_with_momentum(nesterov: bool) -> None:
 
 @hosts
 @pytest.mark.parametrize("case", [case for case in OBJECTIVES if "optimizer" not in case and case != "twice"])
-def test_ridge_by_lbfgs(backend: Any, case: str) -> None:
+def test_lbfgs_finds_the_ridge_solution(backend: Any, case: str) -> None:
     loss, regularization, _, decay = OBJECTIVES[case]
     net = network(backend, OUTPUTS)
     history = train(net, Y, gn.LBFGS(tolerance_gradient=1e-12), loss, 100, regularization=regularization)
@@ -93,7 +93,7 @@ def test_ridge_by_lbfgs(backend: Any, case: str) -> None:
 
 
 @hosts
-def test_ridge_with_weights_of_examples(backend: Any) -> None:
+def test_weighted_examples_give_the_weighted_ridge_solution(backend: Any) -> None:
     net = network(backend, OUTPUTS)
     options = {"regularization": L2(DECAY), "sample_weight": WEIGHT}
     train(net, Y, gn.SGD(6e-3), gn.SquaredError(reduction="sum"), EPOCHS, **options)
@@ -102,7 +102,7 @@ def test_ridge_with_weights_of_examples(backend: Any) -> None:
 
 
 @hosts
-def test_ridge_from_batches_that_make_one_update(backend: Any) -> None:
+def test_accumulated_batches_find_the_ridge_solution(backend: Any) -> None:
     net = network(backend, OUTPUTS)
     net.fit(
         X, Y, optimizer=gn.SGD(6e-3), loss=gn.SquaredError(reduction="sum"), epochs=EPOCHS, batch_size=15, accumulate=3,
@@ -112,7 +112,7 @@ def test_ridge_from_batches_that_make_one_update(backend: Any) -> None:
 
 
 @hosts
-def test_a_path_of_ridges_as_one_population(backend: Any) -> None:
+def test_a_population_finds_the_ridge_solutions_of_several_decays(backend: Any) -> None:
     decays = (0.0, 0.1, 1.0, 10.0)
     net = network(backend, OUTPUTS, models=len(decays))
     train(net, Y, gn.SGD(6e-3), gn.SquaredError(reduction="sum"), EPOCHS, regularization=L2(decays))
@@ -122,7 +122,7 @@ def test_a_path_of_ridges_as_one_population(backend: Any) -> None:
     assert (np.diff(np.square(wanted[:, :-1]).sum(axis=(1, 2))) < -1e-3).all()
 
 
-def test_ridge_on_a_device(strict: Any) -> None:
+def test_descent_on_the_stand_in_for_cuda_approaches_the_ridge_solution(strict: Any) -> None:
     """On a stand-in for CUDA, fewer epochs: the same descent, step by step."""
     net, plain = network(strict, OUTPUTS), network("cpu", OUTPUTS)
     for one in (net, plain):
@@ -156,7 +156,7 @@ FIRST_ORDER: dict[str, Any] = {
 
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 @pytest.mark.parametrize("form", FIRST_ORDER)
-def test_logistic_by_descent(form: str, decay: float) -> None:
+def test_first_order_optimizers_find_the_logistic_regression(form: str, decay: float) -> None:
     optimizer, epochs = FIRST_ORDER[form]
     net = network("cpu", 1)
     train(net, YES, optimizer, gn.BinaryCrossEntropy(), epochs, regularization=HalfL2(decay))
@@ -167,7 +167,7 @@ def test_logistic_by_descent(form: str, decay: float) -> None:
 @hosts
 @pytest.mark.parametrize("loss", ["logits", "probabilities"])
 @pytest.mark.parametrize("decay", [0.0, 0.05])
-def test_logistic_by_lbfgs(backend: Any, decay: float, loss: str) -> None:
+def test_lbfgs_finds_the_logistic_regression(backend: Any, decay: float, loss: str) -> None:
     """Also in chunks of 16 that make one function, and with the loss taken after a sigmoid."""
     last = gn.Dense(1, "sigmoid" if loss == "probabilities" else None)
     net = gn.Network([last], FEATURES, device=backend, dtype="float64")
@@ -181,7 +181,7 @@ def test_logistic_by_lbfgs(backend: Any, decay: float, loss: str) -> None:
 
 
 @hosts
-def test_softmax_regression_by_lbfgs(backend: Any) -> None:
+def test_lbfgs_finds_the_softmax_regression(backend: Any) -> None:
     """At the best point of three classes the gradient is 0: Xᵀ (P - Y) / n + λ W = 0, and there is only one."""
     classes = int(LABELS.max()) + 1
     net = network(backend, classes)

@@ -1,4 +1,4 @@
-"""The excuses, and how much is compared: neither may change unnoticed."""
+"""The list of excuses and the number of samples that are compared must not change unnoticed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def calls(dtype: str) -> dict[str, list[Call]]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_excuse_meets_a_sample_of_each_of_its_operations(dtype: str) -> None:
+def test_every_excuse_applies_to_a_sample_of_each_of_its_operations(dtype: str) -> None:
     met = {(c.name, excuse.sample) for given in calls(dtype).values() for c in given for excuse in excuses_for(c)}
     written = [(name, excuse.sample) for excuse in EXCUSES for name in excuse.operations]
     assert len(written) == len(set(written))

@@ -11,5 +11,5 @@ from tests.oracles.reference import DTYPES, EXPRESSIONS, check_all, operation_sa
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", sorted(EXPRESSIONS))
-def test_operation(name: str, dtype: str, backend: Any) -> None:
+def test_layers_and_losses_agree_with_an_operation_of_pytorch(name: str, dtype: str, backend: Any) -> None:
     check_all(operation_samples(name, dtype), backend, dtype)

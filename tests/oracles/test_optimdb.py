@@ -90,7 +90,7 @@ def double_precision() -> Iterator[None]:
 
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(("name", "kwargs"), configurations())
-def test_thousand_steps(name: str, kwargs: dict[str, Any]) -> None:
+def test_a_thousand_steps_of_an_optimizer_agree_with_pytorch(name: str, kwargs: dict[str, Any]) -> None:
     backend = NumpyBackend()
     store = new_store(backend)
     optimizer, sign = ours(name, kwargs)
@@ -117,13 +117,13 @@ def test_thousand_steps(name: str, kwargs: dict[str, Any]) -> None:
     ("name", "kwargs"),
     [pytest.param(n, kwargs, id=f"{n}: {what}") for n, what, kwargs in bad_configurations() if what not in EXCUSED],
 )
-def test_bad_configuration(name: str, kwargs: dict[str, Any]) -> None:
+def test_an_optimizer_refuses_what_pytorch_refuses(name: str, kwargs: dict[str, Any]) -> None:
     with pytest.raises((ConfigurationError, TypeError), match="expected|unexpected keyword"):
         ours(name, kwargs)
 
 
-def test_counts() -> None:
-    """PyTorch's data are all met: none is lost by a change of names, and no excuse is without its case."""
+def test_all_configurations_of_pytorch_optimizers_are_met() -> None:
+    """No configuration is lost by a change of names, and every excuse belongs to a configuration."""
     assert set(INFOS) == set(NAMES)
     own = sum(len(more) for more in MORE.values())
     assert len(configurations()) - own >= 58

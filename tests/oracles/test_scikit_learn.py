@@ -30,7 +30,7 @@ def digits() -> tuple[Any, Any]:
 
 
 def network(backend: Any, hidden: tuple[int, ...], outputs: int, activation: str) -> gn.Network:
-    """With offsets other than 0, so that they count from the first step on."""
+    """The offsets are not 0, so that they matter from the first step on."""
     functions = [*(activation,) * len(hidden), None]
     start = gn.initializers.Gaussian(0.1)
     layers = [gn.Dense(width, f, bias_initializer=start) for width, f in zip((*hidden, outputs), functions)]
@@ -38,7 +38,7 @@ def network(backend: Any, hidden: tuple[int, ...], outputs: int, activation: str
 
 
 def twin(net: gn.Network, estimator: Any, X: Any, y: Any, **first: Any) -> Any:
-    """The estimator with the network's weights. It allocates its own in a first step, which then is forgotten."""
+    """scikit-learn's estimator with the weights of the network; the step in which it allocates its own is undone."""
     estimator.partial_fit(X[:BATCH], y[:BATCH], **first)
     del estimator._optimizer
     for i, (W, b) in enumerate(zip(estimator.coefs_, estimator.intercepts_)):
@@ -81,7 +81,9 @@ on_hosts = pytest.mark.parametrize("backend", ["cpu", "reference"], indirect=Tru
 @on_hosts
 @pytest.mark.parametrize("hidden", LAYERS.values(), ids=LAYERS)
 @pytest.mark.parametrize("form", SGD)
-def test_classifier_sgd(backend: Any, form: str, hidden: tuple[int, ...]) -> None:
+def test_a_classifier_trained_by_sgd_equals_that_of_scikit_learn(
+    backend: Any, form: str, hidden: tuple[int, ...]
+) -> None:
     (X, y), options = digits(), SGD[form]
     net = network(backend, hidden, 10, "relu")
     settings = {"momentum": options["momentum"], "nesterovs_momentum": options["nesterov"]}
@@ -97,7 +99,7 @@ def test_classifier_sgd(backend: Any, form: str, hidden: tuple[int, ...]) -> Non
 
 @on_hosts
 @pytest.mark.parametrize("activation", ["relu", "tanh", "logistic"])
-def test_classifier_adam(backend: Any, activation: str) -> None:
+def test_a_classifier_trained_by_adam_equals_that_of_scikit_learn(backend: Any, activation: str) -> None:
     X, y = digits()
     net = network(backend, (HIDDEN,), 10, {"logistic": "sigmoid"}.get(activation, activation))
     peer = classifier((HIDDEN,), activation, solver="adam", learning_rate_init=2e-3, beta_1=0.8, epsilon=1e-6)
@@ -109,8 +111,8 @@ def test_classifier_adam(backend: Any, activation: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["epsilon", "alpha", "order"])
-def test_the_comparison_sees_a_difference(change: str) -> None:
-    """What must be translated matters: Adam's other ε, a penalty that is not divided by n, another order."""
+def test_comparing_networks_with_scikit_learn_notices_a_difference(change: str) -> None:
+    """For example Adam's other ε, a penalty that is not divided by n, or another order of rows."""
     X, y = digits()
     net = network("cpu", (HIDDEN,), 10, "relu")
     peer = classifier((HIDDEN,), "relu", solver="adam", learning_rate_init=2e-3, epsilon=1e-6)
@@ -133,7 +135,7 @@ def regressor(hidden: tuple[int, ...], **options: Any) -> Any:
 @on_hosts
 @pytest.mark.parametrize("loss", ["half", "whole"])
 @pytest.mark.parametrize("form", SGD)
-def test_regressor_sgd(backend: Any, form: str, loss: str) -> None:
+def test_a_regressor_trained_by_sgd_equals_that_of_scikit_learn(backend: Any, form: str, loss: str) -> None:
     X, y = digits()
     options, target = SGD[form], y / 9.0
     net = network(backend, (HIDDEN,), 1, "relu")
@@ -147,7 +149,7 @@ def test_regressor_sgd(backend: Any, form: str, loss: str) -> None:
 
 
 @on_hosts
-def test_regressor_adam(backend: Any) -> None:
+def test_a_regressor_trained_by_adam_equals_that_of_scikit_learn(backend: Any) -> None:
     X, y = digits()
     net = network(backend, (HIDDEN,), 1, "relu")
     peer = twin(net, regressor((HIDDEN,), solver="adam", learning_rate_init=2e-3), X, y / 9.0)

@@ -1,4 +1,4 @@
-"""The containers' files, held against each other and against pyproject.toml; no container engine is needed.
+"""The files of the containers agree with each other and with pyproject.toml; no container engine is needed.
 
 `docker/build_offline.sh` really builds and runs the images.
 """
@@ -78,16 +78,16 @@ def lineage(target: str) -> list[Stage]:
 
 
 def last(target: str, instruction: str) -> str:
-    """What is in force in the image: the nearest one wins."""
+    """The last instruction of this name in the image, which is the one that counts."""
     return next(stage.all(instruction)[-1] for stage in lineage(target) if stage.all(instruction))
 
 
-def test_the_targets_are_there() -> None:
+def test_the_dockerfile_has_its_targets() -> None:
     assert STAGES.keys() == {"build", "base", *TARGETS}
     assert [stage.base for stage in lineage("cpu")] == ["base", "${PYTHON_IMAGE}"]
 
 
-def test_every_base_is_an_argument_or_a_stage_and_has_a_version() -> None:
+def test_every_base_image_is_an_argument_or_a_stage_and_has_a_version() -> None:
     """So that a digest can be given for each image that comes from elsewhere."""
     outside = {stage.base for stage in STAGES.values() if stage.base not in STAGES}
     assert outside == {"${PYTHON_IMAGE}", "${BENCHMARK_BASE}"}
@@ -97,12 +97,12 @@ def test_every_base_is_an_argument_or_a_stage_and_has_a_version() -> None:
     assert re.fullmatch(r"3\.\d+-slim", tag)
 
 
-def test_nothing_is_called_latest() -> None:
+def test_no_image_is_called_latest() -> None:
     for text in (DOCKERFILE.read_text(encoding="utf-8"), README, SCRIPT):
         assert "latest" not in text
 
 
-def test_every_argument_is_used_and_explained() -> None:
+def test_every_argument_of_the_dockerfile_is_used_and_explained() -> None:
     used = {name for stage in STAGES.values() for name in stage.all("ARG")}
     assert used | {"PYTHON_IMAGE", "BENCHMARK_BASE"} == ARGUMENTS.keys()
     table = dict(re.findall(r"^\| (`[A-Z_`, ]+`) \| (.+?) \|", README, re.MULTILINE))
@@ -116,7 +116,7 @@ def test_every_argument_is_used_and_explained() -> None:
     assert told == ARGUMENTS
 
 
-def test_an_argument_is_asked_for_in_the_stage_that_uses_it() -> None:
+def test_an_argument_of_the_dockerfile_is_declared_in_the_stage_that_uses_it() -> None:
     """Otherwise it would be empty there."""
     for name, stage in STAGES.items():
         for number, (instruction, rest) in enumerate(stage.lines):
@@ -125,7 +125,7 @@ def test_an_argument_is_asked_for_in_the_stage_that_uses_it() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_user_is_a_number_and_not_root(target: str) -> None:
+def test_the_user_of_an_image_is_a_number_and_not_root(target: str) -> None:
     user, group = last(target, "USER").split(":")
     assert int(user) == int(group) == 10001
     assert STAGES[target].lines.index(("USER", f"{user}:{group}")) > max(
@@ -134,7 +134,7 @@ def test_the_user_is_a_number_and_not_root(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_command_is_the_first_process(target: str) -> None:
+def test_the_command_is_the_first_process_of_a_container(target: str) -> None:
     """In the exec form there is no shell that would keep signals to itself."""
     entry = json.loads(last(target, "ENTRYPOINT"))
     assert entry == (["python", "-m", "benchmarks"] if target == "benchmark" else ["gpunn"])
@@ -144,7 +144,7 @@ def test_the_command_is_the_first_process(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_labels(target: str) -> None:
+def test_the_labels_of_an_image_agree_with_pyproject(target: str) -> None:
     labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', last(target, "LABEL")))
     project = PYPROJECT["project"]
     assert labels["title"] == project["name"]
@@ -155,7 +155,7 @@ def test_labels(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_runs_has_no_compiler_and_no_cache(target: str) -> None:
+def test_images_that_run_have_no_compiler_and_no_cache(target: str) -> None:
     for stage in lineage(target):
         for run in stage.all("RUN"):
             assert not re.search(r"\b(?:apt|apt-get|apk|dnf|yum|gcc|g\+\+|clang|make|build-essential|\w+-dev)\b", run)
@@ -172,7 +172,7 @@ def environment(target: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_is_written_goes_where_it_can(target: str) -> None:
+def test_caches_of_an_image_are_in_tmp(target: str) -> None:
     variables = environment(target)
     folders = {name for name in variables if name == "HOME" or name.endswith(("_HOME", "DIR", "_PATH"))}
     caches = {"HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"} | (
@@ -184,7 +184,7 @@ def test_what_is_written_goes_where_it_can(target: str) -> None:
     assert last(target, "WORKDIR") == "/data"
 
 
-def test_the_extras_exist() -> None:
+def test_the_extras_of_the_dockerfile_exist() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     assert set(ARGUMENTS["EXTRAS"].split(",")) <= extras.keys()
     assert {f"cuda{ARGUMENTS['CUDA']}", "cuda12"} <= extras.keys()
@@ -195,7 +195,7 @@ def sources(stage: Stage) -> set[str]:
     return {name for copy in stage.all("COPY") if not copy.startswith("--") for name in copy.split()[:-1]}
 
 
-def test_the_wheel_is_made_of_what_it_needs() -> None:
+def test_the_build_stage_copies_only_what_the_wheel_needs() -> None:
     assert sources(STAGES["build"]) == {"pyproject.toml", "README.md", "LICENSE", "gpunn", "backends"}
 
 
@@ -233,11 +233,11 @@ def takes(glob: str, name: str) -> bool:
         "table.csv", "runs/digits/a",
     ],
 )  # fmt: skip
-def test_it_stays_out_of_the_build(path: str) -> None:
+def test_files_that_a_build_does_not_need_are_ignored(path: str) -> None:
     assert ignored(path)
 
 
-def test_what_is_copied_is_not_ignored() -> None:
+def test_files_that_a_build_copies_are_not_ignored() -> None:
     wanted = {name for stage in STAGES.values() for name in sources(stage)}
     assert wanted == {"pyproject.toml", "README.md", "LICENSE", "gpunn", "backends", "benchmarks"}
     files = [path for name in wanted for path in [ROOT / name, *(ROOT / name).rglob("*")] if path.is_file()]
@@ -257,12 +257,12 @@ def commands(verb: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith(f"docker {verb} ")]
 
 
-def test_every_block_has_a_name() -> None:
+def test_every_block_of_the_docker_readme_has_a_name() -> None:
     assert len(re.findall("^```", README, re.MULTILINE)) == 2 * len(BLOCKS)
     assert set(TARGETS) < BLOCKS.keys()
 
 
-def test_the_images_are_built_from_targets_that_exist() -> None:
+def test_the_docker_readme_builds_targets_that_exist() -> None:
     built = {}
     for words in commands("build"):
         options = dict(zip(words[2:-1:2], words[3:-1:2], strict=True))
@@ -276,8 +276,8 @@ def test_the_images_are_built_from_targets_that_exist() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name.startswith("run ")])
-def test_a_run_has_nothing_that_it_does_not_need(name: str) -> None:
-    """And a GPU where the image is for one."""
+def test_the_docker_readme_runs_containers_with_few_rights(name: str) -> None:
+    """Images for a GPU are run with a GPU."""
     (words,) = [shlex.split(line) for line in BLOCKS[name].replace("\\\n", "").splitlines() if " run " in line]
     for option in ("--rm", "--read-only", "--tmpfs /tmp", "--cap-drop ALL", "--security-opt no-new-privileges"):
         assert option in " ".join(words)
@@ -293,25 +293,25 @@ def test_a_run_has_nothing_that_it_does_not_need(name: str) -> None:
 # docker/build_offline.sh
 
 
-def test_the_script_follows_the_readme() -> None:
+def test_the_script_that_tries_the_images_follows_the_docker_readme() -> None:
     followed = set(re.findall(r"^follow \"?([\w -]+?)\"?$", SCRIPT, re.MULTILINE))
     assert followed == {"cpu", "pins", "run cpu", "run benchmark-cpu"}
     assert followed < BLOCKS.keys()
 
 
-def test_the_script_runs_tests_that_exist() -> None:
+def test_the_script_that_tries_the_images_runs_tests_that_exist() -> None:
     named = re.search(r"TESTS=\((.*?)\)", SCRIPT)
     assert named
     assert all((ROOT / name).is_file() for name in named[1].split())
 
 
-def test_the_script_is_bash_and_refuses_to_start_without_root() -> None:
+def test_the_script_that_tries_the_images_refuses_to_start_without_root() -> None:
     subprocess.run(["bash", "-n", ROOT / "docker" / "build_offline.sh"], check=True)
     assert (ROOT / "docker" / "build_offline.sh").stat().st_mode & 0o111
     assert SCRIPT.index("EUID == 0") < SCRIPT.index("mkdir")
 
 
-def test_hadolint() -> None:
+def test_hadolint_finds_no_fault_in_the_dockerfile() -> None:
     beside = Path(sysconfig.get_path("scripts")) / "hadolint"
     hadolint = str(beside) if beside.exists() else shutil.which("hadolint")
     if hadolint is None:

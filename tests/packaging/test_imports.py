@@ -59,7 +59,7 @@ print(json.dumps({
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What a command prints; its words are the failure where it fails. Nobody's Python or pip settings reach it."""
+    """The output of a command, run without settings of Python or pip; if it fails, the output is the failure."""
     variables |= {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PIP_"))}
     done = subprocess.run(
         command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -171,29 +171,27 @@ def found(request: pytest.FixtureRequest, checkout: Path, tmp_path_factory: pyte
     return Found(package.resolve(), backends.resolve(), said)
 
 
-def test_it_is_where_it_should_be(found: Found) -> None:
+def test_the_imported_package_is_where_it_should_be(found: Found) -> None:
     assert Path(found.said["package"]) == found.package / "__init__.py"
     assert Path(found.said["backends"]).resolve() == found.backends / "__init__.py"
 
 
-def test_it_has_one_name(found: Found) -> None:
+def test_backends_is_refused_as_a_package_of_its_own(found: Found) -> None:
     assert found.said["refusal"] == "this package is gpunn.backends, not backends; import gpunn.backends"
     assert not found.said["loaded"]
 
 
-def test_nobody_else_sees_a_package_called_backends(found: Found) -> None:
-    """Except in a checkout that is on the path, where the guard stands in the way."""
+def test_an_installed_gpunn_adds_no_package_called_backends(found: Found) -> None:
+    """Except in a checkout that is on the path, where the guard refuses the import."""
     on_the_path = found.backends / "__init__.py"
     in_checkout = found.package.parent / "backends" == found.backends
     assert found.said["elsewhere"] in (("None", str(on_the_path)) if in_checkout else ("None",))
 
 
-def test_kernels_load(found: Found, checkout: Path) -> None:
-    """Each text behind what all share, as it stands in the checkout."""
-    texts = {
-        path.name: path.read_text(encoding="utf-8")
-        for path in (checkout / "backends" / "cuda" / "kernels").glob("*.cu")
-    }
+def test_the_cuda_texts_are_part_of_the_installed_package(found: Found, checkout: Path) -> None:
+    """Each text follows the common one and is that of the checkout."""
+    folder = checkout / "backends" / "cuda" / "kernels"
+    texts = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.cu")}
     assert texts.keys() == found.said["kernels"].keys()
     for name, loaded in found.said["kernels"].items():
         assert loaded.startswith(texts["common.cu"])
@@ -201,7 +199,7 @@ def test_kernels_load(found: Found, checkout: Path) -> None:
     assert found.said["typed"]
 
 
-def test_a_network_runs(found: Found) -> None:
+def test_an_installed_gpunn_computes_a_gradient(found: Found) -> None:
     net = gn.Network([gn.Dense(5, "relu"), gn.Dense(3)], inputs=4, device="cpu", dtype="float64", seed=1)
     X = [[0.1, -0.2, 0.3, 0.4], [1.0, 0.5, -0.5, 0.0]]
     loss, gradients = net.gradients(X, [0, 2], gn.CrossEntropy())
@@ -219,7 +217,7 @@ def test_a_checkout_works_from_its_own_folder(checkout: Path, tmp_path: Path) ->
 
 
 def package_files(tree: Path) -> set[str]:
-    """What a wheel must have: every module, kernel and marker of the tree, under its import path."""
+    """The files that a wheel must have: every module, kernel and marker of the tree, under its import path."""
     paths = [path.relative_to(tree) for folder in ("gpunn", "backends") for path in (tree / folder).rglob("*")]
     wanted = [path for path in paths if path.suffix in (".py", ".cu", ".npz", ".txt") or path.name == "py.typed"]
     return {("gpunn" / path if path.parts[0] == "backends" else path).as_posix() for path in wanted}
@@ -238,7 +236,7 @@ def test_a_wheel_has_the_package_and_nothing_else(wheels: dict[str, Path], check
     assert {"gpunn/py.typed", "gpunn/backends/__init__.py", "gpunn/backends/cuda/kernels/common.cu"} <= names
 
 
-def test_the_wheel_of_the_sdist_is_the_same(wheels: dict[str, Path]) -> None:
+def test_a_wheel_built_from_the_sdist_is_the_same(wheels: dict[str, Path]) -> None:
     assert contents(wheels["sdist"]) == contents(wheels["wheel"])
 
 

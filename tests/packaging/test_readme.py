@@ -23,17 +23,17 @@ COMMANDS = {
 }
 
 
-def test_it_is_short() -> None:
+def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) < 290
 
 
-def test_every_block_has_a_known_language() -> None:
-    """So that no example escapes the test below by another name."""
+def test_every_block_of_the_readme_has_a_known_language() -> None:
+    """A block of another language would not be tested."""
     assert {language for language, _ in BLOCK.findall(README)} == {"bash", "python"}
     assert len(re.findall("^```", README, re.MULTILINE)) == 2 * len(BLOCK.findall(README))
 
 
-def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # an example saves a file
     blocks = [text for language, text in BLOCK.findall(README) if language == "python"]
     assert len(blocks) == 6
@@ -49,8 +49,8 @@ def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert namespace["best"].models is None
 
 
-def test_the_examples_in_a_terminal_run(tmp_path: Path) -> None:
-    """All that the README shows in a shell and the automatic checks do not run."""
+def test_the_terminal_examples_of_the_readme_run(tmp_path: Path) -> None:
+    """The shell commands of the README that the automatic checks do not run."""
     shown = [text for language, text in BLOCK.findall(README) if language == "bash"]
     (block,) = [text for text in shown if text[:-1] not in COMMANDS.values()]
     assert [line.split()[:2] for line in block.splitlines()] == [
@@ -70,14 +70,14 @@ def test_the_examples_in_a_terminal_run(tmp_path: Path) -> None:
     assert len(rows) == 1 + 1797
 
 
-def test_the_pictures_are_there() -> None:
+def test_the_pictures_of_the_readme_exist() -> None:
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
     assert len(pictures) == 2
     for picture in pictures:
         assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_row_of_the_lecture_has_its_tests() -> None:
+def test_every_row_of_the_lecture_table_has_a_test_file() -> None:
     named = {
         int(n) for row in re.findall(r"^\| (S\d+.*?) \|", README, re.MULTILINE) for n in re.findall(r"S(\d+)", row)
     }
@@ -87,11 +87,11 @@ def test_a_row_of_the_lecture_has_its_tests() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_stands_behind_its_marker(name: str) -> None:
+def test_the_readme_has_each_command_behind_its_marker(name: str) -> None:
     assert f"<!-- ci: {name} -->\n```bash\n{COMMANDS[name]}\n```\n" in README
 
 
-def test_the_checks_run_the_commands_of_the_readme() -> None:
+def test_the_automatic_checks_run_the_commands_of_the_readme() -> None:
     run = subprocess.run(
         ["bash", ".ci/run", "commands"], cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
     )
@@ -107,8 +107,8 @@ def test_the_checks_run_the_commands_of_the_readme() -> None:
     assert {requirement for requirement in oracles if not requirement.startswith(own)} <= declared
 
 
-def test_the_checks_follow_the_readme(tmp_path: Path) -> None:
-    """They have no copy of the commands: in a tree with another README they take the other commands."""
+def test_the_automatic_checks_follow_the_readme(tmp_path: Path) -> None:
+    """They have no copy of the commands: with another README they run its commands."""
     (tmp_path / ".ci").mkdir()
     script = tmp_path / ".ci" / "run"
     script.write_bytes((ROOT / ".ci" / "run").read_bytes())

@@ -60,7 +60,7 @@ def fit(net: gn.Network, name: str, **more: Any) -> gn.History:
 
 @cache
 def original(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The content of a checkpoint that nobody touched."""
+    """The content of an unedited checkpoint."""
     path = folder / "original.gpunn"
     fit(network(name), name, checkpoint=path, callbacks=Interrupt(BASES[name][3]))
     arrays, meta = archive.read(path)

@@ -1,4 +1,4 @@
-"""What tests of things that look on share: a pass to look at, and the run as a callback sees it."""
+"""A compiled pass to measure, and a run as a callback gets it, for tests of probes, flow and progress."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -20,7 +20,7 @@ class Counting(Callback):
         run.steps += 1
 
 
-def test_a_callback_does_nothing_unless_overridden() -> None:
+def test_a_callback_without_methods_does_nothing() -> None:
     callback, run = Callback(), at(1)
     callback.on_start(run)
     callback.on_step(run)
@@ -29,13 +29,13 @@ def test_a_callback_does_nothing_unless_overridden() -> None:
     assert callback.probe(run) is None
 
 
-def test_who_is_called_in_every_step() -> None:
+def test_only_a_callback_with_on_step_is_called_in_every_step() -> None:
     assert Counting().wants_steps
     for callback in (Callback(), GradientFlow(), Function(print)):
         assert not callback.wants_steps
 
 
-def test_a_function_is_called_with_epoch_and_record() -> None:
+def test_a_function_as_callback_is_called_with_epoch_and_record() -> None:
     seen: list[Any] = []
     (callback,) = as_callbacks(lambda epoch, record: seen.append((epoch, record)))
     record = {"loss": np.ones(1)}
@@ -45,7 +45,7 @@ def test_a_function_is_called_with_epoch_and_record() -> None:
     assert seen == [(1, record)] and seen[0][1] is record
 
 
-def test_one_callback_or_several() -> None:
+def test_callbacks_may_be_one_or_several() -> None:
     one, other = Counting(), GradientFlow()
     assert as_callbacks(None) == ()
     assert as_callbacks(one) == (one,)
@@ -54,7 +54,7 @@ def test_one_callback_or_several() -> None:
     assert isinstance(mixed[0], Function) and mixed[0].function is print and mixed[1] is one
 
 
-def test_a_callback_that_can_be_called_is_a_callback() -> None:
+def test_a_callback_object_that_is_callable_is_used_as_a_callback() -> None:
     class Callable(Callback):
         def __call__(self) -> None: ...
 
@@ -72,14 +72,14 @@ def test_a_callback_that_can_be_called_is_a_callback() -> None:
         ("best", "'b'", "pass a list of them"),
     ],
 )
-def test_what_is_no_callback(given: Any, got: str, fix: str) -> None:
+def test_values_that_are_not_callbacks_are_refused(given: Any, got: str, fix: str) -> None:
     message = rf"^callbacks: expected callbacks, or functions f\(epoch, record\), got {got}; {fix}$"
     with pytest.raises(ConfigurationError, match=message):
         as_callbacks(given)
 
 
 class Duck:
-    """What another library would take for a callback."""
+    """A callback of another library."""
 
     def on_epoch(self, run: Any, record: Any) -> None: ...
 
@@ -89,7 +89,7 @@ class Keras(Callback):
 
 
 class Both(Keras):
-    """Of two libraries at once, which is fine."""
+    """A callback of gpunn and of another library at once, which is allowed."""
 
     def on_epoch(self, run: Any, record: Any) -> None: ...
 
@@ -128,12 +128,12 @@ class NoRecord(Callback):
         ),
     ],
 )
-def test_what_could_never_be_called(given: Any, message: str) -> None:
+def test_functions_that_could_never_be_called_as_callbacks_are_refused(given: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         as_callbacks(given)
 
 
-def test_what_can_be_called_one_way_or_another() -> None:
+def test_functions_with_any_fitting_signature_are_taken_as_callbacks() -> None:
     for given in (Both(), print, max, lambda *both: None, lambda epoch, record, more=1: None):
         assert len(as_callbacks([given])) == 1
 
@@ -162,7 +162,7 @@ class Calls(Callback):
 
 @pytest.mark.parametrize("reason", [5, None, "", "  ", b"late", ["late"], 0.5, True])
 @pytest.mark.parametrize("event", ["on_start", "on_epoch"])
-def test_a_training_is_stopped_with_words_only(tmp_path: Path, event: str, reason: Any) -> None:
+def test_stopping_a_training_needs_a_reason_in_words(tmp_path: Path, event: str, reason: Any) -> None:
     runs: list[Any] = []
 
     def stop(run: Any) -> None:
@@ -174,7 +174,7 @@ def test_a_training_is_stopped_with_words_only(tmp_path: Path, event: str, reaso
     assert runs[0].at.stopped == [""] and runs[0].history.stopped == "failed"
 
 
-def test_a_reason_in_words_goes_into_history_and_checkpoint(tmp_path: Path) -> None:
+def test_the_reason_for_stopping_goes_into_history_and_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "run.gpunn"
     history = fit(network(), callbacks=Calls("on_epoch", lambda run: run.stop("seen enough")), checkpoint=path)
     assert history.stopped == "seen enough" and history.epochs == 1
@@ -182,7 +182,7 @@ def test_a_reason_in_words_goes_into_history_and_checkpoint(tmp_path: Path) -> N
     assert again.stopped == "seen enough" and gn.History.from_json(again.to_json()) == again
 
 
-def test_epochs_are_counted_by_the_loop_alone() -> None:
+def test_a_callback_cannot_change_the_count_of_epochs() -> None:
     seen: list[int] = []
 
     def put(run: Any) -> None:
@@ -194,7 +194,7 @@ def test_epochs_are_counted_by_the_loop_alone() -> None:
     assert seen == [1, 1, 2, 2, 3, 3]
 
 
-def test_a_probe_that_is_none() -> None:
+def test_a_callback_with_a_bad_probe_is_refused() -> None:
     class Wrong(Callback):
         def probe(self, run_pass: Any) -> Any:
             return 5
@@ -217,8 +217,8 @@ def fail(run: Any) -> None:
 
 
 @pytest.mark.parametrize("event", ["on_start", "on_epoch", "on_end"])
-def test_every_callback_learns_of_the_end(event: str) -> None:
-    """Although one before it, or after it, raises there."""
+def test_every_callback_is_called_at_the_end_even_if_another_fails(event: str) -> None:
+    """Whether the failing callback comes before or after it."""
     told: list[str] = []
     first = Calls("on_end", lambda run: told.append(f"first: {run.history.stopped}"))
     last = Calls("on_end", lambda run: told.append(f"last: {run.history.stopped}"))
@@ -228,7 +228,7 @@ def test_every_callback_learns_of_the_end(event: str) -> None:
     assert told == [f"first: {stopped}", f"last: {stopped}"]
 
 
-def test_two_that_raise_at_the_end_are_both_told_of() -> None:
+def test_the_errors_of_two_callbacks_at_the_end_are_both_reported() -> None:
     with pytest.raises(Ended) as error:
         fit(network(), callbacks=[Calls("on_end", lambda run: 1 / 0), Calls("on_end", fail)])
     assert isinstance(error.value.__context__, ZeroDivisionError)
@@ -238,7 +238,7 @@ def test_two_that_raise_at_the_end_are_both_told_of() -> None:
 
 
 def criterion(name: str, told: Any, *, kept: Any = None, why: Any = None) -> Any:
-    """One that tells the loop what it should not, or what it should."""
+    """A stopping criterion with this judgement, reason and state, right or wrong."""
 
     class Own(Stopping, abstract=True):
         def monitored(self, names: Any) -> str:
@@ -269,24 +269,24 @@ def criterion(name: str, told: Any, *, kept: Any = None, why: Any = None) -> Any
         (None, 1.0, r"1 truth value, got float64 of shape \(\)"),
     ],
 )
-def test_what_is_no_judgement(models: int | None, told: Any, got: str) -> None:
+def test_a_stopping_criterion_with_a_bad_judgement_is_refused(models: int | None, told: Any, got: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^Odd judge: expected an array of {got}; return one for each model"):
         fit(network(models), stopping=criterion("Odd", told))
 
 
 @pytest.mark.parametrize("told", [True, np.True_, [True], np.array([True])])
-def test_a_single_network_may_be_judged_without_an_axis(told: Any) -> None:
+def test_a_stopping_criterion_may_judge_a_single_network_by_one_bool(told: Any) -> None:
     history = fit(network(), stopping=criterion("Own", told))
     assert history.stopped == "Own()" and history.epochs == 1
 
 
 @pytest.mark.parametrize("why", ["", 5])
-def test_a_criterion_without_a_reason(why: Any) -> None:
+def test_a_stopping_criterion_without_a_reason_is_refused(why: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^Mute reason: expected a reason in words, got"):
         fit(network(), stopping=criterion("Mute", [True], why=why))
 
 
-def test_a_criterion_whose_state_is_none() -> None:
+def test_a_stopping_criterion_with_a_bad_state_is_refused() -> None:
     net = network()
     with pytest.raises(
         ConfigurationError, match=r"^Odd start: expected a dict of numbers, .* got a int; return \{\} w"
@@ -295,7 +295,7 @@ def test_a_criterion_whose_state_is_none() -> None:
 
 
 @pytest.mark.parametrize("missing", ["monitored", "judge"])
-def test_a_criterion_without_a_method_is_refused_before_the_first_step(missing: str) -> None:
+def test_a_stopping_criterion_without_a_method_is_refused_before_the_first_step(missing: str) -> None:
     class Half(Stopping, abstract=True):
         pass
 

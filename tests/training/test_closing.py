@@ -1,5 +1,4 @@
-"""When a training has ended, however it did, its threads have ended too and its files are closed: no garbage collection
-is needed for that."""
+"""However a training ends, its threads end and its files are closed, without a garbage collection."""
 
 import gc
 import os
@@ -115,7 +114,7 @@ ENDS: dict[str, tuple[dict[str, Any], type[BaseException] | None]] = {
 
 def train(path: Path, error: type[BaseException] | None, *, models: Any = None, validated: bool = False,
           bad: bool = False, **options: Any) -> Any:  # fmt: skip
-    """The threads there are while the error is still held, and a reference to the mapped set."""
+    """Train and return the threads that exist while the error is still held, and a reference to the mapped set."""
     if bad:
         table = X.copy()
         table[150, 2] = np.nan
@@ -134,7 +133,7 @@ def train(path: Path, error: type[BaseException] | None, *, models: Any = None, 
 
 @pytest.mark.skipif(not FILES.exists(), reason="needs /proc")
 @pytest.mark.parametrize("case", ENDS)
-def test_threads_end_and_files_are_closed(tmp_path: Path, case: str) -> None:
+def test_a_training_that_ends_or_fails_ends_its_threads_and_closes_its_files(tmp_path: Path, case: str) -> None:
     options, error = ENDS[case]
     path = tmp_path / "X.npy"
     np.save(path, X)
@@ -147,7 +146,9 @@ def test_threads_end_and_files_are_closed(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.skipif(not FILES.exists(), reason="needs /proc")
 @pytest.mark.parametrize("chunk", [0, 1, 2, 5])
-def test_an_error_in_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_an_error_in_the_source_of_a_stream_is_raised_and_closes_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
     """The first chunk is read by the training itself, others by the reader."""
     np.save(tmp_path / "X.npy", X)
     fit(network(), X, memory=None)
@@ -166,7 +167,7 @@ def test_an_error_in_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.skipif(not FILES.exists(), reason="needs /proc")
-def test_an_evaluation_gives_its_set_back(tmp_path: Path) -> None:
+def test_evaluate_closes_the_file_of_a_mapped_set(tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", X)
     net = network()
     net.evaluate(X, Y, loss=gn.CrossEntropy())
@@ -177,8 +178,10 @@ def test_an_evaluation_gives_its_set_back(tmp_path: Path) -> None:
     assert held() == before
 
 
-def test_an_error_in_what_is_read_ahead_does_not_hide_how_the_training_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The chunk was not needed any more."""
+def test_an_error_in_a_chunk_no_longer_needed_does_not_hide_how_a_training_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The training stops before it needs the chunk."""
     plain = Slot.read
 
     def read(self: Slot, rows: tuple[int, int], after: Any) -> None:
@@ -195,8 +198,8 @@ def test_an_error_in_what_is_read_ahead_does_not_hide_how_the_training_ended(mon
     assert fit(network(), X, callbacks=Early()).stopped == "enough"
 
 
-def test_threads_that_are_kept_hold_neither_network_nor_data() -> None:
-    """Those of a population stay for the next training, with their kernels and scratch only."""
+def test_helper_threads_keep_neither_network_nor_data_alive() -> None:
+    """They stay for the next training with their kernels and scratch only."""
     net = gn.Network([gn.Dense(8, "relu"), gn.Dropout(0.1), gn.Dense(3)], 6, device="cpu", dtype="float64", models=8)
     table = X.astype(np.float64)
     with net.ops.threads_by_model(8, 2):

@@ -26,7 +26,7 @@ def network(device: Any) -> gn.Network:
     return gn.Network(layers, 6, device=device, dtype="float64", seed=5)
 
 
-def test_a_thousand_steps(device: Any) -> None:
+def test_a_thousand_steps_on_cuda_give_the_losses_of_the_cpu(device: Any) -> None:
     curves = []
     for ops in (get_backend("cpu"), device):
         net = network(ops)
@@ -39,7 +39,7 @@ def test_a_thousand_steps(device: Any) -> None:
     np.testing.assert_allclose(curves[1], curves[0], rtol=0, atol=1e-10)
 
 
-def test_initial_values_shuffles_and_masks_are_bit_equal(device: Any) -> None:
+def test_initial_values_shuffles_and_masks_on_cuda_have_the_bits_of_the_cpu(device: Any) -> None:
     drawn = []
     for ops in (get_backend("cpu"), device):
         net = network(ops)

@@ -33,7 +33,7 @@ def fit(net: gn.Network, X: Any, y: Any, rows: int, **options: Any) -> gn.Histor
     )  # fmt: skip
 
 
-def test_five_seeds() -> None:
+def test_five_seeds_trained_on_digits_reach_the_expected_accuracy() -> None:
     """Trained on three quarters as one population; each of the five models judged on the last quarter."""
     X, y, quarters = digits()
     train, test = quarters[1:].reshape(-1), quarters[0]
@@ -50,7 +50,7 @@ def test_five_seeds() -> None:
     )
 
 
-def test_four_folds() -> None:
+def test_four_folds_trained_on_digits_reach_the_expected_accuracy() -> None:
     """Cross-validation as one population: every image is judged by the model that has not seen it."""
     X, y, quarters = digits()
     folds = [(np.delete(quarters, k, axis=0).reshape(-1), quarters[k]) for k in range(4)]

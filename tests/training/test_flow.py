@@ -1,4 +1,4 @@
-"""Deep sigmoid networks vanish, badly scaled ones explode, and the flow says so."""
+"""GradientFlow: gradients of deep sigmoid networks vanish, those of badly scaled ones explode."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ def deep(activation: str, deviation: float | None = None, *, depth: int = DEPTH,
 
 
 def trained(layers: list[Any], device: Any = "cpu", models: Any = None, epochs: int = 1, every: int = 1) -> Any:
-    """A flow after some epochs of one step of gradient descent, driven as the loop does."""
+    """A GradientFlow after some epochs of one step of gradient descent, called as the training loop does."""
     network, run_pass, data = prepared(layers, device, models)
     flow, probe = GradientFlow(every), None
     for epoch in range(epochs + 1):
@@ -43,7 +43,7 @@ def trained(layers: list[Any], device: Any = "cpu", models: Any = None, epochs: 
     return flow
 
 
-def test_a_deep_sigmoid_network_vanishes(backend: Any) -> None:
+def test_gradient_flow_calls_a_deep_sigmoid_network_vanishing(backend: Any) -> None:
     flow = trained(deep("sigmoid"), backend)
     verdict = flow.verdict()
     assert verdict.kind == "vanishing"
@@ -55,7 +55,7 @@ def test_a_deep_sigmoid_network_vanishes(backend: Any) -> None:
     assert str(verdict).startswith("vanishing: gradient ") and "layers 0, 1" in str(verdict)
 
 
-def test_a_badly_scaled_network_explodes(backend: Any) -> None:
+def test_gradient_flow_calls_a_badly_scaled_network_exploding(backend: Any) -> None:
     flow = trained(deep("tanh", 2.0, depth=20), backend)
     verdict = flow.verdict()
     assert verdict.kind == "exploding"
@@ -67,7 +67,7 @@ def test_a_badly_scaled_network_explodes(backend: Any) -> None:
 
 
 @pytest.mark.parametrize(("deviation", "kind"), [(5.0, "exploding"), (0.02, "vanishing")])
-def test_outputs_of_a_badly_scaled_relu_network(deviation: float, kind: str) -> None:
+def test_gradient_flow_shows_growing_outputs_of_a_badly_scaled_network(deviation: float, kind: str) -> None:
     """All its gradients are of one size, since outputs grow as fast forwards as gradients do backwards."""
     verdict = trained(deep("relu", deviation, bias=False)).verdict()
     assert verdict.kind == kind and 0.01 < verdict.ratio < 100
@@ -76,13 +76,13 @@ def test_outputs_of_a_badly_scaled_relu_network(deviation: float, kind: str) -> 
 
 
 @pytest.mark.parametrize("layers", [deep("relu"), deep("tanh"), [gn.Dense(3)]])
-def test_a_well_scaled_network_is_healthy(layers: list[Any]) -> None:
+def test_gradient_flow_calls_a_well_scaled_network_healthy(layers: list[Any]) -> None:
     flow = trained(layers)
     assert (flow.verdict().kind, flow.verdict().layers) == ("healthy", ())
     assert str(flow.verdict()).startswith("healthy: the first layer's gradient is ")
 
 
-def test_numbers_that_are_not_finite() -> None:
+def test_gradient_flow_reports_numbers_that_are_not_finite() -> None:
     _, run_pass, data = prepared(deep("relu", 1e6), "cpu", None)
     flow = GradientFlow()
     probe = flow.probe(run_pass)
@@ -118,7 +118,9 @@ def test_numbers_that_are_not_finite() -> None:
         ([1.0], [], "healthy", ()),
     ],
 )
-def test_verdicts(gradients: list[float], outputs: list[float], kind: str, layers: tuple[str, ...]) -> None:
+def test_the_verdict_of_gradient_flow_follows_from_the_sizes_of_layers(
+    gradients: list[float], outputs: list[float], kind: str, layers: tuple[str, ...]
+) -> None:
     named = [{str(i): v for i, v in enumerate(values)} for values in (gradients, outputs)]
     verdict = _judge(named[0], named[1], 1000.0)
     assert (verdict.kind, verdict.layers) == (kind, layers)
@@ -126,13 +128,13 @@ def test_verdicts(gradients: list[float], outputs: list[float], kind: str, layer
         np.testing.assert_equal(verdict.ratio, gradients[0] / gradients[-1])
 
 
-def test_how_far_apart_is_too_far() -> None:
+def test_the_limit_of_the_verdict_of_gradient_flow_can_be_set() -> None:
     flow = trained(deep("sigmoid"))
     assert flow.verdict(1e30).kind == "healthy"
     assert trained(deep("tanh")).verdict(1.01).kind != "healthy"
 
 
-def test_each_model_of_a_population() -> None:
+def test_gradient_flow_judges_each_model_of_a_population() -> None:
     flow = trained(deep("sigmoid"), models=3)
     verdicts = flow.verdict()
     assert [v.kind for v in verdicts] == ["vanishing"] * 3
@@ -151,7 +153,7 @@ def test_each_model_of_a_population() -> None:
     ("every", "epochs", "expected"),
     [(1, 3, [1, 2, 3]), (2, 5, [1, 3, 5]), (2, 4, [1, 3, 4]), (10, 4, [1, 4]), (10, 1, [1])],
 )
-def test_which_epochs_are_recorded(every: int, epochs: int, expected: list[int]) -> None:
+def test_gradient_flow_records_every_nth_and_the_last_epoch(every: int, epochs: int, expected: list[int]) -> None:
     flow = trained([gn.Dense(3)], epochs=epochs, every=every)
     assert flow.epochs == expected
     assert flow.activations["0"].shape == flow.gradients["0"].shape == (len(expected), 1)
@@ -159,7 +161,7 @@ def test_which_epochs_are_recorded(every: int, epochs: int, expected: list[int])
         assert flow.gradients["0"][0, 0] != flow.gradients["0"][1, 0]
 
 
-def test_a_new_training_starts_afresh_and_a_resumed_one_goes_on() -> None:
+def test_gradient_flow_starts_again_in_a_new_training_and_goes_on_in_a_resumed_one() -> None:
     flow = trained([gn.Dense(3)], epochs=2)
     flow.on_start(at(2))
     assert flow.epochs == [1, 2]
@@ -167,7 +169,7 @@ def test_a_new_training_starts_afresh_and_a_resumed_one_goes_on() -> None:
     assert flow.epochs == []
 
 
-def test_a_training_that_ended_before_its_first_epoch_has_nothing() -> None:
+def test_gradient_flow_without_an_epoch_says_that_it_has_nothing() -> None:
     flow = GradientFlow()
     flow.on_start(at(0))
     flow.on_end(at(0))
@@ -177,7 +179,7 @@ def test_a_training_that_ended_before_its_first_epoch_has_nothing() -> None:
             look()
 
 
-def test_every_must_be_a_whole_number() -> None:
+def test_gradient_flow_refuses_an_every_that_is_not_a_whole_number() -> None:
     with pytest.raises(ConfigurationError, match=r"^GradientFlow every: expected a whole number >= 1, got 0; "):
         GradientFlow(0)
 
@@ -185,7 +187,7 @@ def test_every_must_be_a_whole_number() -> None:
 # For the eye
 
 
-def test_table() -> None:
+def test_the_table_of_gradient_flow_lists_layers_and_a_verdict() -> None:
     flow = trained([gn.Dense(4, "tanh"), gn.Residual([gn.Dense(4)]), gn.Dropout(0.2), gn.Dense(3)], epochs=2)
     title, empty, head, rule, *rows, gap, verdict = flow.table().splitlines()
     assert title == "root mean squares in epoch 2"
@@ -201,13 +203,13 @@ def test_table() -> None:
     assert max(map(len, flow.table().splitlines())) < 100
 
 
-def test_table_of_a_population() -> None:
+def test_the_table_of_gradient_flow_shows_the_median_of_a_population() -> None:
     lines = trained(deep("sigmoid"), models=2).table().splitlines()
     assert lines[0] == "root mean squares in epoch 1, median of 2 models"
     assert lines[-2] == "" and lines[-1].startswith("vanishing: 2 of 2 models, such as model 0: gradient ")
 
 
-def test_table_of_models_that_differ() -> None:
+def test_the_table_of_gradient_flow_counts_the_verdicts_of_a_population() -> None:
     network, run_pass, data = prepared([gn.Dense(4), gn.Dense(3)], "cpu", 3)
     flow = GradientFlow()
     probe = flow.probe(run_pass)
@@ -221,7 +223,7 @@ def test_table_of_models_that_differ() -> None:
     assert second.startswith("vanishing: 2 of 3 models, such as model 1: gradient 0 in layer 0, ")
 
 
-def test_rich_prints_it() -> None:
+def test_rich_prints_the_table_of_gradient_flow() -> None:
     from rich.console import Console
 
     console = Console(width=100, record=True, file=io.StringIO())
@@ -230,7 +232,7 @@ def test_rich_prints_it() -> None:
     assert "root mean squares in epoch 1" in text and "Dense" in text and "vanishing" in text
 
 
-def test_a_copy_shows_what_was_recorded() -> None:
+def test_a_copied_gradient_flow_shows_what_was_recorded() -> None:
     """It holds no arrays of the training."""
     flow = trained(deep("tanh"), epochs=2)
     for twin in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
@@ -239,7 +241,7 @@ def test_a_copy_shows_what_was_recorded() -> None:
 
 
 @pytest.mark.parametrize("models", [None, 3])
-def test_plot(tmp_path: Path, models: Any) -> None:
+def test_gradient_flow_is_plotted(tmp_path: Path, models: Any) -> None:
     pytest.importorskip("matplotlib")
     flow = trained(deep("sigmoid"), models=models, epochs=20)
     made = flow.plot(tmp_path / "flow.png")
@@ -255,7 +257,7 @@ def test_plot(tmp_path: Path, models: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [0.0, math.nan])
-def test_plot_of_what_has_no_logarithm(tmp_path: Path, number: float) -> None:
+def test_gradient_flow_plots_zeros_and_nan(tmp_path: Path, number: float) -> None:
     pytest.importorskip("matplotlib")
     network, run_pass, data = prepared([gn.Dense(3)], "cpu", None)
     flow = GradientFlow()

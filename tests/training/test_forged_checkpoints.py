@@ -1,5 +1,5 @@
-"""Checkpoints with a right digest that hold what no training wrote: each is refused with an error of ours, and then
-network and file are untouched to the byte, or taken, and then the training goes on to a sound end.
+"""Checkpoints with a right digest but a content that no training wrote: each is refused with an error of gpunn and
+leaves network and file unchanged, or is accepted and the training goes on to a normal end.
 
 Of each kind of edit there are a few; GPUNN_TEST_FORGERIES=3000 draws 3,000 checkpoints in all, and a third as many runs
 in tests/cli/test_forged_runs.py. With `-s` both say how many were refused and where.
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def ending(name: str, folder: Path) -> tuple[list[bytes], dict[str, Any]]:
-    """How the training ends that goes on from it."""
+    """How the training ends that is resumed from this checkpoint."""
     path = folder / "whole.gpunn"
     archive.write(path, *original(name, folder))
     net = network(name)
@@ -46,7 +46,7 @@ def ended(net: gn.Network, history: gn.History) -> tuple[list[bytes], dict[str, 
 
 
 def matters(arrays: dict[str, Any], meta: dict[str, Any]) -> Any:
-    """The content without what a training that goes on from it does not look at."""
+    """The content without the parts that a resumed training does not read."""
     run = {**meta["run"], "history": json.loads(meta["run"]["history"])}
     for name in UNTIMED:
         run["history"]["values"].pop(name, None)
@@ -56,7 +56,7 @@ def matters(arrays: dict[str, Any], meta: dict[str, Any]) -> Any:
 
 
 def attempt(name: str, path: Path, content: tuple[dict[str, Any], dict[str, Any]], folder: Path) -> str:
-    """Go on from this file; where it was refused, or "taken"."""
+    """Resume from this file; the place of the refusal, or "taken"."""
     net, before = network(name), path.read_bytes()
     held, steps, error = contents(net), [], None
     try:
@@ -77,7 +77,7 @@ def attempt(name: str, path: Path, content: tuple[dict[str, Any], dict[str, Any]
 
 
 def loaded(path: Path, arrays: dict[str, Any]) -> bool:
-    """Whether the network of the file is there, which then holds what the file does."""
+    """Whether the network in the file can be loaded; it must then hold the arrays of the file."""
     try:
         net = gn.load(path, "cpu")
     except CheckpointError:
@@ -88,7 +88,7 @@ def loaded(path: Path, arrays: dict[str, Any]) -> bool:
     return True
 
 
-def test_forged_checkpoints(folder: Path) -> None:
+def test_forged_checkpoints_are_refused_or_resumed_in_little_memory(folder: Path) -> None:
     path, seen, read = folder / "forged.gpunn", Counter[str](), Counter[bool]()
     names, faults = list(BASES), []
     for number in range(max(COUNT, len(KINDS))):

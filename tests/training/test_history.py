@@ -49,7 +49,7 @@ def population(epochs: int = 3) -> History:
     return history
 
 
-def test_one_number_an_epoch() -> None:
+def test_a_history_has_one_number_for_each_epoch() -> None:
     history = single()
     assert history["loss"].dtype == np.float64
     np.testing.assert_array_equal(history["loss"], [1.0, 1 / 2, 1 / 3])
@@ -57,26 +57,26 @@ def test_one_number_an_epoch() -> None:
     assert history.epochs == 3
 
 
-def test_one_number_an_epoch_and_model() -> None:
+def test_a_history_of_a_population_has_one_number_for_each_epoch_and_model() -> None:
     history = population()
     assert history["loss"].shape == history["seconds"].shape == (3, 3)
     np.testing.assert_array_equal(history["loss"][1], [1.5, 1.0, 0.5])
     np.testing.assert_array_equal(history["loss"][:, 2], [1.0, 1 / 2, 1 / 3])
 
 
-def test_a_population_of_one_keeps_its_axis() -> None:
+def test_a_history_of_a_population_of_one_keeps_the_population_axis() -> None:
     history = History(population=True)
     history.append({"loss": np.ones(1)})
     assert history.loss.shape == (1, 1)
 
 
-def test_a_number_that_all_models_share() -> None:
+def test_a_history_keeps_a_number_shared_by_all_models_once() -> None:
     history = History(population=True)
     history.append({"loss": np.ones(2), "seconds": 3.0})
     assert history["seconds"].shape == (1,) and history["loss"].shape == (1, 2)
 
 
-def test_a_mapping() -> None:
+def test_a_history_is_a_mapping_of_names_to_columns() -> None:
     history = single()
     names = ["loss", "accuracy", "validation_loss", "rate", "seconds"]
     assert list(history) == list(history.keys()) == names == [name for name, _ in history.items()]
@@ -86,7 +86,7 @@ def test_a_mapping() -> None:
     assert {name: values.shape for name, values in dict(history).items()} == dict.fromkeys(names, (3,))
 
 
-def test_a_mapping_of_a_population_is_one_of_vectors() -> None:
+def test_a_history_of_a_population_is_a_mapping_of_names_and_models_to_columns() -> None:
     history = population()
     names = ("loss", "validation_loss", "rate", "gradient_norm", "seconds")
     keys = [(name, k) for name in names for k in range(3)]
@@ -106,7 +106,7 @@ def test_a_mapping_of_a_population_is_one_of_vectors() -> None:
     assert ("loss", 0) not in single()
 
 
-def test_a_table_of_pandas() -> None:
+def test_a_history_becomes_a_data_frame() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(dict(single()))
     assert list(frame) == list(single().names) and frame["loss"].tolist() == [1.0, 1 / 2, 1 / 3]
@@ -118,13 +118,13 @@ def test_a_table_of_pandas() -> None:
     assert frame["loss"][0].tolist() == history["loss"][:, 0].tolist()
 
 
-def test_the_best_model_by_a_function_of_ones_own_is_not_known() -> None:
+def test_a_history_names_no_best_model_by_a_user_defined_function() -> None:
     history = History(population=True)
     history.append({"loss": np.array([1.0, 2.0]), "validation_brier": np.array([0.25, 0.75])})
     assert repr(history) == "<History of 1 epoch: loss 1.5 (best 1, model 0), validation_brier 0.5>"
 
 
-def test_unknown_names() -> None:
+def test_a_history_refuses_unknown_names() -> None:
     history = single(1)
     with pytest.raises(KeyError, match=r"no 'mse' in this history; it has loss, accuracy, validation_loss, rate, sec"):
         history["mse"]
@@ -136,7 +136,7 @@ def test_unknown_names() -> None:
         history._secret  # noqa: B018
 
 
-def test_many_epochs_and_arrays_that_stay_as_they_were() -> None:
+def test_arrays_taken_from_a_history_stay_as_they_were() -> None:
     history, early = History(), None
     for epoch in range(1000):
         history.append({"loss": [epoch]})
@@ -147,7 +147,7 @@ def test_many_epochs_and_arrays_that_stay_as_they_were() -> None:
     np.testing.assert_array_equal(history["loss"], np.arange(1000))
 
 
-def test_arrays_cannot_be_written_and_records_are_copied() -> None:
+def test_the_arrays_of_a_history_are_read_only() -> None:
     history, value = History(population=True), np.array([1.0, 2.0])
     history.append({"loss": value})
     value[:] = 9.0
@@ -156,7 +156,7 @@ def test_arrays_cannot_be_written_and_records_are_copied() -> None:
         history["loss"][0] = 3.0
 
 
-def test_what_was_not_measured_is_nan() -> None:
+def test_a_history_has_nan_for_what_was_not_measured() -> None:
     history = History()
     for record in ({"loss": [1]}, {"loss": [2], "mse": [5]}, {"mse": [6]}):
         history.append(record)
@@ -164,14 +164,14 @@ def test_what_was_not_measured_is_nan() -> None:
     np.testing.assert_array_equal(history["mse"], [NAN, 5, 6])
 
 
-def test_a_name_that_appears_late_in_a_long_training() -> None:
+def test_a_history_takes_a_name_that_appears_late() -> None:
     history = History()
     for epoch in range(200):
         history.append({"loss": [1.0]} | ({"mse": [2.0]} if epoch >= 150 else {}))
     np.testing.assert_array_equal(np.isnan(history["mse"]), np.arange(200) < 150)
 
 
-def test_best_epochs_count_from_1() -> None:
+def test_the_best_epochs_of_a_history_count_from_1() -> None:
     history = single()
     assert history.best_epoch == 2
     assert history["validation_loss"][history.best_epoch - 1] == history["validation_loss"].min()
@@ -183,7 +183,7 @@ def test_best_epochs_count_from_1() -> None:
     assert many.best_epoch == [2, 1, None]
 
 
-def test_why_it_stopped() -> None:
+def test_a_history_says_why_each_model_stopped() -> None:
     assert single().stopped == "finished 3 epochs"
     assert population().stopped == ["a", "b", "a"]
     population().stopped.append("c")  # a copy
@@ -193,7 +193,7 @@ def test_why_it_stopped() -> None:
 
 
 @pytest.mark.parametrize("make", [single, population, History, lambda: History(population=True), lambda: single(100)])
-def test_json_round_trip(make: Any) -> None:
+def test_a_history_is_stored_as_json_and_restored(make: Any) -> None:
     history = make()
     again = History.from_json(history.to_json())
     assert again == history and again is not history
@@ -204,7 +204,7 @@ def test_json_round_trip(make: Any) -> None:
     json.loads(history.to_json(), parse_constant=pytest.fail)  # no NaN and no Infinity in the file
 
 
-def test_numbers_are_stored_exactly() -> None:
+def test_a_history_stores_numbers_exactly() -> None:
     numbers = [0.1, 1 / 3, -0.0, 5e-324, 1.7976931348623157e308, NAN, math.inf, -math.inf, np.pi]
     history = History()
     for number in numbers:
@@ -239,14 +239,14 @@ EDITS: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "match"), EDITS, ids=[f"{n} {m[-30:]}" for n, _, m in EDITS])
-def test_what_is_no_history(name: str, value: Any, match: str) -> None:
+def test_json_that_describes_no_history_is_refused(name: str, value: Any, match: str) -> None:
     data = {**json.loads(single().to_json()), name: value}
     with pytest.raises(CheckpointError, match=match):
         History.from_json(json.dumps(data))
 
 
 @pytest.mark.parametrize("values", [{"loss": [[]] * 3}, {"loss": [[1.0, 2.0], [1.0], [1.0, 2.0]]}, {"loss": [1.0] * 3}])
-def test_what_is_no_history_of_a_population(values: Any) -> None:
+def test_json_that_describes_no_history_of_a_population_is_refused(values: Any) -> None:
     data = {**json.loads(population().to_json()), "values": values, "stopped": [], "best": []}
     with pytest.raises(
         CheckpointError, match="history.values.*: expected (3 rows of 2 numbers|a number for each model)"
@@ -255,12 +255,12 @@ def test_what_is_no_history_of_a_population(values: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "9" * 5000, None, b"\xff"])
-def test_what_is_no_json(text: Any) -> None:
+def test_a_history_refuses_text_that_is_not_json(text: Any) -> None:
     with pytest.raises(CheckpointError, match="history: expected JSON, got .*Error: .*; give a file as gpunn wrote it"):
         History.from_json(text)
 
 
-def test_a_stored_history_goes_on() -> None:
+def test_a_restored_history_goes_on() -> None:
     for make, width in ((single, 1), (population, 3)):
         history = make()
         again = History.from_json(history.to_json())
@@ -271,14 +271,14 @@ def test_a_stored_history_goes_on() -> None:
         assert np.isnan(again["rate"][3]).all() and (again["late"][3] == 8.0).all()
 
 
-def test_copies() -> None:
+def test_a_history_is_copied_and_pickled() -> None:
     history = single()
     for again in (copy.copy(history), copy.deepcopy(history), pickle.loads(pickle.dumps(history))):
         assert again == history
     assert history != single(2) and history != population() and history != dict(history)
 
 
-def test_csv(tmp_path: Path) -> None:
+def test_a_history_is_written_as_csv(tmp_path: Path) -> None:
     history = single()
     history.to_csv(tmp_path / "history.csv")
     with open(tmp_path / "history.csv", newline="") as file:
@@ -288,7 +288,7 @@ def test_csv(tmp_path: Path) -> None:
         assert [float(row[name]) for row in rows] == values.tolist()
 
 
-def test_csv_of_a_population(tmp_path: Path) -> None:
+def test_a_history_of_a_population_is_written_as_csv(tmp_path: Path) -> None:
     history = population()
     history.to_csv(tmp_path / "history.csv")
     titles, *rows = csv.reader((tmp_path / "history.csv").read_text().splitlines())
@@ -299,7 +299,7 @@ def test_csv_of_a_population(tmp_path: Path) -> None:
     assert (tmp_path / "empty.csv").read_text().splitlines() == ["epoch"]
 
 
-def test_a_csv_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_history_that_cannot_be_written_leaves_the_old_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "history.csv"
     path.write_text("before")
     (tmp_path / "link.csv").symlink_to(path)
@@ -315,7 +315,7 @@ def test_a_csv_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatc
     assert path.read_text() == "before" and len(os.listdir(tmp_path)) == 2
 
 
-def test_a_csv_is_not_written_to_a_pipe(tmp_path: Path) -> None:
+def test_a_history_is_not_written_to_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "history.csv")
     reader = os.open(tmp_path / "history.csv", os.O_RDONLY | os.O_NONBLOCK)  # so that no writer waits for one
     try:
@@ -328,7 +328,7 @@ def test_a_csv_is_not_written_to_a_pipe(tmp_path: Path) -> None:
 # For the eye
 
 
-def test_repr() -> None:
+def test_the_repr_of_a_history_shows_its_last_and_best_figures() -> None:
     assert repr(single()) == (
         "<History of 3 epochs: loss 0.3333, accuracy 0.2, validation_loss 2 (best 1 in epoch 2); finished 3 epochs>"
     )
@@ -341,7 +341,7 @@ def test_repr() -> None:
     assert repr(many) == f"<History of 1 epoch: {expected}>"
 
 
-def test_repr_of_what_is_not_finite() -> None:
+def test_the_repr_of_a_history_shows_numbers_that_are_not_finite() -> None:
     history = History()
     history.append({"loss": [NAN]})
     assert repr(history) == "<History of 1 epoch: loss nan>"
@@ -350,7 +350,7 @@ def test_repr_of_what_is_not_finite() -> None:
     assert repr(history) == "<History of 3 epochs: loss inf (best 2 in epoch 2)>"
 
 
-def test_spread_is_over_finite_numbers() -> None:
+def test_the_plotted_spread_of_a_population_is_over_finite_numbers() -> None:
     table = np.array([[1.0, 2.0, 6.0], [NAN, 2.0, 4.0], [NAN, math.inf, -math.inf]])
     middle, low, high = figures.spread(table)
     np.testing.assert_array_equal(middle, [3.0, 3.0, NAN])
@@ -359,7 +359,7 @@ def test_spread_is_over_finite_numbers() -> None:
     np.testing.assert_array_equal(figures.spread(np.array([1.0, NAN]))[0], [1.0, NAN])
 
 
-def test_plot(tmp_path: Path) -> None:
+def test_a_history_is_plotted(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     made = single().plot(tmp_path / "single.png")
     assert (tmp_path / "single.png").read_bytes()[:4] == b"\x89PNG"
@@ -372,7 +372,7 @@ def test_plot(tmp_path: Path) -> None:
     assert [text.get_text() for text in made.axes[0].get_legend().get_texts()] == ["training", "validation"]
 
 
-def test_plot_of_a_population(tmp_path: Path) -> None:
+def test_a_history_of_a_population_is_plotted_with_its_spread(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     history = population()
     made = history.plot(tmp_path / "population.svg")
@@ -387,7 +387,7 @@ def test_plot_of_a_population(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [NAN, NAN], [0.0, 0.0], [1.0, NAN, math.inf, 2.0]])
-def test_plot_of_odd_histories(values: list[float], tmp_path: Path) -> None:
+def test_a_history_that_is_empty_or_not_finite_is_plotted(values: list[float], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for history in (History(), History(population=True)):
         for value in values:
@@ -396,7 +396,7 @@ def test_plot_of_odd_histories(values: list[float], tmp_path: Path) -> None:
         history.plot(tmp_path / "odd.png")
 
 
-def test_plot_leaves_pyplot_alone() -> None:
+def test_plotting_a_history_does_not_import_pyplot() -> None:
     pytest.importorskip("matplotlib")
     program = (
         "import sys\nimport gpunn\nassert 'matplotlib' not in sys.modules\n"
@@ -406,7 +406,7 @@ def test_plot_leaves_pyplot_alone() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
-def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plotting_a_history_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = 'plot: expected matplotlib, got none; run: python -m pip install "gpunn[plot]"'
     with pytest.raises(MissingExtraError, match=exactly(message)):
@@ -415,7 +415,7 @@ def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in message
 
 
-def test_plot_with_a_matplotlib_that_lacks_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plotting_a_history_with_a_broken_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "import_module", _lacking)
     message = 'plot: expected matplotlib, got no libpng; run: python -m pip install "gpunn[plot]"'
     with pytest.raises(MissingExtraError, match=exactly(message)):
@@ -429,8 +429,10 @@ def _lacking(name: str) -> Any:
 @pytest.mark.parametrize(
     ("backend", "known"), [("module://matplotlib_inline.backend_inline", None), ("aggg", False), ("svg", True)]
 )
-def test_plot_with_any_backend(backend: str, known: bool | None, tmp_path: Path) -> None:
-    """Such as a notebook's, known where its package is; a known one is the one of the user's own drawings, later on."""
+def test_a_history_is_plotted_whatever_backend_matplotlib_is_set_to(
+    backend: str, known: bool | None, tmp_path: Path
+) -> None:
+    """For example that of a notebook; a known backend stays that of the user's own figures."""
     pytest.importorskip("matplotlib")
     program = (
         "import os, sys, numpy as np, gpunn as gn\n"

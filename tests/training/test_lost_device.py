@@ -1,4 +1,4 @@
-"""A device that stops answering during a training: one clear error, and the last checkpoint to go on from."""
+"""A device that stops answering during a training: one clear error, and the last checkpoint can be resumed."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def options(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("captured", "01")
 @pytest.mark.parametrize("error", ["cudaErrorLaunchFailure", "cudaErrorNoDevice", "cudaErrorDevicesUnavailable"])
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_device_lost_while_training(
+def test_a_device_lost_in_training_is_one_clear_error_and_leaves_the_checkpoint(
     tmp_path: Path, error: str, epoch: int, captured: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = strict_backend()
@@ -57,7 +57,7 @@ def test_a_device_lost_while_training(
     assert again.ops.to_host(again.vector).tobytes() == whole.ops.to_host(whole.vector).tobytes()
 
 
-def test_other_errors_of_cuda_stay_what_they_are() -> None:
+def test_other_errors_of_cuda_are_not_taken_for_a_lost_device() -> None:
     strict = strict_backend()
     strict.xp.machine.lost = "cudaErrorInvalidValue"
     with pytest.raises(RuntimeError, match="cudaErrorInvalidValue") as caught:

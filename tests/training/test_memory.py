@@ -1,4 +1,4 @@
-"""What a training takes is known before it is taken, and a network outlives memory that ran out."""
+"""The memory of a training is known before it is taken, and a network can be used after memory ran out."""
 
 import gc
 import tracemalloc
@@ -85,7 +85,7 @@ CASES = {
 
 @pytest.fixture
 def ops() -> Iterator[Any]:
-    """A device of its own, on which products have run, so that their workspace is there."""
+    """A new device on which products have run, so that their workspace is allocated."""
     made = strict_backend()
     A = made.zeros((2, 2), np.float32)
     made.matmul(A, A, made.zeros((2, 2), np.float32))
@@ -94,7 +94,7 @@ def ops() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_device_takes_what_was_said(ops: Any, name: str) -> None:
+def test_a_training_takes_the_device_memory_that_was_predicted(ops: Any, name: str) -> None:
     case, machine = CASES[name], ops.xp.machine
     network = case.network(ops)
     said = case.need(network)
@@ -109,7 +109,7 @@ def test_the_device_takes_what_was_said(ops: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "population", "held out", "numbers", "accumulated"])
-def test_the_host_takes_what_was_said(name: str) -> None:
+def test_a_training_takes_the_host_memory_that_was_predicted(name: str) -> None:
     known = CASES[name]
     case = Case((gn.Dense(800, "relu"), *MLP), known.data, known.models, **known.options)
     network = case.network("cpu")
@@ -130,7 +130,7 @@ def test_the_host_takes_what_was_said(name: str) -> None:
 
 
 @pytest.mark.parametrize("models", [None, 3])
-def test_a_summary_says_what_its_pass_takes(ops: Any, models: int | None) -> None:
+def test_a_summary_says_what_memory_its_pass_takes(ops: Any, models: int | None) -> None:
     machine = ops.xp.machine
     before = machine.live_bytes
     network = gn.Network(TREE, 40, device=ops, models=models)
@@ -139,7 +139,7 @@ def test_a_summary_says_what_its_pass_takes(ops: Any, models: int | None) -> Non
     assert total.endswith(f" {readable(machine.live_bytes - before - network.step.nbytes)}")
 
 
-def test_a_stage_leaves_the_network_alone(ops: Any) -> None:
+def test_a_rehearsal_leaves_the_network_unchanged(ops: Any) -> None:
     network = CASES["plain"].network(ops)
     with unchanged(network):
         stage, rehearsal = network.rehearsed()
@@ -149,7 +149,7 @@ def test_a_stage_leaves_the_network_alone(ops: Any) -> None:
         assert rehearsal.owns(network.vector) and rehearsal.owns(run.loss_frame.value) and not rehearsal.owns(X)
 
 
-def test_hollow_arrays_have_all_but_memory() -> None:
+def test_hollow_arrays_have_shape_and_dtype_but_no_memory() -> None:
     array = hollow((1 << 20, 1 << 20, 4), np.float32)
     assert array.nbytes == 1 << 44
     assert array[3:5].reshape(2, -1, 2).shape == (2, 1 << 21, 2) and array.mT.dtype == np.float32
@@ -160,7 +160,7 @@ def test_hollow_arrays_have_all_but_memory() -> None:
 
 
 def full_to(ops: Any, free: int) -> Any:
-    """Something that leaves so many bytes of the device free."""
+    """Fill the device until so many bytes are free."""
     gc.collect()
     machine = ops.xp.machine
     machine.memory = machine.live_bytes + free
@@ -172,7 +172,7 @@ NAMED = ("plain", "population", "accumulated", "whole batches", "held out", "tre
 
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_the_largest_batch_that_fits_is_named(ops: Any, name: str, share: float) -> None:
+def test_the_error_for_missing_memory_names_the_largest_batch_that_fits(ops: Any, name: str, share: float) -> None:
     known = CASES[name]
     case = Case(known.layers, known.data, known.models, known.dtype, **{**known.options, "batch_size": 96})
     network = case.network(ops)
@@ -201,8 +201,8 @@ def test_the_largest_batch_that_fits_is_named(ops: Any, name: str, share: float)
 @pytest.mark.parametrize("rows", [1, 2, 13, 700])
 @pytest.mark.parametrize("least", [1, 2])
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_search_for_the_largest_batch(rows: int, least: int, whole: bool) -> None:
-    """Against all sizes in turn; a batch size costs 10, and 7 a row."""
+def test_the_search_for_the_largest_batch_that_fits_finds_it(rows: int, least: int, whole: bool) -> None:
+    """Compared with trying all sizes; a batch size costs 10, and each row 7."""
 
     def cost(size: int) -> int:
         rest = rows % size
@@ -219,7 +219,7 @@ def test_the_search_for_the_largest_batch(rows: int, least: int, whole: bool) ->
         assert largest_batch(need, free, rows, rows, least=least, whole=whole) == max(every, default=0)
 
 
-def test_no_batch_is_small_enough(ops: Any) -> None:
+def test_the_error_for_missing_memory_says_if_no_batch_fits(ops: Any) -> None:
     network = CASES["plain"].network(ops)
     full_to(ops, 50_000)
     message = (
@@ -231,14 +231,14 @@ def test_no_batch_is_small_enough(ops: Any) -> None:
         network.fit(X, LABELS, **options(memory=60_000))
 
 
-def test_bad_data_are_told_before_memory(ops: Any) -> None:
+def test_bad_data_are_reported_before_missing_memory(ops: Any) -> None:
     network = CASES["plain"].network(ops)
     full_to(ops, 1000)
     with pytest.raises(DataError, match="^y: expected whole classes"):
         network.fit(X, LABELS + 5, **options())
 
 
-def test_old_passes_make_room(ops: Any) -> None:
+def test_kept_passes_are_dropped_to_make_room(ops: Any) -> None:
     case = CASES["plain"]
     network = case.network(ops)
     network.fit(*case.data, **case.options)
@@ -271,7 +271,9 @@ USES = {
 
 @pytest.mark.parametrize("place", ["host", "device"])
 @pytest.mark.parametrize("use", USES)
-def test_other_uses_say_it_too(ops: Any, use: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_and_evaluate_name_the_largest_batch_that_fits(
+    ops: Any, use: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     where, named, function = USES[use]
     network = gn.Network([gn.Dense(96, "relu"), gn.Dense(64, "gelu"), gn.Dense(10)], 40, device=ops)
     if place == "device":
@@ -293,8 +295,8 @@ def test_other_uses_say_it_too(ops: Any, use: str, place: str, monkeypatch: pyte
             function(network, best + 1)
 
 
-def test_a_kept_pass_is_not_rehearsed(ops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Predicting a row at a time pays for the look at the memory once."""
+def test_the_memory_of_a_kept_pass_is_not_counted_again(ops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predicting row by row checks the memory only once."""
     network = CASES["plain"].network(ops)
     first = network.predict(X[:1])
     monkeypatch.setattr(Rehearsal, "empty", None)
@@ -305,7 +307,7 @@ def test_a_kept_pass_is_not_rehearsed(ops: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 class Neighbour(gn.Callback):
-    """Takes what is left after the first epoch."""
+    """A callback that takes all free memory after the first epoch."""
 
     def __init__(self, ops: Any) -> None:
         self.machine, self.ops = ops.xp.machine, ops
@@ -315,7 +317,7 @@ class Neighbour(gn.Callback):
             self.machine.memory = self.machine.live_bytes
 
 
-def test_memory_that_runs_out_during_training(ops: Any) -> None:
+def test_memory_that_runs_out_during_training_leaves_the_best_weights(ops: Any) -> None:
     case = Case(epochs=5)
     network, expected, machine = case.network(ops), case.network(ops), ops.xp.machine
     before = machine.live_bytes
@@ -331,8 +333,8 @@ def test_memory_that_runs_out_during_training(ops: Any) -> None:
     network.fit(*case.data, **{**case.options, "batch_size": 32})
 
 
-def test_a_traceback_that_is_kept_holds_no_arrays(ops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interactive session keeps the last one, with the locals of every function in it."""
+def test_the_traceback_of_a_memory_error_keeps_no_arrays_alive(ops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interactive session keeps the last traceback, with the local variables of every function in it."""
     case = CASES["plain"]
     network, machine = case.network(ops), ops.xp.machine
     gc.collect()
@@ -349,8 +351,8 @@ def test_a_traceback_that_is_kept_holds_no_arrays(ops: Any, monkeypatch: pytest.
     assert not len(network.uses)
 
 
-def test_the_half_of_a_pass_is_not_kept(ops: Any) -> None:
-    """Without a look at the memory before: `compile` gives up what it keeps, tries again, and then says so."""
+def test_a_pass_that_could_not_be_allocated_whole_is_not_kept(ops: Any) -> None:
+    """Without a check beforehand `compile` drops the passes it keeps, tries again, and then raises the error."""
     network, machine = CASES["plain"].network(ops), ops.xp.machine
     gc.collect()
     before = machine.live_bytes
@@ -370,8 +372,8 @@ def test_the_half_of_a_pass_is_not_kept(ops: Any) -> None:
         gc.enable()
 
 
-def test_memory_of_other_libraries_runs_out(ops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever says MemoryError inside a method of a network ends as the same error."""
+def test_memory_errors_of_other_libraries_become_the_error_of_gpunn(ops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every MemoryError inside a method of a network becomes the same error."""
     network = CASES["plain"].network(ops)
 
     def fail(*_: Any, **__: Any) -> None:
@@ -385,7 +387,7 @@ def test_memory_of_other_libraries_runs_out(ops: Any, monkeypatch: pytest.Monkey
     assert issubclass(DeviceMemoryError, (DeviceError,)) and issubclass(DeviceMemoryError, MemoryError)
 
 
-def test_parameters_that_do_not_fit() -> None:
+def test_the_error_for_parameters_that_do_not_fit_names_their_size() -> None:
     ops = strict_backend(memory=1 << 20)
     with pytest.raises(
         DeviceMemoryError, match=r"^Network parameters: .* 3\.8 MiB asked for, 0 B free; use smaller lay"
@@ -397,7 +399,7 @@ def test_parameters_that_do_not_fit() -> None:
     assert not network.is_built
 
 
-def test_free_memory_is_the_drivers_and_the_pools() -> None:
+def test_free_memory_is_that_of_the_driver_and_the_pool() -> None:
     ops = strict_backend(memory=1 << 30)
     pool = ops.xp.get_default_memory_pool()
     assert ops.free_memory() == (1 << 30) - WORKSPACE_BYTES

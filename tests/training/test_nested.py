@@ -1,4 +1,4 @@
-"""A training within another, as a callback starts it: a signal is for both."""
+"""A training started by a callback of another one: a signal ends both."""
 
 import os
 import signal
@@ -13,64 +13,28 @@ import pytest
 
 import gpunn as gn
 from gpunn.training import signals
-from tests.training.test_signals import (
+from tests.training.interruption import (
     EPOCHS,
+    INNER,
     ROOT,
     Look,
+    Nest,
+    Within,
     bits,
     columns,
     fit,
     handlers,
+    interrupt,
     is_best,
     network,
+    terminate,
     weights,
 )
-
-INNER = 23  # the update of the innermost training after which the signal comes
-
-
-class Within(Look):
-    """Starts another training after one of its epochs, once."""
-
-    def __init__(self, start: Callable[[], Any], epoch: int = 4) -> None:
-        super().__init__()
-        self.start, self.epoch = start, epoch
-
-    def on_epoch(self, run: Any, record: Any) -> None:
-        super().on_epoch(run, record)
-        if run.epoch == self.epoch:
-            self.start()
-
-
-class Nest:
-    """So many trainings, each of them started by the one before; `reaction` is called within the last one."""
-
-    def __init__(self, depth: int, reaction: Callable[[Any], Any], folder: Path | None = None) -> None:
-        self.networks = [network(seed=i) for i in range(depth)]
-        self.paths = [None if folder is None else folder / f"{i}.gpunn" for i in range(depth)]
-        self.looks: list[Look] = [Look(INNER, reaction)]
-        for i in reversed(range(1, depth)):
-            self.looks.insert(0, Within(lambda i=i: self.begin(i)))  # type: ignore[misc]
-        self.histories: dict[int, gn.History] = {}
-
-    def begin(self, i: int = 0) -> None:
-        self.histories[i] = fit(self.networks[i], callbacks=self.looks[i], checkpoint=self.paths[i])
-
-    def ends(self) -> list[str]:
-        return [look.run.history.stopped for look in self.looks]
-
-
-def interrupt(run: Any) -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-def terminate(run: Any) -> None:
-    signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.fixture(autouse=True)
 def plain() -> Any:
-    """What runs the tests may have Ctrl-C ignored; afterwards nothing is left behind."""
+    """Handle Ctrl-C as usual, which the runner of the tests may ignore; afterwards no training may be registered."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -78,7 +42,7 @@ def plain() -> Any:
 
 
 @pytest.mark.parametrize("depth", [2, 3])
-def test_ctrl_c_ends_every_training_with_its_best_weights(depth: int) -> None:
+def test_ctrl_c_ends_all_nested_trainings_with_their_best_weights(depth: int) -> None:
     nest, before = Nest(depth, interrupt), handlers()
     nest.begin()
     assert nest.ends() == ["interrupted"] * depth
@@ -87,7 +51,7 @@ def test_ctrl_c_ends_every_training_with_its_best_weights(depth: int) -> None:
     assert len(nest.histories) == depth and handlers() == before
 
 
-def test_a_second_ctrl_c_ends_all_at_once_and_with_the_best_weights() -> None:
+def test_a_second_ctrl_c_ends_all_nested_trainings_at_once() -> None:
     nest = Nest(3, lambda run: [interrupt(run), interrupt(run)])
     with pytest.raises(KeyboardInterrupt):
         nest.begin()
@@ -95,8 +59,8 @@ def test_a_second_ctrl_c_ends_all_at_once_and_with_the_best_weights() -> None:
     assert all(is_best(look) for look in nest.looks)
 
 
-def test_a_second_ctrl_c_after_the_inner_training_has_ended() -> None:
-    """It is the second one of the outer training."""
+def test_a_second_ctrl_c_after_the_inner_training_ends_the_outer_at_once() -> None:
+    """The outer training has then got two."""
     nest = Nest(2, interrupt)
     outer = nest.looks[0]
     assert isinstance(outer, Within)
@@ -108,7 +72,7 @@ def test_a_second_ctrl_c_after_the_inner_training_has_ended() -> None:
 
 
 @pytest.mark.parametrize("depth", [2, 3])
-def test_termination_writes_the_checkpoint_of_each(tmp_path: Path, depth: int) -> None:
+def test_sigterm_writes_the_checkpoint_of_each_nested_training(tmp_path: Path, depth: int) -> None:
     nest, before = Nest(depth, terminate, tmp_path), handlers()
     with pytest.raises(SystemExit) as error:
         nest.begin()
@@ -123,7 +87,7 @@ def test_termination_writes_the_checkpoint_of_each(tmp_path: Path, depth: int) -
 
 
 @pytest.mark.parametrize(("react", "reason"), [(interrupt, "interrupted"), (terminate, "terminated")])
-def test_what_begins_after_the_signal_ends_before_its_first_step(react: Any, reason: str) -> None:
+def test_a_nested_training_that_begins_after_the_signal_makes_no_step(react: Any, reason: str) -> None:
     later: list[Any] = []
 
     def start() -> None:
@@ -144,7 +108,7 @@ def test_what_begins_after_the_signal_ends_before_its_first_step(react: Any, rea
 
 
 @pytest.mark.parametrize("event", ["on_start", "on_step", "on_end"])
-def test_a_training_within_any_event(event: str) -> None:
+def test_a_nested_training_may_be_started_in_any_event(event: str) -> None:
     inner, ran = Look(3, interrupt), []
 
     class Starts(Look):
@@ -172,8 +136,8 @@ def in_a_thread(work: Callable[[], Any]) -> None:
     assert not thread.is_alive()
 
 
-def test_a_training_in_another_thread_goes_on_and_the_one_of_the_main_thread_ends() -> None:
-    """Of a thread nobody knows who waits for it."""
+def test_ctrl_c_ends_the_training_of_the_main_thread_and_not_of_another() -> None:
+    """Nobody knows who waits for a thread."""
     inner: list[Any] = []
     arrived = threading.Event()
 
@@ -194,7 +158,7 @@ def test_a_training_in_another_thread_goes_on_and_the_one_of_the_main_thread_end
     assert inner[0][0].stopped == expected.stopped and inner[0][1] == bits(alone)
 
 
-def test_trainings_within_one_another_in_another_thread() -> None:
+def test_nested_trainings_in_another_thread_run_to_their_end() -> None:
     nest, before = Nest(3, lambda run: None), handlers()
     in_a_thread(nest.begin)
     assert nest.ends() == [f"finished {EPOCHS} epochs"] * 3 and handlers() == before
@@ -203,8 +167,8 @@ def test_trainings_within_one_another_in_another_thread() -> None:
     assert bits(nest.networks[2]) == bits(alone)
 
 
-def test_one_of_the_main_thread_beside_one_of_another_thread() -> None:
-    """That ends first or last: each takes only its own away."""
+def test_a_training_in_another_thread_does_not_disturb_the_signals_of_the_main_thread() -> None:
+    """Whichever ends first: each removes only its own registration."""
     begun, goes_on = threading.Event(), threading.Event()
     ends: list[Any] = []
 
@@ -226,12 +190,11 @@ def test_one_of_the_main_thread_beside_one_of_another_thread() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_ends_by_itself() -> None:
-    """In it, the training of the parent is no training around its own: SIGTERM ends the child."""
+def test_sigterm_in_a_process_forked_by_a_callback_ends_that_process() -> None:
+    """The training of the parent does not count as one around that of the forked process."""
     program = """
 import os
-from tests.training.test_nested import Within, fit, network, terminate
-from tests.training.test_signals import Look
+from tests.training.interruption import Look, Within, fit, network, terminate
 def start():
     child = os.fork()
     if child == 0:

@@ -91,21 +91,23 @@ def check(backend: Any, layers: str, optimizer: Any, **options: Any) -> gn.Histo
 @hosts
 @pytest.mark.parametrize("layers", NETWORKS)
 @pytest.mark.parametrize("form", FORMS)
-def test_every_optimizer(backend: Any, form: str, layers: str) -> None:
-    """Each with a rate (one of them a schedule), a weight decay, and all other numbers of each member's own."""
+def test_a_population_trains_with_every_optimizer_as_its_members_do_alone(backend: Any, form: str, layers: str) -> None:
+    """Each model has its own rate (one a schedule), weight decay and other numbers."""
     check(backend, layers, several(FORMS[form]))
 
 
 @devices
 @pytest.mark.parametrize("form", ["SGD nesterov", "Adam", "Lion"])
-def test_on_a_device(backend: Any, form: str) -> None:
+def test_a_population_on_a_device_trains_as_its_members_do_alone(backend: Any, form: str) -> None:
     check(backend, "both", several(FORMS[form]), epochs=2, batch_size=15)
 
 
 @hosts
 @pytest.mark.parametrize("sampling", ["shuffle", "replacement", "sequential"])
 @pytest.mark.parametrize("with_folds", [True, False])
-def test_every_sampling(backend: Any, sampling: str, with_folds: bool) -> None:
+def test_a_population_trains_with_every_sampling_as_its_members_do_alone(
+    backend: Any, sampling: str, with_folds: bool
+) -> None:
     optimizer = gn.Adam((0.01, 0.02, 0.03))
     if with_folds:
         check(backend, "both", optimizer, sampling=sampling)
@@ -119,7 +121,7 @@ def test_every_sampling(backend: Any, sampling: str, with_folds: bool) -> None:
 
 
 @hosts
-def test_the_rest_of_a_step(backend: Any) -> None:
+def test_a_population_with_penalties_and_weights_trains_as_its_members_do_alone(backend: Any) -> None:
     """Weights of examples and classes, accumulated batches, penalties, clipping, limits and a plateau."""
     net, weight = population(backend), np.random.default_rng(1).uniform(0.5, 2.0, ROWS)
     numbers = {"strength": (0.1, 0.0, 0.3), "limit": (0.5, 1.0, 0.7), "clip_norm": (0.2, 0.4, 9.0),
@@ -174,18 +176,18 @@ def check_ends(backend: Any, case: str, layers: str, keep: str) -> None:
 @hosts
 @pytest.mark.parametrize("layers", ["plain", "both"])
 @pytest.mark.parametrize("case", STOPPING)
-def test_members_stop_at_different_epochs(backend: Any, case: str, layers: str) -> None:
+def test_models_of_a_population_stop_at_different_epochs(backend: Any, case: str, layers: str) -> None:
     check_ends(backend, case, layers, "best")
 
 
 @hosts
 @pytest.mark.parametrize("case", ["early", "gradient"])
-def test_a_member_that_has_stopped_keeps_its_last_weights(backend: Any, case: str) -> None:
+def test_a_model_that_has_stopped_keeps_its_last_weights(backend: Any, case: str) -> None:
     check_ends(backend, case, "both", "last")
 
 
 @devices
-def test_members_stop_at_different_epochs_on_a_device(backend: Any) -> None:
+def test_models_of_a_population_on_a_device_stop_at_different_epochs(backend: Any) -> None:
     criterion, optimizer = STOPPING["early"]
     net = population(backend)
     options: dict[str, Any] = {"stopping": criterion, "epochs": 5, "batch_size": 15}
@@ -205,8 +207,8 @@ LOST = "non-finite loss at epoch "
 @hosts
 @pytest.mark.parametrize("layers", NETWORKS)
 @pytest.mark.parametrize("make", [gn.SGD, gn.Adam, gn.Lion])
-def test_a_lost_member_leaves_the_others_alone(backend: Any, layers: str, make: Any) -> None:
-    """SGD runs out of numbers; Adam and Lion, whose steps have the rate's size, end up absurd but finite."""
+def test_a_diverging_model_does_not_change_the_others(backend: Any, layers: str, make: Any) -> None:
+    """The weights of SGD overflow; Adam and Lion, whose steps have the size of the rate, stay finite."""
     optimizer = make((0.05, 1e30, 0.1), weight_decay=0.1)
     net = population(backend, layers)
     history = train(net, optimizer, folds=FOLDS, epochs=20)
@@ -220,7 +222,7 @@ def test_a_lost_member_leaves_the_others_alone(backend: Any, layers: str, make: 
 
 
 @devices
-def test_a_lost_member_on_a_device(backend: Any) -> None:
+def test_a_diverging_model_on_a_device_does_not_change_the_others(backend: Any) -> None:
     optimizer = gn.SGD((0.05, 1e30, 0.1), weight_decay=0.1)
     net = population(backend)
     history = train(net, optimizer, folds=FOLDS, epochs=8, batch_size=15)

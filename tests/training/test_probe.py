@@ -1,4 +1,4 @@
-"""Sizes measured on the device against those NumPy computes from copies."""
+"""Sizes measured on the device, compared with those that NumPy computes from copies."""
 
 from typing import Any
 
@@ -24,7 +24,9 @@ DEEP = [
 
 
 @pytest.mark.parametrize("models", [None, 1, 3])
-def test_sizes(backend: Any, models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_measures_the_sizes_of_activations_and_gradients(
+    backend: Any, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "CHUNK", 12)  # several chunks, the last one short
     network, run_pass, data = prepared(DEEP, backend, models)
     outputs = {}
@@ -55,7 +57,7 @@ def test_sizes(backend: Any, models: Any, monkeypatch: pytest.MonkeyPatch) -> No
         np.testing.assert_allclose(size, rms(*arrays, models=models), rtol=1e-6)
 
 
-def test_nothing_is_measured_before_it_is_measured(backend: Any) -> None:
+def test_a_probe_that_has_not_measured_gives_nan(backend: Any) -> None:
     _, run_pass, data = prepared([gn.Dense(4), gn.Dense(3)], backend, 2)
     probe = FlowProbe(run_pass)
     for paths in probe.read().values():
@@ -67,7 +69,7 @@ def test_nothing_is_measured_before_it_is_measured(backend: Any) -> None:
     assert np.isnan(probe.read()["gradients"]["0"]).all()
 
 
-def test_a_float32_gradient_too_small_to_be_squared(backend: Any) -> None:
+def test_a_probe_measures_gradients_whose_squares_underflow_or_overflow(backend: Any) -> None:
     network, run_pass, _ = prepared([gn.Dense(4), gn.Dense(3)], backend, None, dtype="float32")
     probe = FlowProbe(run_pass)
     for number in (1e-30, 1e30):
@@ -76,7 +78,7 @@ def test_a_float32_gradient_too_small_to_be_squared(backend: Any) -> None:
         np.testing.assert_allclose(probe.read()["gradients"]["0"], [number], rtol=1e-6)
 
 
-def test_numbers_that_are_not_finite(backend: Any) -> None:
+def test_a_probe_reports_nan_and_infinity(backend: Any) -> None:
     network, run_pass, _ = prepared([gn.Dense(4), gn.Dense(3)], backend, 2)
     probe = FlowProbe(run_pass)
     network.gradient_vector[...] = np.inf
@@ -87,7 +89,7 @@ def test_numbers_that_are_not_finite(backend: Any) -> None:
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("name", zoo.LAYERS)
-def test_every_layer_can_be_probed(name: str, models: Any) -> None:
+def test_a_probe_measures_every_kind_of_layer(name: str, models: Any) -> None:
     loss = gn.CrossEntropy()
     network = zoo.network(zoo.LAYERS[name]("tanh"), loss, device="cpu", models=models)
     run_pass = network.compile(ROWS, loss)
@@ -99,7 +101,7 @@ def test_every_layer_can_be_probed(name: str, models: Any) -> None:
         assert all(np.isfinite(size).all() and (size > 0).all() for size in paths.values())
 
 
-def test_embeddings_and_networks_without_parameters() -> None:
+def test_a_probe_measures_embeddings_and_networks_without_parameters() -> None:
     network = gn.Network([gn.Embedding(5, 2), gn.Flatten(), gn.Dense(3)], (4,), device="cpu", dtype="float64")
     run_pass = network.compile(2, gn.CrossEntropy())
     probe = FlowProbe(run_pass)
@@ -111,7 +113,7 @@ def test_embeddings_and_networks_without_parameters() -> None:
     assert empty.read() == {"activations": {}, "gradients": {}}
 
 
-def test_it_measures_without_allocating_or_waiting_and_can_be_captured(strict: Any) -> None:
+def test_a_probe_measures_without_allocating_or_waiting_and_can_be_captured(strict: Any) -> None:
     network, run_pass, data = prepared(DEEP, strict, 3)
     probe = FlowProbe(run_pass)
     run(run_pass, data, probe)
@@ -140,8 +142,8 @@ def test_it_measures_without_allocating_or_waiting_and_can_be_captured(strict: A
             np.testing.assert_array_equal(replayed[kind][path], size)
 
 
-def test_the_first_measurement_allocates_nothing_either(strict: Any) -> None:
-    """Long columns would need scratch for their sums."""
+def test_the_first_measurement_of_a_probe_allocates_nothing(strict: Any) -> None:
+    """Sums of long columns would need scratch memory."""
     _, run_pass, data = prepared([gn.Dense(300, "relu"), gn.Dense(1), gn.Dense(3)], strict, 2, rows=9000)
     probe = FlowProbe(run_pass)
     run_pass.value(run_pass.forward(data[0]), data[1])
@@ -152,7 +154,7 @@ def test_the_first_measurement_allocates_nothing_either(strict: Any) -> None:
     assert strict.xp.counters.snapshot()["allocations"] == 0
 
 
-def test_its_room_is_bounded() -> None:
+def test_the_memory_of_a_probe_is_limited() -> None:
     _, run_pass, _ = prepared([gn.Dense(1000), gn.Dense(1), gn.Dense(3)], "cpu", None, rows=10_000)
     probe = FlowProbe(run_pass)
     assert max(part.numbers.size for parts in probe.parts.values() for part in parts) <= module.CHUNK

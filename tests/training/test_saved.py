@@ -108,7 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(name: str, path: Path, match: str) -> None:
-    """It says why, and neither network nor file have changed."""
+    """Resuming is refused for this reason, and neither network nor file have changed."""
     net, before = network(name), path.read_bytes()
     with unchanged(net), pytest.raises(CheckpointError, match=match) as error:
         fit(net, name, resume=path)
@@ -117,7 +117,7 @@ def refused(name: str, path: Path, match: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "edit", "match"), BROKEN, ids=[f"{n}-{m[:40]}" for n, _, m in BROKEN])
-def test_what_no_training_writes_is_refused(name: str, edit: Edit, match: str, folder: Path) -> None:
+def test_a_checkpoint_that_no_training_writes_is_refused(name: str, edit: Edit, match: str, folder: Path) -> None:
     arrays, meta = original(name, folder)
     arrays, meta = {n: a.copy() for n, a in arrays.items()}, json.loads(json.dumps(meta))
     history = json.loads(meta["run"]["history"])
@@ -129,14 +129,14 @@ def test_what_no_training_writes_is_refused(name: str, edit: Edit, match: str, f
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_checkpoint_of_every_kind_is_taken(name: str, folder: Path) -> None:
+def test_a_checkpoint_of_every_kind_of_training_is_resumed(name: str, folder: Path) -> None:
     path = folder / "whole.gpunn"
     archive.write(path, *original(name, folder))
     assert fit(network(name), name, resume=path).epochs == 4
 
 
-def test_the_other_kind_of_history_is_refused(folder: Path) -> None:
-    """One that is right in itself, of as many models."""
+def test_a_checkpoint_of_one_network_with_a_history_of_a_population_is_refused(folder: Path) -> None:
+    """The history is valid in itself and has as many models."""
     arrays, meta = original("within an epoch", folder)
     history = json.loads(meta["run"]["history"])
     values = {name: [[value] for value in column] for name, column in history["values"].items()}
@@ -145,7 +145,7 @@ def test_the_other_kind_of_history_is_refused(folder: Path) -> None:
     refused("within an epoch", folder / "other.gpunn", "history.population: expected false, got true")
 
 
-def test_more_models_than_there_are(folder: Path) -> None:
+def test_a_checkpoint_with_a_history_of_too_many_models_is_refused(folder: Path) -> None:
     arrays, meta = original("population", folder)
     history = json.loads(meta["run"]["history"])
     values = {name: [[*row, 1.0] for row in column] for name, column in history["values"].items()}
@@ -154,7 +154,7 @@ def test_more_models_than_there_are(folder: Path) -> None:
     refused("population", folder / "more.gpunn", "history.best: expected 2 epochs, got 3")
 
 
-def test_a_variance_beyond_the_numbers_of_its_dtype_goes_on(tmp_path: Path) -> None:
+def test_a_training_with_an_infinite_running_variance_resumes(tmp_path: Path) -> None:
     """The square of 1e20 is infinite in float32, its running mean is NaN in the end, and the loss is finite."""
     X, y, path = np.array([[1e20], [-1e20], [2e20], [-2e20]]), np.array([0, 1, 0, 1]), tmp_path / "a.gpunn"
     settings: dict[str, Any] = {"loss": gn.CrossEntropy(), "optimizer": gn.Adam(0.1), "progress": False}

@@ -8,32 +8,11 @@ import pytest
 import gpunn as gn
 from gpunn.training.evaluation import Evaluator
 from gpunn.training.step import Trainer
-
-OPTIMIZERS = (
-    gn.SGD(0.1), gn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01), gn.Adagrad(0.1), gn.Adadelta(1.0),
-    gn.RMSprop(1e-2, centered=True, momentum=0.5), gn.Adam(1e-2), gn.Adam(1e-2, epsilon="hat", amsgrad=True),
-    gn.AdamW(1e-2), gn.Adamax(1e-2), gn.NAdam(1e-2), gn.RAdam(1e-2), gn.Lion(1e-3),
-)  # fmt: skip
-RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(45, 6)), RNG.integers(0, 3, 45)
-
-
-def network(backend: Any, models: int | None) -> gn.Network:
-    layers = [gn.Dense(8, "relu"), gn.BatchNorm(), gn.Dropout(0.2), gn.Residual([gn.Dense(8, "gelu")]), gn.Dense(3)]
-    return gn.Network(layers, 6, device=backend, models=models)
-
-
-def everything(optimizer: Any) -> dict[str, Any]:
-    return {
-        "loss": gn.CrossEntropy(), "optimizer": optimizer, "epochs": 3, "batch_size": 10, "metrics": ["accuracy"],
-        "validation": 0.2, "clip_norm": 1.0, "accumulate": 2, "sample_weight": np.linspace(1, 2, 45),
-        "regularization": [gn.regularization.L2(1e-3), gn.regularization.MaxNorm(3.0)],
-        "callbacks": [gn.GradientFlow()], "stopping": gn.GradientTolerance(1e-9),
-    }  # fmt: skip
+from tests.training.networks import OPTIMIZERS, X, Y, everything, network
 
 
 def counted_updates(strict: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
-    """What each update costs from here on."""
+    """The list to which every later update adds its cost."""
     updates: list[dict[str, int]] = []
     plain = Trainer.update
 
@@ -64,7 +43,9 @@ def test_an_update_is_one_launch_without_transfer_wait_or_allocation(
 
 
 @pytest.mark.parametrize("folds", [False, True])
-def test_validation_is_one_launch_a_chunk(strict: Any, folds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_captured_validation_is_one_launch_for_each_chunk(
+    strict: Any, folds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     costs: list[dict[str, int]] = []
     plain = Evaluator.run
 
@@ -87,7 +68,7 @@ def test_validation_is_one_launch_a_chunk(strict: Any, folds: bool, monkeypatch:
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
-def test_captured_updates_give_the_same_weights(
+def test_captured_updates_give_the_weights_of_uncaptured_ones(
     strict: Any, optimizer: Any, models: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nets, losses = [], []
@@ -120,7 +101,7 @@ FOLDS = [(np.arange(5 * k, 45), np.arange(5 * k + 3)) for k in (1, 2, 3)]  # of 
     ("models", "held_out"),
     [(None, {}), (3, {}), (None, {"validation": 0.2}), (3, {"validation": 0.2}), (3, {"folds": FOLDS})],
 )
-def test_the_host_looks_once_an_epoch(strict: Any, models: int | None, held_out: Any) -> None:
+def test_the_host_waits_for_the_device_once_in_an_epoch(strict: Any, models: int | None, held_out: Any) -> None:
     counted: list[dict[str, int]] = []
 
     def count(epoch: int, record: Any) -> None:

@@ -105,13 +105,13 @@ CASES: dict[str, tuple[Stopping, list[dict[str, Any]], list[int | None]]] = {
 
 @pytest.mark.parametrize("through_json", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_each_model_stops_when_it_should(name: str, through_json: bool) -> None:
+def test_each_criterion_stops_each_model_in_the_right_epoch(name: str, through_json: bool) -> None:
     criterion, made, expected = CASES[name]
     assert stops(criterion, made, through_json) == expected
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_criteria_are_values(name: str) -> None:
+def test_stopping_criteria_are_stored_as_json_and_pickled(name: str) -> None:
     criterion, made, expected = CASES[name]
     again = from_json(json.loads(json.dumps(to_json(criterion))))
     assert again == criterion and hash(again) == hash(criterion) and repr(again) == repr(criterion)
@@ -119,7 +119,7 @@ def test_criteria_are_values(name: str) -> None:
     assert stops(again, made) == expected
 
 
-def test_two_trainings_share_a_criterion_and_no_state() -> None:
+def test_two_trainings_with_one_criterion_share_no_state() -> None:
     criterion = EarlyStopping(2)
     first, second = criterion.start(1), criterion.start(1)
     for value in (1.0, 2.0):
@@ -128,7 +128,7 @@ def test_two_trainings_share_a_criterion_and_no_state() -> None:
     assert not criterion.judge(second, {"loss": np.array([9.0])}).any()
 
 
-def test_a_population_member_stops_as_it_would_alone() -> None:
+def test_a_model_of_a_population_stops_as_it_would_alone() -> None:
     rng = np.random.default_rng(0)
     losses = rng.normal(size=(60, 7)).cumsum(axis=0)
     for criterion in (EarlyStopping(4), EarlyStopping(3, minimum_change=0.5), LossTolerance(0.3, 2)):
@@ -157,7 +157,7 @@ def test_a_population_member_stops_as_it_would_alone() -> None:
         (TimeLimit(60), "TimeLimit(60.0)", "TimeLimit(seconds=60.0)"),
     ],
 )
-def test_code_and_reason(criterion: Stopping, code: str, reason: str) -> None:
+def test_a_criterion_prints_as_code_and_gives_its_reason(criterion: Stopping, code: str, reason: str) -> None:
     assert repr(criterion) == code
     assert criterion.reason == reason
 
@@ -173,7 +173,7 @@ NAMES = ("loss", "accuracy", "seconds")
         (GradientTolerance(1.0), "gradient_norm"),
     ],
 )
-def test_what_is_not_recorded_cannot_be_monitored(criterion: Stopping, missing: str) -> None:
+def test_a_criterion_refuses_to_monitor_what_is_not_recorded(criterion: Stopping, missing: str) -> None:
     message = exactly(
         f"{type(criterion).__name__}: expected one of the recorded names loss, accuracy, seconds, got '{missing}'; "
         "monitor one of these, or pass validation= or metrics= so that it is recorded"
@@ -185,7 +185,7 @@ def test_what_is_not_recorded_cannot_be_monitored(criterion: Stopping, missing: 
 
 
 @pytest.mark.parametrize("criterion", [EarlyStopping(), EarlyStopping(monitor="accuracy"), TimeLimit(1)])
-def test_what_is_recorded_can_be_monitored(criterion: Stopping) -> None:
+def test_a_criterion_may_monitor_what_is_recorded(criterion: Stopping) -> None:
     criterion.check(NAMES)
 
 
@@ -207,7 +207,7 @@ def test_what_is_recorded_can_be_monitored(criterion: Stopping) -> None:
         (lambda: improvement("loss", "best"), r"^mode: expected one of 'auto', 'min', 'max', got 'best'; "),
     ],
 )
-def test_refused(make: Any, message: str) -> None:
+def test_stopping_criteria_refuse_bad_arguments(make: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make()
 
@@ -219,7 +219,7 @@ def test_refused(make: Any, message: str) -> None:
         ("validation_r2", "auto", True), ("mse", "auto", False), ("mse", "max", True), ("accuracy", "min", False),
     ],
 )  # fmt: skip
-def test_which_values_are_better(name: str, mode: str, maximise: bool) -> None:
+def test_whether_more_or_less_is_better_depends_on_name_and_mode(name: str, mode: str, maximise: bool) -> None:
     rule = improvement(name, mode)
     assert (rule.name, rule.maximise, rule.worst) == (name, maximise, -INF if maximise else INF)
     new = np.array([1.0, 2.0, 3.0, NAN, INF, -INF, 2.0, 2.0, 2.0])
@@ -229,13 +229,13 @@ def test_which_values_are_better(name: str, mode: str, maximise: bool) -> None:
     assert rule.better(new, best, 1.0).tolist() == [False] * 6 + [True] * 3
 
 
-def test_what_is_monitored_by_default() -> None:
+def test_the_validation_loss_is_monitored_by_default_if_there_is_one() -> None:
     assert monitored(["loss", "seconds"]) == "loss"
     assert monitored(["loss", "validation_loss"]) == "validation_loss"
     assert monitored(["loss", "validation_loss"], "r2") == "r2"
 
 
-def test_one_criterion_or_several() -> None:
+def test_stopping_may_be_one_criterion_or_several() -> None:
     one, other = EarlyStopping(), TimeLimit(1)
     assert as_criteria(None) == ()
     assert as_criteria(one) == (one,)
@@ -253,12 +253,12 @@ def test_one_criterion_or_several() -> None:
         ([EarlyStopping(), 5], r"^stopping: expected criteria such as .*, got 5; pass one, or a list of them$"),
     ],
 )
-def test_what_is_no_criterion(given: Any, message: str) -> None:
+def test_values_that_are_not_stopping_criteria_are_refused(given: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         as_criteria(given)
 
 
-def test_a_criterion_of_ones_own_needs_two_methods() -> None:
+def test_a_user_defined_criterion_needs_two_methods() -> None:
     class Half(Stopping, abstract=True):
         pass
 
@@ -268,7 +268,7 @@ def test_a_criterion_of_ones_own_needs_two_methods() -> None:
         Half().judge({}, {})
 
 
-def test_nothing_to_judge_by_is_said() -> None:
+def test_the_reason_for_stopping_says_if_the_monitored_value_was_never_a_number() -> None:
     """The area under the curve of a validation set of one class is NaN in every epoch."""
     X = np.arange(12.0).reshape(6, 2)
     net = gn.Network([gn.Dense(1)], 2, device="cpu")
@@ -280,7 +280,7 @@ def test_nothing_to_judge_by_is_said() -> None:
     assert history.epochs == 2
 
 
-def test_the_reason_of_a_model_that_was_judged_is_the_plain_one() -> None:
+def test_only_the_reason_of_a_model_without_numbers_says_so() -> None:
     criterion = EarlyStopping(1)
     state, reasons = criterion.start(2), []
     for record in records(loss=[[1, NAN], [1, NAN]]):

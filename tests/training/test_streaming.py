@@ -1,4 +1,4 @@
-"""Sets larger than the memory they may take: the same training, chunk by chunk."""
+"""Sets larger than the memory they may take are trained on chunk by chunk, with the same result."""
 
 import subprocess
 import sys
@@ -36,7 +36,9 @@ def options(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2, ROWS)], ids=["plain", "weighted"])
-def test_a_sequential_stream_is_the_same_training(backend: Any, mapped: Any, models: int | None, weights: Any) -> None:
+def test_a_sequential_streamed_training_equals_one_in_memory(
+    backend: Any, mapped: Any, models: int | None, weights: Any
+) -> None:
     streamed, whole = network(backend, models), network(backend, models)
     given = options(sampling="sequential", sample_weight=weights, metrics=["accuracy"])
     history = streamed.fit(mapped, Y, memory=CHUNKS, **given)
@@ -46,7 +48,7 @@ def test_a_sequential_stream_is_the_same_training(backend: Any, mapped: Any, mod
     np.testing.assert_array_equal(history["accuracy"], expected["accuracy"])
 
 
-def test_a_shuffled_stream_sees_every_row_once_an_epoch_and_in_another_order(mapped: Any) -> None:
+def test_a_shuffled_stream_takes_every_row_once_in_an_epoch_in_another_order(mapped: Any) -> None:
     seen: list[Any] = []
 
     class Watch(gn.Callback):
@@ -62,7 +64,7 @@ def test_a_shuffled_stream_sees_every_row_once_an_epoch_and_in_another_order(map
     assert not (epochs[0] == X[:, 0]).all()
 
 
-def test_what_is_measured_is_of_this_epoch_wherever_the_short_chunk_comes(mapped: Any) -> None:
+def test_gradient_flow_of_a_stream_is_measured_in_the_current_epoch(mapped: Any) -> None:
     net, flow = gn.Network([gn.Dense(8, "tanh"), gn.Dense(3)], 6, device="cpu"), gn.GradientFlow()
     places, sizes = [], []
 
@@ -80,7 +82,7 @@ def test_what_is_measured_is_of_this_epoch_wherever_the_short_chunk_comes(mapped
         assert np.isclose(epoch, found, rtol=1e-6).any()
 
 
-def test_the_same_seed_gives_the_same_bits_and_memory_in_ram_may_be_limited_too(mapped: Any) -> None:
+def test_a_stream_from_a_file_and_one_from_memory_train_to_the_same_bits(mapped: Any) -> None:
     first, second = network(), network()
     first.fit(mapped, Y, memory=CHUNKS, **options())
     second.fit(X, Y, memory=CHUNKS, **options())
@@ -88,7 +90,7 @@ def test_the_same_seed_gives_the_same_bits_and_memory_in_ram_may_be_limited_too(
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 12, 13, 14, 20])
-def test_a_stream_resumes_to_the_bit(tmp_path: Path, mapped: Any, step: int) -> None:
+def test_a_streamed_training_resumes_to_the_bit(tmp_path: Path, mapped: Any, step: int) -> None:
     class Interrupt(gn.Callback):
         def on_step(self, run: Any) -> None:
             run.signals.interrupted = run.at.done == step
@@ -102,7 +104,7 @@ def test_a_stream_resumes_to_the_bit(tmp_path: Path, mapped: Any, step: int) -> 
     assert resumed.vector.tobytes() == expected.vector.tobytes()
 
 
-def test_chunks_are_read_ahead_of_their_use(mapped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_a_stream_are_read_ahead_by_another_thread(mapped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
     plain = Slot.read
 
@@ -118,7 +120,7 @@ def test_chunks_are_read_ahead_of_their_use(mapped: Any, monkeypatch: pytest.Mon
     assert all(name.startswith("gpunn-reader") for name in threads[1:])
 
 
-def test_bad_numbers_are_found_before_the_first_step(tmp_path: Path) -> None:
+def test_bad_numbers_in_a_stream_are_found_before_the_first_step(tmp_path: Path) -> None:
     bad = X.copy()
     bad[150, 2] = np.nan
     net = network()
@@ -137,7 +139,7 @@ def test_bad_numbers_are_found_before_the_first_step(tmp_path: Path) -> None:
         ({"memory": 0}, "fit memory: expected a whole number >= 1, got 0; "),
     ],
 )
-def test_what_a_stream_cannot_do(changes: dict[str, Any], message: str) -> None:
+def test_streaming_refuses_options_that_it_cannot_serve(changes: dict[str, Any], message: str) -> None:
     net = network()
     before = net.vector.tobytes()
     with pytest.raises(ConfigurationError, match=message):
@@ -145,7 +147,7 @@ def test_what_a_stream_cannot_do(changes: dict[str, Any], message: str) -> None:
     assert net.vector.tobytes() == before
 
 
-def test_a_mapped_file_is_not_held_in_memory(tmp_path: Path) -> None:
+def test_a_streamed_training_does_not_hold_a_mapped_file_in_memory(tmp_path: Path) -> None:
     """96 MiB train within 48 MiB more than what the process had, two chunks of 8 MiB among them."""
     program = """
 import sys, numpy as np, gpunn as gn

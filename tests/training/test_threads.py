@@ -1,4 +1,4 @@
-"""BLAS takes one thread for small steps, and then as many as before, however a training ends."""
+"""BLAS uses one thread for small steps and afterwards as many as before, however a training ends."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def counts() -> set[int]:
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """That BLAS has, on a machine that lets them run."""
+    """BLAS has two threads, on a machine that lets both run."""
     monkeypatch.setattr(cores, "most_threads", lambda: 2)
     with threadpool_limits(2, user_api="blas"):
         if counts() != {2}:
@@ -64,12 +64,12 @@ def fit(watch: Watch, models: int | None = None, **settings: Any) -> None:
 
 
 @pytest.mark.parametrize("optimizer", [gn.Adam(), gn.LBFGS()], ids=["adam", "lbfgs"])
-def test_small_steps_take_one_thread(optimizer: Any) -> None:
+def test_a_training_of_small_steps_uses_one_blas_thread(optimizer: Any) -> None:
     fit(watch := Watch(), optimizer=optimizer)
     assert watch.seen == [{1}] * 2 and counts() == {2}
 
 
-def test_large_steps_take_all_and_models_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_of_large_steps_uses_all_blas_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     net = gn.Network([gn.Dense(3, "relu"), gn.Dense(3)], inputs=2, device="cpu")
     monkeypatch.setattr(threads, "SMALL", 6.0 * net.store.values.size * 8)
     fit(alone := Watch())
@@ -80,7 +80,7 @@ def test_large_steps_take_all_and_models_count(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("models", "shared"), [(None, False), (7, False), (8, True)])
-def test_many_models_are_shared_among_gpunns_own_threads(
+def test_many_models_are_split_among_threads_of_gpunn(
     models: int | None, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "SMALL", 0.0)
@@ -93,7 +93,7 @@ def test_many_models_are_shared_among_gpunns_own_threads(
     assert asked == [(models, 2)] * shared
 
 
-def test_the_threads_come_back_after_an_error() -> None:
+def test_the_number_of_blas_threads_is_restored_after_an_error() -> None:
     def fail() -> None:
         raise RuntimeError("from a callback")
 
@@ -102,13 +102,13 @@ def test_the_threads_come_back_after_an_error() -> None:
     assert watch.seen == [{1}] and counts() == {2}
 
 
-def test_one_thread_stays_one() -> None:
+def test_one_blas_thread_stays_one() -> None:
     with threadpool_limits(1, user_api="blas"):
         fit(Watch())
         assert counts() == {1}
 
 
-def test_a_training_within_another_leaves_it_its_thread() -> None:
+def test_a_nested_training_leaves_the_outer_one_its_thread() -> None:
     inner = Watch()
     fit(outer := Watch(lambda: fit(inner)))
     assert inner.seen == [{1}] * 4 and outer.seen == [{1}] * 2 and counts() == {2}
@@ -118,8 +118,8 @@ ORDERS = list(permutations(range(3)))
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_threads_come_back_in_whatever_order_trainings_end(order: tuple[int, ...]) -> None:
-    """The least that one of them wants counts while it runs."""
+def test_the_number_of_blas_threads_is_restored_in_whatever_order_trainings_end(order: tuple[int, ...]) -> None:
+    """While several trainings run, the smallest number that one of them wants is used."""
     wanted = [2, 1, 2]
     stacks = [ExitStack() for _ in wanted]
     for stack, threads_wanted in zip(stacks, wanted):
@@ -133,8 +133,8 @@ def test_the_threads_come_back_in_whatever_order_trainings_end(order: tuple[int,
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_fixed_number_is_changed_by_nobody(order: tuple[int, ...]) -> None:
-    """Of two fixed ones the second takes that of the first."""
+def test_a_fixed_number_of_threads_is_not_changed_by_other_trainings(order: tuple[int, ...]) -> None:
+    """If two trainings fix the number, that of the first is used."""
     claims = Claims()
     made = [Claim(1, False), Claim(2, True), Claim(1, True)]
     for claim, expected in zip(made, ({1}, {2}, {2})):
@@ -149,7 +149,7 @@ def test_a_fixed_number_is_changed_by_nobody(order: tuple[int, ...]) -> None:
         assert counts() == {1 if left == {0} else 2}
 
 
-def test_trainings_in_two_threads() -> None:
+def test_the_number_of_blas_threads_is_restored_after_overlapping_trainings() -> None:
     """The second begins within the first and ends after it."""
     begun, ended = threading.Event(), threading.Event()
 
@@ -168,7 +168,7 @@ def test_trainings_in_two_threads() -> None:
     assert counts() == {2}
 
 
-def test_a_training_beside_a_small_one_has_all_threads_when_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_gets_all_threads_once_a_small_one_beside_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     small = ExitStack()
     small.enter_context(threads.one_thread())
     monkeypatch.setattr(threads, "SMALL", 0.0)
@@ -177,7 +177,7 @@ def test_a_training_beside_a_small_one_has_all_threads_when_that_ends(monkeypatc
 
 
 class Library:
-    """As threadpoolctl's OpenBLAS on OpenMP: each thread of the program has a number of its own."""
+    """Like OpenBLAS on OpenMP in threadpoolctl: each thread of the program has its own number of BLAS threads."""
 
     threading_layer = "openmp"
 
@@ -192,7 +192,7 @@ class Library:
         self._own.threads = threads
 
 
-def test_where_each_thread_has_its_own_number_each_gets_its_own_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_blas_threads_kept_for_each_thread_is_restored_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     library, seen = Library(), []
     monkeypatch.setattr(threads, "_libraries", lambda: SimpleNamespace(lib_controllers=[library]))
 
@@ -216,7 +216,7 @@ def test_where_each_thread_has_its_own_number_each_gets_its_own_back(monkeypatch
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large steps on a machine where a thread waits all the time, and whose watch looks at it all the time."""
+    """Large steps on a machine where a thread always waits and the watch always looks."""
     readings = count()
     monkeypatch.setattr(threads, "SMALL", 0.0)
     monkeypatch.setattr(watching, "LOOK", 0.0)
@@ -225,7 +225,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "idle_seconds", lambda: 0.0)
 
 
-def test_a_training_takes_one_thread_where_cores_are_taken(taken: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_uses_fewer_threads_if_other_processes_take_cores(
+    taken: None, caplog: pytest.LogCaptureFixture
+) -> None:
     fit(watch := Watch())
     assert watch.seen == [{1}] * 2 and counts() == {2}
     assert [record.getMessage() for record in caplog.records] == [
@@ -233,13 +235,15 @@ def test_a_training_takes_one_thread_where_cores_are_taken(taken: None, caplog: 
     ]
 
 
-def test_a_deterministic_training_never_changes_the_number(taken: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deterministic_training_never_changes_the_number_of_threads(
+    taken: None, caplog: pytest.LogCaptureFixture
+) -> None:
     fit(watch := Watch(), deterministic=True)
     assert watch.seen == [{2}] * 2 and counts() == {2} and not caplog.records
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_fewer_threads_share_the_models_where_cores_are_taken(
+def test_models_are_split_among_fewer_threads_if_other_processes_take_cores(
     deterministic: bool, taken: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[int] = []
@@ -249,7 +253,7 @@ def test_fewer_threads_share_the_models_where_cores_are_taken(
     assert used == ([] if deterministic else [1])
 
 
-def test_no_more_threads_than_can_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_split_among_no_more_threads_than_can_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "SMALL", 0.0)
     monkeypatch.setattr(cores, "most_threads", lambda: 1)
     fit(watch := Watch())
@@ -257,7 +261,7 @@ def test_no_more_threads_than_can_run_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert watch.seen == population.seen == [{1}] * 2 and counts() == {2}
 
 
-def test_a_gpu_does_not_touch_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_on_a_gpu_does_not_change_the_number_of_blas_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpunn.backends._backend", lambda device: backend_named("strict"))
     fit(watch := Watch())
     assert watch.seen == [{2}] * 2

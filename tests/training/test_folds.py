@@ -1,4 +1,4 @@
-"""Folds whose parts differ in length: all models make the same updates, and each is judged on all of its own rows."""
+"""Folds of different lengths: all models make equally many updates, and each is evaluated on all of its own rows."""
 
 import logging
 import re
@@ -65,7 +65,7 @@ def same(net: gn.Network, k: int, one: gn.Network) -> None:
 
 @everywhere
 @pytest.mark.parametrize("sampling", ["shuffle", "sequential", "replacement"])
-def test_the_model_of_the_smallest_part_is_the_network_trained_alone(backend: Any, sampling: str) -> None:
+def test_the_model_of_the_smallest_fold_is_the_network_trained_alone(backend: Any, sampling: str) -> None:
     net, one = population(backend), single(backend, SMALLEST)
     history = train(net, folds=FOLDS, sampling=sampling)
     rows, held_out = FOLDS[SMALLEST]
@@ -106,7 +106,7 @@ class Watch(gn.Callback):
 
 @everywhere
 @pytest.mark.parametrize("sampling", ["shuffle", "sequential", "replacement"])
-def test_every_model_draws_its_own_order_of_all_its_rows(backend: Any, sampling: str) -> None:
+def test_every_model_draws_its_own_order_of_all_rows_of_its_fold(backend: Any, sampling: str) -> None:
     watch, net = Watch(), population(backend)
     train(net, folds=FOLDS, sampling=sampling, callbacks=watch, epochs=6)
     for epoch, rows in enumerate(watch.epochs):
@@ -125,8 +125,8 @@ def test_every_model_draws_its_own_order_of_all_its_rows(backend: Any, sampling:
 
 
 @hosts
-def test_models_of_larger_parts_train_on_their_order(backend: Any) -> None:
-    """Against a network that is given the simulated rows, one epoch after the other."""
+def test_models_of_larger_folds_train_on_their_own_order(backend: Any) -> None:
+    """Compared with a network trained on the simulated rows, epoch by epoch."""
     net = gn.Network([gn.Dense(6, "tanh"), gn.Dense(3)], FEATURES, device=backend, dtype="float64",
                      models=MODELS, seed=SEEDS)  # fmt: skip
     train(net, folds=FOLDS, optimizer=gn.SGD(RATES), epochs=3)
@@ -154,13 +154,15 @@ CASES: dict[str, dict[str, Any]] = {
 @hosts
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 @pytest.mark.parametrize("case", CASES)
-def test_held_out_figures_are_of_all_own_rows_and_no_others(backend: Any, case: str, weight: Any) -> None:
+def test_validation_figures_are_of_the_held_out_rows_of_each_fold(backend: Any, case: str, weight: Any) -> None:
     check_held_out(backend, case, weight)
 
 
 @devices
 @pytest.mark.parametrize(("case", "weight"), [("classes", WEIGHT), ("numbers", None)])
-def test_held_out_figures_on_a_device(backend: Any, case: str, weight: Any) -> None:
+def test_validation_figures_on_a_device_are_of_the_held_out_rows_of_each_fold(
+    backend: Any, case: str, weight: Any
+) -> None:
     check_held_out(backend, case, weight)
 
 
@@ -180,8 +182,8 @@ def check_held_out(backend: Any, case: str, weight: Any) -> None:
 
 
 @hosts
-def test_held_out_rows_in_several_chunks(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some of which are beyond the end of the shorter parts."""
+def test_held_out_rows_of_folds_are_evaluated_in_several_chunks(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some chunks are beyond the end of the shorter held-out parts."""
     monkeypatch.setattr(gn.Network, "chunk", lambda self, batch_size: 4)
     net = population(backend, 2)
     history = train(net, X, NUMBERS, folds=FOLDS, epochs=1, loss=gn.SquaredError(), metrics=["r2"])
@@ -191,7 +193,7 @@ def test_held_out_rows_in_several_chunks(backend: Any, monkeypatch: pytest.Monke
         np.testing.assert_allclose(history["validation_r2"][0, k], alone["r2"], rtol=1e-12)
 
 
-def test_threads_that_share_the_models_change_nothing() -> None:
+def test_folds_split_among_threads_train_to_the_same_bits() -> None:
     net, shared = population(), population()
     options: dict[str, Any] = {"folds": FOLDS, "sample_weight": WEIGHT}
     history = train(net, **options)
@@ -202,7 +204,7 @@ def test_threads_that_share_the_models_change_nothing() -> None:
         assert again[name].tobytes() == history[name].tobytes(), name
 
 
-def test_held_out_parts_alone_may_differ() -> None:
+def test_folds_may_differ_in_their_held_out_rows_alone() -> None:
     folds = [(order[:30], order[30 : 35 + 5 * k]) for k, order in enumerate(ORDERS)]
     even = [(order[:30], order[30:35]) for order in ORDERS]
     net, other = population(), population()
@@ -216,7 +218,7 @@ def test_held_out_parts_alone_may_differ() -> None:
         np.testing.assert_allclose(history["validation_loss"][-1, k], value, rtol=1e-12)
 
 
-def test_each_model_keeps_its_best_weights() -> None:
+def test_each_model_of_a_fold_keeps_its_best_weights() -> None:
     net = population()
     history = train(net, folds=FOLDS, epochs=12, keep="best", optimizer=gn.SGD((0.5, 1.0, 2.0, 0.1), momentum=0.9))
     assert len(set(history.best_epoch)) > 1
@@ -227,7 +229,7 @@ def test_each_model_keeps_its_best_weights() -> None:
 
 @pytest.mark.parametrize("sampling", ["shuffle", "sequential", "replacement"])
 @pytest.mark.parametrize("step", [3, 4, 6])
-def test_a_training_resumes_to_the_bit(tmp_path: Path, sampling: str, step: int) -> None:
+def test_a_training_on_folds_resumes_to_the_bit(tmp_path: Path, sampling: str, step: int) -> None:
     class Interrupt(gn.Callback):
         def on_step(self, run: Any) -> None:
             run.signals.interrupted = run.at.done == step
@@ -244,7 +246,7 @@ def test_a_training_resumes_to_the_bit(tmp_path: Path, sampling: str, step: int)
 # What is given
 
 
-def test_what_scikit_learn_gives_is_taken_as_it_is() -> None:
+def test_folds_of_scikit_learn_are_taken_as_they_are() -> None:
     KFold = pytest.importorskip("sklearn.model_selection").KFold
     folds = list(KFold(MODELS).split(X))
     assert len({len(rows) for rows, _ in folds}) == 2
@@ -286,7 +288,7 @@ BAD: dict[str, tuple[list[Any], type[GpunnError], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_no_part(case: str) -> None:
+def test_folds_that_make_no_sense_are_refused(case: str) -> None:
     folds, error, message = BAD[case]
     net = population()
     before = net.vector.tobytes()
@@ -296,14 +298,14 @@ def test_what_is_no_part(case: str) -> None:
 
 
 def warned(caplog: pytest.LogCaptureFixture, least: int) -> list[str]:
-    """What is logged where the smallest part has so many of 40 rows."""
+    """What is logged if the smallest fold has so many of 40 rows."""
     folds = [(order[: 40 if k else least], order[40:]) for k, order in enumerate(ORDERS)]
     with caplog.at_level(logging.WARNING, "gpunn"):
         train(population(), folds=folds, epochs=1)
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_part_that_is_small_beside_another_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fold_much_smaller_than_another_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert warned(caplog, 20) == []
     assert warned(caplog, 19) == [
         "folds: model 0 has 19 rows to train on and model 1 has 40: an epoch takes 19 for each and goes "
@@ -311,7 +313,7 @@ def test_a_part_that_is_small_beside_another_is_told_of(caplog: pytest.LogCaptur
     ]
 
 
-def test_figures_of_whole_sets_are_of_each_models_own_rows() -> None:
+def test_metrics_of_whole_sets_are_of_the_held_out_rows_of_each_fold() -> None:
     net = population()
     history = train(net, folds=FOLDS, metrics=["auc", "f1"], epochs=1)
     for k, (_, held) in enumerate(FOLDS):

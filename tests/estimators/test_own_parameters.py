@@ -1,4 +1,4 @@
-"""What scikit-learn's perceptrons have not: each parameter does what gpunn's own training does with it."""
+"""Parameters that scikit-learn's perceptrons do not have: each does what it does in gpunn's own training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def same_start(e: Any, X: Any, y: Any) -> gn.Network:
     return pickle.loads(pickle.dumps(e.network_))
 
 
-def test_layers() -> None:
+def test_an_estimator_builds_the_layers_that_its_parameters_ask_for() -> None:
     e = classifier(hidden_layer_sizes=(8, 6), dropout=(0.0, 0.3), batch_norm=True, input_noise=0.1, activation="gelu")
     assert e.fit(IMAGES, DIGITS).network_.network.layers == (
         gn.GaussianNoise(0.1), gn.Dense(8), gn.BatchNorm(activation=gn.GELU()), gn.Dense(6),
@@ -56,7 +56,7 @@ def test_layers() -> None:
 
 
 @pytest.mark.parametrize("activation", [*sorted(Nonlinearity.named), "logistic", gn.LeakyReLU(0.2)], ids=str)
-def test_activations(activation: Any) -> None:
+def test_an_estimator_takes_every_activation_and_starts_as_suits_it(activation: Any) -> None:
     e = classifier(activation=activation, hidden_layer_sizes=(12,), max_iter=2).fit(IMAGES, DIGITS)
     wanted = gn.Dense(
         12, {"logistic": "sigmoid"}.get(activation, activation) if isinstance(activation, str) else activation
@@ -72,8 +72,8 @@ def test_activations(activation: Any) -> None:
     [gn.AdamW(1e-3, weight_decay=0.1), gn.Lion(1e-4), gn.RMSprop(1e-3), gn.SGD(0.1, momentum=0.5)],
     ids=repr,
 )
-def test_any_optimizer_trains_as_a_network_does(optimizer: Any) -> None:
-    """With penalty α / n, n the batch's examples, which all are of one size here."""
+def test_an_estimator_with_any_optimizer_trains_as_a_network_does(optimizer: Any) -> None:
+    """The penalty is α / n, where n is the number of examples in a batch; all batches have one size here."""
     e = classifier(optimizer=optimizer, alpha=0.5, batch_size=80, shuffle=False).fit(IMAGES, DIGITS)
     net = same_start(e, IMAGES, DIGITS)
     history = net.fit(
@@ -84,7 +84,7 @@ def test_any_optimizer_trains_as_a_network_does(optimizer: Any) -> None:
     assert (np.array(e.loss_curve_) > history.loss).all()  # it has the penalty in it
 
 
-def test_its_own_lbfgs() -> None:
+def test_an_estimator_with_gpunns_lbfgs_trains_as_a_network_does() -> None:
     weight = np.linspace(0.1, 3.0, len(X))
     e = regressor(optimizer=gn.LBFGS(), alpha=0.5, hidden_layer_sizes=(6,), max_iter=5).fit(X, Y, weight)
     net = same_start(e, X, Y)
@@ -99,8 +99,8 @@ def test_its_own_lbfgs() -> None:
     assert not hasattr(e, "partial_fit") and len(e.loss_curve_) == 5
 
 
-def test_schedule() -> None:
-    """A rate of 0 from the second epoch on leaves what the first has made."""
+def test_an_estimator_takes_a_schedule_for_its_rate() -> None:
+    """With a rate of 0 from the second epoch on the weights stay those after the first."""
     once = classifier(max_iter=1).fit(IMAGES, DIGITS)
     for options in ({}, {"solver": "sgd", "learning_rate_init": 0.1}, {"optimizer": gn.RMSprop()}):
         once = classifier(max_iter=1, **options).fit(IMAGES, DIGITS)
@@ -114,7 +114,7 @@ def test_schedule() -> None:
         np.testing.assert_array_equal(frozen.history_["rate"], [rate, 0.0, 0.0, 0.0])
 
 
-def test_a_schedule_goes_on_through_partial_fit() -> None:
+def test_a_schedule_of_an_estimator_goes_on_through_partial_fit() -> None:
     e = classifier(schedule=lambda t: 1e-3 / (t + 1))
     for start in range(0, 400, 100):
         e.partial_fit(IMAGES[start : start + 100], DIGITS[start : start + 100], classes=np.arange(10))
@@ -122,8 +122,8 @@ def test_a_schedule_goes_on_through_partial_fit() -> None:
 
 
 @pytest.mark.parametrize("loss", ["absolute_error", "huber", gn.Huber(0.3), gn.AbsoluteError()], ids=str)
-def test_losses_of_numbers(loss: Any) -> None:
-    """The loss that is told is that of the weights at the start of the epoch, the penalty added."""
+def test_a_regressor_takes_every_loss_of_numbers(loss: Any) -> None:
+    """The reported loss is that at the start of the epoch, with the penalty."""
     e = regressor(loss=loss, max_iter=1, batch_size=len(X), alpha=2.0)
     start = same_start(e, X, Y)
     e.fit(X, Y)
@@ -135,14 +135,14 @@ def test_losses_of_numbers(loss: Any) -> None:
     assert several.predict(X).shape == (len(X), 2)
 
 
-def test_outliers_hurt_huber_less() -> None:
+def test_outliers_disturb_a_regressor_with_huber_less() -> None:
     far = Y.copy()
     far[::20] += 100.0
     scores = {loss: regressor(loss=loss, max_iter=150).fit(X, far).score(X, Y) for loss in ("squared_error", "huber")}
     assert scores["huber"] > scores["squared_error"] + 0.5
 
 
-def test_losses_of_classes() -> None:
+def test_a_classifier_takes_a_cross_entropy_with_smoothing() -> None:
     smooth = classifier(loss=gn.CrossEntropy(smoothing=0.2), max_iter=60, learning_rate_init=0.01).fit(IMAGES, DIGITS)
     sharp = classifier(max_iter=60, learning_rate_init=0.01).fit(IMAGES, DIGITS)
     assert smooth.predict_proba(IMAGES).max() < 0.95 < sharp.predict_proba(IMAGES).max()
@@ -151,7 +151,7 @@ def test_losses_of_classes() -> None:
     assert two.predict_proba(IMAGES).shape == (400, 2) and set(two.predict(IMAGES)) <= {0, 1}
 
 
-def test_class_weight() -> None:
+def test_the_class_weight_of_a_classifier_multiplies_the_weights_of_rows() -> None:
     rare = np.flatnonzero((DIGITS != 3) | (np.arange(400) % 8 == 0))
     A, y = IMAGES[rare], DIGITS[rare]
     weights = {c: len(y) / (10 * (y == c).sum()) for c in range(10)}
@@ -165,8 +165,8 @@ def test_class_weight() -> None:
     np.testing.assert_allclose(some.network_.vector, same.network_.vector, rtol=0, atol=1e-12)
 
 
-def test_validation_data() -> None:
-    """A set of one's own: its loss and score are recorded, and with early stopping nothing is held back."""
+def test_an_estimator_records_loss_and_score_on_validation_data() -> None:
+    """Loss and score of the given set are recorded, and early stopping then holds no rows back."""
     train, held_out = (IMAGES[:300], DIGITS[:300]), (IMAGES[300:], DIGITS[300:])
     e = classifier(validation_data=held_out).fit(*train)
     assert len(e.validation_loss_curve_) == len(e.validation_scores_) == 4 and e.best_loss_ == min(e.loss_curve_)
@@ -186,7 +186,7 @@ def test_validation_data() -> None:
 
 @pytest.mark.parametrize("weight", [None, np.linspace(0.0, 2.0, 20)], ids=["alike", "weighted"])
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_the_score_of_numbers_is_scikit_learns(outputs: int, weight: Any) -> None:
+def test_the_validation_score_of_a_regressor_is_the_r2_of_scikit_learn(outputs: int, weight: Any) -> None:
     rng = np.random.default_rng(0)
     y, predicted = rng.normal(size=(2, 20, outputs))
     constant = np.ones((20, outputs))
@@ -197,7 +197,7 @@ def test_the_score_of_numbers_is_scikit_learns(outputs: int, weight: Any) -> Non
         )
 
 
-def test_validation_data_of_numbers() -> None:
+def test_a_regressor_records_loss_and_score_on_validation_data() -> None:
     held_out = X[300:], np.c_[Y, -2.0 * Y][300:]
     e = regressor(validation_data=held_out).fit(X[:300], np.c_[Y, -2.0 * Y][:300])
     assert e.validation_scores_[-1] == pytest.approx(e.score(*held_out))
@@ -205,7 +205,7 @@ def test_validation_data_of_numbers() -> None:
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_early_stopping_in_partial_fit(given: bool) -> None:
+def test_early_stopping_in_partial_fit_restores_the_best_weights(given: bool) -> None:
     """The best weights come back after more calls than n_iter_no_change that were no better; then nothing changes."""
     held_out = (IMAGES[300:], DIGITS[300:])
     options = {"validation_data": held_out} if given else {"validation_fraction": 0.3}
@@ -227,7 +227,7 @@ def test_early_stopping_in_partial_fit(given: bool) -> None:
         assert e.t_ == calls * 300 - 90  # the first call keeps its part back
 
 
-def test_callbacks() -> None:
+def test_an_estimator_calls_its_callbacks() -> None:
     seen: list[Any] = []
     flow = gn.GradientFlow()
     classifier(callbacks=[lambda epoch, record: seen.append((epoch, float(record["loss"][0]))), flow]).fit(
@@ -245,7 +245,7 @@ def test_callbacks() -> None:
     np.testing.assert_array_equal(e.network_.vector, classifier(max_iter=2).fit(IMAGES, DIGITS).network_.vector)
 
 
-def test_dtype() -> None:
+def test_the_dtype_of_an_estimator_decides_that_of_weights_and_probabilities() -> None:
     for given, dtype, wanted in (
         ("f8", None, "f8"),
         ("f4", None, "f4"),
@@ -257,7 +257,7 @@ def test_dtype() -> None:
     assert classifier(solver="lbfgs").fit(IMAGES.astype("f4"), DIGITS).coefs_[0].dtype == np.float64
 
 
-def test_dropout_and_noise_differ_from_fit_to_fit_but_not_for_one_random_state() -> None:
+def test_dropout_and_noise_of_an_estimator_depend_on_random_state_alone() -> None:
     for options in ({"dropout": 0.5}, {"input_noise": 0.5}):
         one, other = (classifier(**options).fit(IMAGES, DIGITS) for _ in range(2))
         np.testing.assert_array_equal(one.network_.vector, other.network_.vector)
@@ -266,7 +266,7 @@ def test_dropout_and_noise_differ_from_fit_to_fit_but_not_for_one_random_state()
         np.testing.assert_array_equal(same_start(one, IMAGES, DIGITS).vector, same_start(plain, IMAGES, DIGITS).vector)
 
 
-def test_verbose(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verbose_estimator_prints_losses_scores_and_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     classifier(verbose=True, early_stopping=True, tol=1.0, n_iter_no_change=1).fit(IMAGES, DIGITS)
     told = capsys.readouterr().out
     assert "epoch 1: loss 2." in told and "validation score 0." in told and "training ends" in told
@@ -278,24 +278,24 @@ def test_verbose(capsys: pytest.CaptureFixture[str]) -> None:
     assert not capsys.readouterr().out
 
 
-def test_an_adaptive_rate_ends_when_it_is_small() -> None:
+def test_an_adaptive_rate_ends_the_training_once_it_is_small() -> None:
     e = classifier(solver="sgd", learning_rate="adaptive", learning_rate_init=1e-4, tol=10.0, n_iter_no_change=1,
                    max_iter=100).fit(IMAGES, DIGITS)  # fmt: skip
     rates = e.history_["rate"]
     assert e.n_iter_ < 20 and 1e-7 < rates[-1] <= 1e-6 and rates[0] == 1e-4
 
 
-def test_the_only_class() -> None:
+def test_a_classifier_of_one_class_predicts_it_with_certainty() -> None:
     e = classifier().fit(IMAGES, np.full(400, 7))
     assert (e.predict(IMAGES) == 7).all() and (e.predict_proba(IMAGES) == 1.0).all()
 
 
-def test_wild_weights_are_an_error() -> None:
+def test_an_estimator_whose_weights_are_not_finite_raises_an_error() -> None:
     with pytest.raises(DataError, match="weights that stay finite, got non-finite loss at epoch"):
         regressor(solver="sgd", learning_rate_init=1e3, max_iter=50).fit(1e3 * X, 1e3 * Y)
 
 
-def test_a_batch_without_weight_changes_nothing() -> None:
+def test_an_estimator_makes_no_step_for_a_batch_without_weight() -> None:
     weight = np.r_[np.ones(200), np.zeros(200)]
     options = {"optimizer": gn.SGD(0.1), "batch_size": 200, "shuffle": False, "max_iter": 1, "alpha": 1.0}
     e = classifier(**options).fit(IMAGES, DIGITS, weight)
@@ -303,7 +303,7 @@ def test_a_batch_without_weight_changes_nothing() -> None:
     np.testing.assert_allclose(e.network_.vector, first.network_.vector, rtol=0, atol=1e-12)
 
 
-def test_other_layers_need_a_new_fit() -> None:
+def test_a_warm_start_refuses_other_layers() -> None:
     e = classifier(warm_start=True).fit(IMAGES, DIGITS)
     e.set_params(hidden_layer_sizes=(7,))
     with pytest.raises(ConfigurationError, match="warm_start and partial_fit: expected the layers that there are"):
@@ -311,7 +311,7 @@ def test_other_layers_need_a_new_fit() -> None:
     assert e.set_params(warm_start=False).fit(IMAGES, DIGITS).coefs_[0].shape == (64, 7)
 
 
-def test_it_says_when_the_epochs_were_too_few() -> None:
+def test_an_estimator_warns_if_it_has_not_converged() -> None:
     with pytest.warns(ConvergenceWarning, match="4 epochs were not enough to converge; raise max_iter"):
         classifier().fit(IMAGES, DIGITS)
     with pytest.warns(ConvergenceWarning, match="lbfgs did not converge"):

@@ -1,4 +1,4 @@
-"""Metrics of classifiers and functions of ones own against scikit-learn, on every kind of loss, set and network."""
+"""Metrics of whole sets and functions of users, compared with scikit-learn for every kind of loss, set and network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ def passing_on(outputs: Any, loss: Loss, device: Any = "cpu", **options: Any) ->
 
 
 def probabilities(outputs: Any, loss: Loss, device: Any = "cpu") -> Any:
-    """Those that the network says, for what is alike must be alike to the last bit."""
+    """The probabilities that the network gives: equal ones must be equal to the last bit."""
     return passing_on(outputs, loss, device).predict_probability(outputs, loss=loss)
 
 
 def ties(*shape: int, seed: int = 0) -> Any:
-    """Numbers of which many are alike."""
+    """Numbers of which many are equal."""
     return np.random.default_rng(seed).integers(-4, 5, shape) / 2.0
 
 
@@ -55,7 +55,7 @@ def close(value: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("size", [None, 1, 7])
 @pytest.mark.parametrize("loss", [BINARY, NLL], ids=repr)
-def test_yes_or_no(backend: Any, loss: Loss, size: int | None) -> None:
+def test_metrics_of_two_classes_agree_with_scikit_learn(backend: Any, loss: Loss, size: int | None) -> None:
     Z, y = ties(40, 1), classes(40, 2)
     p = probabilities(Z, loss, backend)[:, 0]
     result = judge(backend, Z, y, loss, [*WHOLE, "log_loss", "rmse"], size)
@@ -70,7 +70,9 @@ def test_yes_or_no(backend: Any, loss: Loss, size: int | None) -> None:
 @pytest.mark.parametrize("size", [None, 7])
 @pytest.mark.parametrize("one_hot", [False, True], ids=["labels", "one-hot"])
 @pytest.mark.parametrize("loss", [CROSS, gn.CrossEntropy(0.1), NLLM], ids=repr)
-def test_several_classes(backend: Any, loss: Loss, one_hot: bool, size: int | None) -> None:
+def test_metrics_of_several_classes_agree_with_scikit_learn(
+    backend: Any, loss: Loss, one_hot: bool, size: int | None
+) -> None:
     Z, y = ties(60, 4), classes(60, 4)
     P = probabilities(Z, loss, backend)
     result = judge(backend, Z, np.eye(4)[y] if one_hot else y, loss, [*WHOLE, "log_loss", "top_2", "top_3"], size)
@@ -84,7 +86,7 @@ def test_several_classes(backend: Any, loss: Loss, one_hot: bool, size: int | No
 
 
 @pytest.mark.parametrize("loss", [CROSS, NLLM], ids=repr)
-def test_two_classes_are_judged_by_the_second(loss: Loss) -> None:
+def test_metrics_of_two_outputs_are_those_of_the_second_class(loss: Loss) -> None:
     Z, y = ties(40, 2), classes(40, 2)
     p = probabilities(Z, loss)[:, 1]
     result = judge(backend_named("cpu"), Z, y, loss, [*WHOLE, "log_loss", "top_1"])
@@ -95,7 +97,7 @@ def test_two_classes_are_judged_by_the_second(loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("loss", [BINARY, NLL], ids=repr)
-def test_several_answers_of_yes_or_no(backend: Any, loss: Loss) -> None:
+def test_metrics_of_several_yes_or_no_labels_agree_with_scikit_learn(backend: Any, loss: Loss) -> None:
     Z, Y = ties(50, 3), (ties(50, 3, seed=5) > 0).astype(int)
     P = probabilities(Z, loss, backend)
     result = judge(backend, Z, Y, loss, [*WHOLE, "log_loss"], 8)
@@ -105,7 +107,7 @@ def test_several_answers_of_yes_or_no(backend: Any, loss: Loss) -> None:
     close(result["log_loss"], np.mean([sklearn.log_loss(y, p) for y, p in zip(Y.T, P.T)]))
 
 
-def test_numbers_that_stand_for_yes_and_no() -> None:
+def test_metrics_of_zeros_and_ones_under_squared_error_agree_with_scikit_learn() -> None:
     Z, y = ties(40, 1), classes(40, 2)
     result = judge(backend_named("cpu"), Z, y, gn.SquaredError(), WHOLE)
     close(result["auc"], sklearn.roc_auc_score(y, Z[:, 0]))
@@ -114,7 +116,7 @@ def test_numbers_that_stand_for_yes_and_no() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_random_sets_with_ties(seed: int) -> None:
+def test_metrics_of_random_sets_with_ties_agree_with_scikit_learn(seed: int) -> None:
     some = np.random.default_rng(seed)
     n = int(some.integers(2, 60))
     score, truth = ties(n, seed=seed), some.random(n) < some.uniform(0.1, 0.9)
@@ -124,8 +126,8 @@ def test_random_sets_with_ties(seed: int) -> None:
     close(ranking.f1(truth, score > 0), sklearn.f1_score(truth, score > 0))
 
 
-def test_what_has_no_figure() -> None:
-    """One class alone has no area; classes that do not occur do not count; F1 of nothing is 0."""
+def test_metrics_that_are_undefined_are_nan() -> None:
+    """The area under the curve of one class is NaN; classes that do not occur are left out; F1 of nothing is 0."""
     Z, no, yes = ties(9, 1), np.zeros(9), np.ones(9)
     cpu = backend_named("cpu")
     assert np.isnan(judge(cpu, Z, no, BINARY, "auc")["auc"])
@@ -143,8 +145,8 @@ def test_what_has_no_figure() -> None:
     assert np.isnan(ranking.average_precision(np.array([True, False]), np.array([np.inf, 1.0])))
 
 
-def test_log_loss_of_what_was_said_to_be_impossible() -> None:
-    """As scikit-learn does: a probability of 0 counts as the ε of the dtype."""
+def test_log_loss_of_a_probability_of_zero_agrees_with_scikit_learn() -> None:
+    """A probability of 0 counts as the ε of the dtype."""
     P, y = np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([0, 1])
     net = gn.Network([gn.Identity()], 2, device="cpu", dtype="float64")
     close(net.evaluate(P, y, loss=NLLM, metrics="log_loss")["log_loss"], sklearn.log_loss(y, P))
@@ -152,8 +154,8 @@ def test_log_loss_of_what_was_said_to_be_impossible() -> None:
     close(net.evaluate(P[:, :1], y, loss=NLL, metrics="log_loss")["log_loss"], sklearn.log_loss(y, P[:, 0]))
 
 
-def test_the_place_of_a_class_among_those_alike() -> None:
-    """Of equal scores the class with the higher number stands first, as in scikit-learn."""
+def test_top_k_ranks_equal_scores_as_scikit_learn_does() -> None:
+    """Of equal scores the class with the higher number comes first."""
     Z = np.zeros((3, 3))
     for k, expected in ((1, 1 / 3), (2, 2 / 3)):
         close(judge(backend_named("cpu"), Z, [0, 1, 2], CROSS, metrics.TopK(k))[f"top_{k}"], expected)
@@ -163,7 +165,7 @@ def test_the_place_of_a_class_among_those_alike() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 4])
-def test_every_model_is_judged_by_itself(backend: Any, size: int | None) -> None:
+def test_metrics_of_whole_sets_are_measured_for_each_model(backend: Any, size: int | None) -> None:
     Z, y = np.stack([ties(20, 3), ties(20, 3, seed=9)]), np.stack([classes(20, 3), classes(20, 3, seed=8)])
     names = [*WHOLE, "log_loss", "top_2", brier]
     for given in (y, y[0]):
@@ -179,7 +181,7 @@ def brier(y: Any, P: Any) -> float:
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
-def test_one_set_for_all_models(backend: Any, one_hot: bool) -> None:
+def test_a_population_on_one_set_has_the_metrics_of_its_members(backend: Any, one_hot: bool) -> None:
     net = gn.Network([gn.Dense(4)], 3, device=backend, models=3, dtype="float64")
     X, y = rng.normal(size=(25, 3)), classes(25, 4)
     given = np.eye(4)[y] if one_hot else y
@@ -191,7 +193,7 @@ def test_one_set_for_all_models(backend: Any, one_hot: bool) -> None:
             close(result[name][k], value)
 
 
-def test_folds_are_judged_by_their_own_rows() -> None:
+def test_metrics_of_whole_sets_use_the_held_out_rows_of_each_fold() -> None:
     X, y = rng.normal(size=(60, 4)).astype("float32"), classes(60, 2)
     rows = np.arange(60)
     folds = [(rows[20:], rows[:20]), (rows[:40], rows[40:])]
@@ -218,12 +220,13 @@ def trained(device: Any = "cpu", X: Any = None, **options: Any) -> tuple[gn.Netw
 
 
 def seen(y: Any, P: Any) -> float:
-    """y as it was handed in: whole numbers in one axis, though the loss works on a column of floats."""
+    """A metric that gets y as the user gave it: whole numbers of shape (n,), though the loss works on a float
+    column."""
     assert (y.shape, y.dtype.kind, P.shape) == ((30,), "i", (30, 1))
     return float(P[y == 1].mean())
 
 
-def test_the_history_has_them_of_the_validation_set_alone(backend: Any) -> None:
+def test_the_history_has_metrics_of_whole_sets_for_the_validation_set_alone(backend: Any) -> None:
     net, history = trained(backend, metrics=["auc", "log_loss", seen, "accuracy"], keep="last")
     measured = [name for name in history if not name.endswith(("second", "seconds", "rate"))]
     assert measured == [
@@ -240,13 +243,13 @@ def test_the_history_has_them_of_the_validation_set_alone(backend: Any) -> None:
     assert history["validation_seen"][-1] == pytest.approx(seen(y[60:], p), rel=1e-5)
 
 
-def test_they_change_nothing_about_a_training() -> None:
+def test_metrics_of_whole_sets_do_not_change_a_training() -> None:
     (plain, first), (watched, second) = trained(), trained(metrics=["auc", seen, "top_1"][:2])
     assert contents(plain) == contents(watched)
     assert first["validation_loss"].tobytes() == second["validation_loss"].tobytes()
 
 
-def test_early_stopping_watches_one() -> None:
+def test_early_stopping_may_monitor_a_metric_of_the_whole_set() -> None:
     def worse(y: Any, P: Any) -> float:
         return next(values)
 
@@ -258,7 +261,7 @@ def test_early_stopping_watches_one() -> None:
     assert history.best_epoch == 1 + int(history["validation_auc"].argmax())  # "auto" knows that more is better
 
 
-def test_nobody_knows_whether_more_of_a_function_is_better() -> None:
+def test_early_stopping_on_a_user_defined_function_needs_a_mode() -> None:
     message = (
         "EarlyStopping mode: expected 'min' or 'max' for 'validation_brier', got 'auto', which knows only gpunn's own "
         "metrics; write mode='max' if more of it is better"
@@ -268,7 +271,7 @@ def test_nobody_knows_whether_more_of_a_function_is_better() -> None:
 
 
 @pytest.mark.parametrize(("given", "names"), [(["auc"], "auc"), (["accuracy", "f1", brier], "f1, brier")])
-def test_without_a_validation_set_there_is_nothing_to_make_them_of(given: Any, names: str) -> None:
+def test_metrics_of_whole_sets_are_refused_without_a_validation_set(given: Any, names: str) -> None:
     message = (
         f"fit metrics {names}: expected validation= or folds=, of which such figures of a whole set are made, "
         "got neither; pass validation=0.2, or measure them afterwards with evaluate"
@@ -277,13 +280,13 @@ def test_without_a_validation_set_there_is_nothing_to_make_them_of(given: Any, n
         trained(metrics=given, validation=None)
 
 
-def test_a_fraction_that_is_held_out() -> None:
+def test_metrics_of_whole_sets_are_measured_on_a_held_out_fraction() -> None:
     _, history = trained(metrics=["auc"], validation=0.3)
     assert np.isfinite(history["validation_auc"]).all()
 
 
-def test_the_predictions_of_a_set_are_counted_before_they_are_made() -> None:
-    """What a rehearsal counts for evaluation grows by the bytes of the buffer, to which a chunk's own come."""
+def test_the_memory_for_predictions_of_a_whole_set_is_counted_beforehand() -> None:
+    """The memory counted for an evaluation grows by the buffer for all predictions and one for a chunk."""
     from gpunn.training.batches import examples
     from gpunn.training.evaluation import Evaluator
 
@@ -299,7 +302,7 @@ def test_the_predictions_of_a_set_are_counted_before_they_are_made() -> None:
     assert counted("auc", "f1") == counted("auc")
 
 
-def test_nothing_waits_for_the_device_but_the_reading(strict: Any) -> None:
+def test_metrics_of_whole_sets_wait_for_the_device_only_when_read(strict: Any) -> None:
     from gpunn.training.batches import examples
     from gpunn.training.evaluation import Evaluator
 
@@ -366,21 +369,21 @@ CANNOT: dict[str, tuple[Loss, Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("case", CANNOT)
-def test_what_cannot_be_measured(case: str) -> None:
+def test_metrics_that_do_not_fit_the_loss_are_refused(case: str) -> None:
     loss, y, names, message = CANNOT[case]
     with pytest.raises(ConfigurationError, match=exactly(message)):
         judge(backend_named("cpu"), Z4, y, loss, names)
 
 
 @pytest.mark.parametrize("name", [*WHOLE, "log_loss", "top_2"])
-def test_outputs_of_several_axes_are_no_classes(name: str) -> None:
+def test_metrics_of_classes_refuse_outputs_of_several_axes(name: str) -> None:
     net = gn.Network([gn.Reshape((2, 2))], 4, device="cpu")
     message = f"metrics {name}: expected outputs that are one vector for each example, got outputs of 2 axes; "
     with pytest.raises(ConfigurationError, match=exactly(f"{message}end the network in Flatten()")):
         net.evaluate(Z4, np.zeros((12, 2, 2)), loss=BINARY, metrics=[name])
 
 
-def test_a_number_of_classes_is_whole() -> None:
+def test_top_k_needs_a_whole_number_of_classes() -> None:
     with pytest.raises(ConfigurationError, match="^TopK k: expected a whole number >= 1, got 0"):
         metrics.TopK(0)
     for name in ("top_0", "top_k", "top_", "top_-1"):
@@ -388,7 +391,7 @@ def test_a_number_of_classes_is_whole() -> None:
             metrics.resolve([name])
 
 
-def test_a_figure_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_defined_metric_of_the_whole_set_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Metric, "named", dict(Metric.named))
 
     @dataclass(frozen=True)
@@ -412,7 +415,7 @@ def test_a_figure_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("y", [classes(12, 4), classes(12, 4)[:, None], np.eye(4)[classes(12, 4)]])
-def test_a_function_gets_the_targets_as_they_were_handed_in(backend: Any, y: Any) -> None:
+def test_a_metric_function_gets_the_targets_as_they_were_given(backend: Any, y: Any) -> None:
     got: list[Any] = []
 
     def look(y: Any, P: Any) -> float:
@@ -428,7 +431,7 @@ def test_a_function_gets_the_targets_as_they_were_handed_in(backend: Any, y: Any
         assert one.dtype.kind == y.dtype.kind
 
 
-def test_any_callable_is_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_callable_may_be_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     class Score:
         def __call__(self, y: Any, P: Any) -> float:
             return 2.0
@@ -437,7 +440,7 @@ def test_any_callable_is_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     assert judge(backend_named("cpu"), Z4, classes(12, 4), CROSS, call)["Score"] == 2.0
 
 
-def test_a_metric_that_is_derived_from_keeps_its_name() -> None:
+def test_a_subclass_of_a_metric_does_not_take_its_name() -> None:
     class Stricter(type(gn.metrics.resolve("accuracy")["accuracy"])):  # type: ignore[misc]
         """Has no name of its own."""
 

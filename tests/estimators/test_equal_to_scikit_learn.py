@@ -1,4 +1,4 @@
-"""Beside scikit-learn's own perceptrons: the same random_state gives the same estimator, to rounding."""
+"""The same random_state gives the same estimator as scikit-learn, up to rounding."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def pair(ours: Any, **options: Any) -> tuple[Any, Any]:
 
 
 def compare(a: Any, b: Any, X: Any, atol: float = 1e-9) -> None:
-    """Weights, all that is told, and predictions."""
+    """Compare weights, all public results, and predictions."""
     for mine, theirs in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
     for name in EQUAL:
@@ -75,7 +75,7 @@ def compare(a: Any, b: Any, X: Any, atol: float = 1e-9) -> None:
 
 
 def fitted(ours: Any, data: Any, fit: Any = None, **options: Any) -> tuple[Any, Any]:
-    """Both after the same calls, which give the same warnings of not having converged."""
+    """Our estimator and scikit-learn's after the same calls, which must give the same convergence warnings."""
     twins = pair(ours, **options)
     said = []
     for twin in twins:
@@ -109,19 +109,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("data", [digits, cancer, labels])
-def test_classifier(data: Any, settings: dict[str, Any]) -> None:
+def test_a_classifier_equals_the_one_of_scikit_learn(data: Any, settings: dict[str, Any]) -> None:
     X, y = data()
     compare(*fitted(MLPClassifier, (X, y), **settings), X)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("data", [diabetes, outputs])
-def test_regressor(data: Any, settings: dict[str, Any]) -> None:
+def test_a_regressor_equals_the_one_of_scikit_learn(data: Any, settings: dict[str, Any]) -> None:
     X, y = data()
     compare(*fitted(MLPRegressor, (X, y), **settings), X)
 
 
-def test_a_full_training_ends_in_the_same_epoch() -> None:
+def test_an_estimator_converges_in_the_same_epoch_as_that_of_scikit_learn() -> None:
     X, y = load_digits(return_X_y=True)
     a, b = fitted(MLPClassifier, (X / 16.0, y), learning_rate_init=0.01, early_stopping=True)
     assert 10 < a.n_iter_ < 100
@@ -129,7 +129,7 @@ def test_a_full_training_ends_in_the_same_epoch() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"max_iter": 15}, {"max_fun": 9}, {"tol": 0.2}], ids=str)
-def test_lbfgs(settings: dict[str, Any]) -> None:
+def test_estimators_with_lbfgs_equal_those_of_scikit_learn(settings: dict[str, Any]) -> None:
     for ours, data in ((MLPClassifier, cancer), (MLPRegressor, diabetes)):
         X, y = data()
         a, b = fitted(ours, (X, y), solver="lbfgs", hidden_layer_sizes=(8,), **settings)
@@ -139,8 +139,8 @@ def test_lbfgs(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("ours", TWINS)
-def test_poisson_and_sample_weights(ours: Any, early_stopping: bool) -> None:
-    """Batches are divided by their weights, not by their examples."""
+def test_estimators_with_sample_weights_equal_those_of_scikit_learn(ours: Any, early_stopping: bool) -> None:
+    """The loss of a batch is divided by its weights, not by its number of examples."""
     X, y = diabetes() if ours is MLPRegressor else cancer()
     weight = np.random.default_rng(0).integers(1, 5, len(X)) / 2.0
     options = {"loss": "poisson"} if ours is MLPRegressor else {}
@@ -152,7 +152,7 @@ def test_poisson_and_sample_weights(ours: Any, early_stopping: bool) -> None:
     assert a.score(X, y, weight) == pytest.approx(b.score(X, y, weight), abs=1e-12)
 
 
-def test_lbfgs_with_sample_weights() -> None:
+def test_a_classifier_with_lbfgs_and_sample_weights_equals_that_of_scikit_learn() -> None:
     X, y = cancer()
     weight = np.random.default_rng(0).integers(0, 5, len(X))
     a, b = fitted(MLPClassifier, (), lambda e: e.fit(X, y, weight), solver="lbfgs", max_iter=10, alpha=1.0)
@@ -160,7 +160,7 @@ def test_lbfgs_with_sample_weights() -> None:
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
-def test_partial_fit(solver: str) -> None:
+def test_partial_fit_of_a_classifier_equals_that_of_scikit_learn(solver: str) -> None:
     X, y = digits()
 
     def calls(e: Any) -> None:
@@ -175,7 +175,7 @@ def test_partial_fit(solver: str) -> None:
     compare(a, b, X)
 
 
-def test_partial_fit_of_a_regressor_and_of_labels() -> None:
+def test_partial_fit_of_a_regressor_and_of_several_labels_equals_that_of_scikit_learn() -> None:
     for ours, data in ((MLPRegressor, diabetes), (MLPClassifier, labels)):
         X, y = data()
         first = {} if ours is MLPRegressor else {"classes": [0, 1, 2]}
@@ -188,7 +188,7 @@ def test_partial_fit_of_a_regressor_and_of_labels() -> None:
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_warm_start(solver: str) -> None:
+def test_warm_starts_equal_those_of_scikit_learn(solver: str) -> None:
     X, y = cancer()
 
     def calls(e: Any) -> None:
@@ -201,7 +201,7 @@ def test_warm_start(solver: str) -> None:
     assert solver == "lbfgs" or len(a.loss_curve_) > a.n_iter_
 
 
-def test_warm_start_with_early_stopping_keeps_the_best_of_all_calls() -> None:
+def test_a_warm_start_with_early_stopping_keeps_the_best_weights_of_all_calls() -> None:
     """scikit-learn's second fit writes over the best weights of the first one."""
     X, y = cancer()
     a = MLPClassifier(random_state=0, warm_start=True, early_stopping=True, device="cpu", n_iter_no_change=3)
@@ -214,7 +214,7 @@ def test_warm_start_with_early_stopping_keeps_the_best_of_all_calls() -> None:
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_array])
-def test_sparse_inputs(kind: Any, solver: str) -> None:
+def test_estimators_on_sparse_inputs_equal_those_of_scikit_learn(kind: Any, solver: str) -> None:
     X, y = digits()
     X = kind(np.where(X > 0.5, X, 0.0))
     a, b = fitted(MLPClassifier, (X, y), solver=solver, max_iter=6)
@@ -223,15 +223,15 @@ def test_sparse_inputs(kind: Any, solver: str) -> None:
     compare(c, d, X)
 
 
-def test_sparse_labels() -> None:
-    """Predictions are dense, where scikit-learn's are sparse too."""
+def test_a_classifier_takes_sparse_labels_and_predicts_dense_ones() -> None:
+    """The predictions of scikit-learn would be sparse too."""
     X, y = labels()
     a, b = fitted(MLPClassifier, (X, sparse.csr_matrix(y)), max_iter=4)
     np.testing.assert_allclose(a.predict_proba(X), b.predict_proba(X), rtol=0, atol=1e-9)
     np.testing.assert_array_equal(a.predict(X), b.predict(X).toarray())
 
 
-def test_float32_stays_float32() -> None:
+def test_an_estimator_on_float32_data_computes_in_float32() -> None:
     X, y = digits()
     a, b = fitted(MLPClassifier, (X.astype(np.float32), y), max_iter=3)
     assert a.coefs_[0].dtype == b.coefs_[0].dtype == np.float32
@@ -239,7 +239,7 @@ def test_float32_stays_float32() -> None:
     np.testing.assert_allclose(a.coefs_[0], b.coefs_[0], atol=1e-4)
 
 
-def test_random_state_may_be_a_generator_or_none() -> None:
+def test_random_state_of_an_estimator_may_be_a_generator_or_none() -> None:
     X, y = cancer()
     a, b = (c(random_state=np.random.RandomState(5), max_iter=3) for c in (MLPClassifier, neural_network.MLPClassifier))
     a.set_params(device="cpu")
@@ -253,7 +253,7 @@ def test_random_state_may_be_a_generator_or_none() -> None:
     assert np.abs(one.coefs_[0] - other.coefs_[0]).max() > 0.01
 
 
-def test_parameters_and_defaults_are_scikit_learns() -> None:
+def test_parameters_and_defaults_of_estimators_are_those_of_scikit_learn() -> None:
     for ours, theirs in TWINS.items():
         mine, wanted = (inspect.signature(kind).parameters for kind in (ours, theirs))
         assert {name: (mine[name].kind, mine[name].default) for name in wanted} == {
@@ -263,8 +263,8 @@ def test_parameters_and_defaults_are_scikit_learns() -> None:
         assert positional == [n for n, p in wanted.items() if p.kind == p.POSITIONAL_OR_KEYWORD]
 
 
-def test_log_probabilities() -> None:
-    """Those of scikit-learn, and finite where its probability is 0."""
+def test_log_probabilities_equal_those_of_scikit_learn_but_are_finite() -> None:
+    """They are finite where the probability of scikit-learn is 0."""
     for data in (digits, cancer, labels):
         X, y = data()
         a, b = fitted(MLPClassifier, (X, y), max_iter=4)
@@ -274,7 +274,7 @@ def test_log_probabilities() -> None:
         assert np.isfinite(a.predict_log_proba(1e6 * X)).all()
 
 
-def test_weights_can_be_written_to() -> None:
+def test_the_weights_of_an_estimator_can_be_written_to() -> None:
     X, y = cancer()
     a, _ = fitted(MLPClassifier, (X, y), max_iter=2)
     a.coefs_[-1][...] = 0.0
@@ -282,7 +282,7 @@ def test_weights_can_be_written_to() -> None:
     np.testing.assert_array_equal(a.predict_proba(X), np.full((len(X), 2), 0.5))
 
 
-def test_the_comparison_sees_a_difference() -> None:
+def test_comparing_estimators_with_scikit_learn_notices_a_difference() -> None:
     X, y = digits()
     a, _ = fitted(MLPClassifier, (X, y), max_iter=5)
     for change in ({"alpha": 1e-3}, {"shuffle": False}, {"epsilon": 1e-6}, {"batch_size": 199}):

@@ -1,4 +1,4 @@
-"""Updates run on end, ever more of them while that takes no time, but none beyond where somebody has to look."""
+"""Updates run many in one call, ever more while they are fast, but never beyond a step that a user wants to see."""
 
 from itertools import accumulate
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 import gpunn as gn
 from gpunn.training import loop
 from gpunn.training.step import Trainer
-from tests.training.test_static_program import X, Y, everything, network
+from tests.training.networks import X, Y, everything, network
 
 OPTIONS: dict[str, Any] = {
     "loss": gn.CrossEntropy(), "optimizer": gn.Adam(1e-2), "epochs": 3, "batch_size": 4, "progress": False,
@@ -21,7 +21,7 @@ UPDATES = 11  # of an epoch: ten batches of 4 rows and one of 2
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many updates were run each time, however long they take."""
+    """The number of updates that each call ran; they count as fast however long they take."""
     seen: list[int] = []
     plain = Trainer.update
 
@@ -34,30 +34,30 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_ever_more(runs: list[int]) -> None:
+def test_ever_more_updates_run_in_one_call(runs: list[int]) -> None:
     network("cpu", None).fit(*DATA, **OPTIONS)
     assert runs == [1, 2, 4, 3, 1, 8, 2, 1, 10, 1]
 
 
-def test_but_not_of_what_takes_long(runs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_updates_that_take_long_run_one_in_each_call(runs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "STRETCH", 0.0)
     network("cpu", None).fit(*DATA, **OPTIONS)
     assert runs == [1] * 3 * UPDATES
 
 
-def test_no_more_than_were_asked_for(runs: list[int]) -> None:
+def test_no_more_updates_run_than_were_asked_for(runs: list[int]) -> None:
     history = network("cpu", None).fit(*DATA, **{**OPTIONS, "epochs": None, "steps": UPDATES + 9})
     assert sum(runs) == UPDATES + 9
     assert history.epochs == 2
 
 
-def test_a_checkpoint_is_written_on_time(runs: list[int], tmp_path: Path) -> None:
+def test_a_checkpoint_is_written_after_every_so_many_updates(runs: list[int], tmp_path: Path) -> None:
     network("cpu", None).fit(*DATA, **OPTIONS, checkpoint=tmp_path / "run.gpunn", every_steps=5)
     assert set(accumulate(runs)) >= set(range(5, 3 * UPDATES, 5))
     assert max(runs) > 1
 
 
-def test_one_at_a_time_for_who_looks_at_each(runs: list[int]) -> None:
+def test_updates_run_one_in_each_call_for_a_callback_with_on_step(runs: list[int]) -> None:
     class Watch(gn.Callback):
         def on_step(self, run: Any) -> None:
             seen.append(run.at.done)
@@ -71,7 +71,7 @@ def test_one_at_a_time_for_who_looks_at_each(runs: list[int]) -> None:
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("backend", ["cpu", "strict"])
-def test_they_are_what_they_are_one_by_one(
+def test_many_updates_in_one_call_give_the_weights_of_single_ones(
     backend: str, streamed: bool, models: int | None, runs: list[int], request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
