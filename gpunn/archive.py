@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpunn import files
-from gpunn.errors import CheckpointError
+from gpunn.errors import CheckpointError, brief
 from gpunn.types import Shape
 
 Host = np.ndarray[Any, Any]
@@ -271,7 +271,7 @@ def _parsed(where: str, header: bytes, data: Host, start: re.Match[bytes]) -> tu
         raise CheckpointError(
             where,
             expected="a header as gpunn writes it",
-            got=f"{type(error).__name__}: {error}"[:200],
+            got=brief(error),
             fix="save it again with gpunn; other programs may read its files but not edit them",
         ) from None
 

@@ -12,7 +12,7 @@ from gpunn.archive import Host, Path, named, read, write
 from gpunn.backends import get_backend
 from gpunn.backends.reference.backend import Backend
 from gpunn.dataframes import stored_columns
-from gpunn.errors import CheckpointError, DeviceMemoryError, GpunnError
+from gpunn.errors import CheckpointError, DeviceMemoryError, GpunnError, brief
 from gpunn.frame import plan_layer
 from gpunn.layers.composite import Sequential
 from gpunn.losses import Loss
@@ -61,7 +61,7 @@ def network_of(
         raise CheckpointError(
             where,
             expected="a saved network",
-            got=f"{type(error).__name__}: {error}"[:200],
+            got=brief(error),
             fix="give one that save wrote",
         ) from error
     network.loss, network.preprocessing, network.columns = loss, preprocessing, columns

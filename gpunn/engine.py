@@ -25,6 +25,7 @@ from gpunn.losses import Loss
 from gpunn.memory import Rehearsal, memory_errors
 from gpunn.parameters import ParameterStore, Views
 from gpunn.passes import Pass, check_tables, tables
+from gpunn.per_model import check_models
 from gpunn.precision import precision
 from gpunn.randomness import check_seeds
 from gpunn.summary import summary_table
@@ -72,7 +73,8 @@ class Engine:
         self._building = threading.Lock()  # the first inputs may come from several threads at once
         self._differentiating = threading.Lock()  # all gradients are made in one vector
         self.uses = Uses()
-        self._check_per_model()
+        for path, layer in walk(self.network):
+            check_models(layer, self.models, f"layers.{path} {type(layer).__name__}", unit=" numbers")
         if inputs is not None:
             given = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
             self.build(whole_shape("Network inputs", given))
@@ -93,18 +95,6 @@ class Engine:
         raise missing(type(self).__name__, name, METHODS)
 
     # Construction
-
-    def _check_per_model(self) -> None:
-        for path, layer in walk(self.network):
-            for name in layer.per_model:
-                value = getattr(layer, name)
-                if isinstance(value, tuple) and len(value) != self.models:
-                    raise ConfigurationError(
-                        f"layers.{path} {type(layer).__name__} {name}",
-                        expected=f"one number or {self.models} of them" if self.models else "one number",
-                        got=f"{len(value)} numbers",
-                        fix="give one for each model and set models= to their count",
-                    )
 
     def build(self, inputs: Shape) -> None:
         """Plan for inputs of this shape and draw the initial parameters."""

@@ -61,6 +61,11 @@ class CheckpointError(GpunnError, ValueError):
     """A file that cannot be written, or is not the checkpoint it should be."""
 
 
+def brief(error: BaseException) -> str:
+    """The kind of an error that is none of ours, and what it says, cut where it is long."""
+    return f"{type(error).__name__}: {error}"[:200]
+
+
 def printable(text: str) -> str:
     """One line without effects on a terminal: what `repr` escapes, such as line breaks, is escaped here too.
 

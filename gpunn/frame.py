@@ -18,6 +18,7 @@ from gpunn.backends.reference.backend import Backend
 from gpunn.errors import GpunnError
 from gpunn.hyper import check_shape
 from gpunn.parameters import Parameter, ParameterStore, State
+from gpunn.per_model import Number, as_array
 from gpunn.randomness import Purpose, stream_key
 from gpunn.types import Array, Shape
 
@@ -42,10 +43,10 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A number a formula reads from the device: one for all models, or one for each."""
+class DeviceNumber:
+    """A number that a formula reads from the device: one for all models, or one for each."""
 
-    value: float | tuple[float, ...]
+    value: Number
     dtype: str | None = None
 
 
@@ -63,7 +64,7 @@ class Plan:
     state: Mapping[str, State] = field(default_factory=dict)
     buffers: Mapping[str, Shape | Buffer] = field(default_factory=dict)
     backward: Mapping[str, Shape | Buffer] = field(default_factory=dict)
-    constants: Mapping[str, Constant] = field(default_factory=dict)
+    constants: Mapping[str, DeviceNumber] = field(default_factory=dict)
     children: Mapping[str, tuple[Layer, Shape] | tuple[Layer, Shape, Plan]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -169,8 +170,8 @@ class Frame:
                 setattr(self, name, setting.allocate(held[name]))
             elif isinstance(buffer, Buffer) and buffer.device:
                 setattr(self, name, None)
-        for name, constant in plan.constants.items():
-            setattr(self, name, setting.constant(constant, len(plan.output)))
+        for name, number in plan.constants.items():
+            setattr(self, name, setting.on_device(number, len(plan.output)))
         self.key = setting.key(planned.path)
         self.children: dict[str, Frame] = {}
         below = wants_dX
@@ -225,10 +226,10 @@ class Setting:
         """The dtype that a buffer stands for."""
         return {None: self.store.compute, SUMS: self.store.dtype}.get(buffer.dtype, buffer.dtype)
 
-    def constant(self, constant: Constant, rank: int) -> Array:
-        values = constant.value if isinstance(constant.value, tuple) else (constant.value,) * math.prod(self.lead)
-        host = np.array(values, constant.dtype or self.store.dtype).reshape(*self.lead, *(1,) * (rank + 1))
-        return self.ops.from_host(host)
+    def on_device(self, number: DeviceNumber, rank: int) -> Array:
+        """A number beside arrays whose rows have so many axes."""
+        dtype = number.dtype or self.store.dtype
+        return self.ops.from_host(as_array(number.value, self.store.models, rank + 1, dtype))
 
     def key(self, path: str) -> Array:
         number = zlib.crc32(path.encode())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gpunn.errors import ConfigurationError
 from gpunn.types import Shape
 
+T = TypeVar("T")
 LARGEST = sys.float_info.max  # a Python int may lie beyond
 LARGEST_WHOLE = 2**63 - 1  # what an index of an array can be
 AXES, NUMBERS = 62, 2**58  # of one example: NumPy has 64 axes, two for models and rows, and counts bytes in 63 bits
@@ -42,13 +43,13 @@ def number(
     return float(value)
 
 
-def numbers(where: str, value: Any, **interval: Any) -> float | tuple[float, ...]:
-    """One number for all models, or a sequence with one for each, kept as a tuple."""
+def one_or_several(where: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
+    """One value, or a sequence of them, which becomes a tuple; `check` says of each what is kept."""
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
     if isinstance(value, (list, tuple)) and value:
-        return tuple(number(f"{where}[{k}]", v, **interval) for k, v in enumerate(value))
-    return number(where, value, **interval)
+        return tuple(check(f"{where}[{k}]", v) for k, v in enumerate(value))
+    return check(where, value)
 
 
 def whole(where: str, value: Any, *, low: int = 1, high: int = LARGEST_WHOLE) -> int:
@@ -89,6 +90,13 @@ def shown(value: Any) -> str:
     except ValueError:  # of a whole number with thousands of digits
         return f"a {type(value).__name__} of more digits than Python prints"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def instance(where: str, value: Any, kind: type[T], *, expected: str, fix: str) -> T:
+    """The value itself, which must be of a class."""
+    if not isinstance(value, kind):
+        raise ConfigurationError(where, expected=expected, got=repr(value), fix=fix)
+    return value
 
 
 def choice(where: str, value: Any, options: tuple[Any, ...]) -> Any:

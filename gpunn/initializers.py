@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gpunn import hyper
 from gpunn.backends.cpu.backend import NumpyBackend
-from gpunn.errors import ConfigurationError
+from gpunn.fields import number
 from gpunn.types import Array, Shape
 from gpunn.value import Value
 
@@ -24,11 +24,6 @@ class Initializer(Value, abstract=True):
     """Base: `values(key, shape)` gives the start of one parameter from its own random stream."""
 
     family: ClassVar[str] = "initializer"
-
-    def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            where = f"{type(self).__name__} {field.name}"
-            object.__setattr__(self, field.name, hyper.number(where, getattr(self, field.name)))
 
     def values(self, key: Array, shape: Shape) -> Array:
         raise NotImplementedError(f"{type(self).__name__} needs a values method")
@@ -50,6 +45,8 @@ def uniform(key: Array, shape: Shape) -> Array:
 class Constant(Initializer):
     """Every value the same."""
 
+    field_rules = {"value": number()}
+
     value: float
 
     def values(self, key: Array, shape: Shape) -> Array:
@@ -68,6 +65,8 @@ class Zeros(Initializer):
 class Gaussian(Initializer):
     """Normal with the given deviation: small weights keep activations small."""
 
+    field_rules = {"deviation": number()}
+
     deviation: float = 0.01
 
     def values(self, key: Array, shape: Shape) -> Array:
@@ -78,6 +77,8 @@ class Gaussian(Initializer):
 class Uniform(Initializer):
     """Uniform in [-limit, limit)."""
 
+    field_rules = {"limit": number()}
+
     limit: float = 0.05
 
     def values(self, key: Array, shape: Shape) -> Array:
@@ -87,6 +88,8 @@ class Uniform(Initializer):
 @dataclass(frozen=True)
 class Glorot(Initializer):
     """Normal with deviation gain √(2 / (fan_in + fan_out)): activations and gradients keep their size."""
+
+    field_rules = {"gain": number()}
 
     gain: float = 1.0
 
@@ -114,6 +117,8 @@ class LeCun(Initializer):
 class Orthogonal(Initializer):
     """gain times a random matrix with orthonormal rows or columns: the Q of a normal matrix, signs made unique."""
 
+    field_rules = {"gain": number()}
+
     gain: float = 1.0
 
     def values(self, key: Array, shape: Shape) -> Array:
@@ -130,13 +135,7 @@ def for_activation(name: str | None) -> Initializer:
     return LeCun() if name == "selu" else Glorot()
 
 
-def checked(where: str, initializer: Any) -> Initializer:
-    """The initializer itself; refuses whatever is none."""
-    if not isinstance(initializer, Initializer):
-        raise ConfigurationError(
-            where,
-            expected="an initializer such as gn.initializers.He()",
-            got=repr(initializer),
-            fix="make one, with its parentheses",
-        )
-    return initializer
+def known_initializer(where: str, value: Any) -> Initializer:
+    """The rule of a field that holds an initializer."""
+    expected = "an initializer such as gn.initializers.He()"
+    return hyper.instance(where, value, Initializer, expected=expected, fix="make one, with its parentheses")

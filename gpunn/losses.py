@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from gpunn import hyper
 from gpunn.backends.formula.tracing import Formula, elementwise
-from gpunn.errors import ConfigurationError
+from gpunn.fields import choice, number
 from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.types import Array, Shape
 from gpunn.value import Value
@@ -29,12 +29,11 @@ class Loss(Value, abstract=True):
     takes: ClassVar[str] = "numbers"  # what the network's outputs must be: a key of `passes.MISREAD`, or "numbers"
     link: ClassVar[str | None] = None  # the activation that turns the output into probabilities, if it is not one
     decision: ClassVar[float] = 0.5  # above which a single output means "yes"
-    elementwise: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True  # whether a mean is one over outputs, too, and not over examples alone
+
+    field_rules = {"reduction": choice("mean", "sum")}
 
     reduction: str = field(default="mean", kw_only=True)
-
-    def __post_init__(self) -> None:
-        hyper.choice(f"{type(self).__name__} reduction", self.reduction, ("mean", "sum"))
 
     def scale(self, rows: int, shape: Shape) -> float:
         """What the sum of all terms is multiplied by."""
@@ -57,14 +56,8 @@ def loss_plan(output: Shape, terms: Shape) -> Plan:
 
 def checked_loss(where: str, loss: Any) -> Loss:
     """The loss itself; refuses whatever is none."""
-    if not isinstance(loss, Loss):
-        raise ConfigurationError(
-            where,
-            expected="a loss such as gn.CrossEntropy()",
-            got=repr(loss),
-            fix="make one, with its parentheses" if isinstance(loss, type) else _named_loss(loss),
-        )
-    return loss
+    fix = "make one, with its parentheses" if isinstance(loss, type) else _named_loss(loss)
+    return hyper.instance(where, loss, Loss, expected="a loss such as gn.CrossEntropy()", fix=fix)
 
 
 def _named_loss(given: Any) -> str:
@@ -150,12 +143,10 @@ def huber_error(xp: Any, A: Any, y: Any, scale: Any, delta: Any) -> Any:
 class Huber(Elementwise):
     """½ (a - y)² up to |a - y| = δ, then δ (|a - y| - ½ δ)."""
 
-    delta: float = 1.0
     formula = huber_error
+    field_rules = {"delta": number(low=0.0, open_low=True)}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "delta", hyper.number("Huber delta", self.delta, low=0.0, open_low=True))
+    delta: float = 1.0
 
 
 TINY = 1e-37  # a float32 probability below this counts as this, so that y/p and log p stay finite
@@ -228,13 +219,9 @@ class CrossEntropy(Loss):
     link = "softmax"
     elementwise = False
 
-    smoothing: float = 0.0
+    field_rules = {"smoothing": number(low=0.0, high=1.0)}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(
-            self, "smoothing", hyper.number("CrossEntropy smoothing", self.smoothing, low=0.0, high=1.0)
-        )  # fmt: skip
+    smoothing: float = 0.0
 
     def plan(self, shape: Shape) -> Plan:
         return loss_plan(shape, (1,))

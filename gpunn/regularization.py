@@ -6,22 +6,18 @@ so in its order. Any strength or limit may be one number for each model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeAlias
-
-import numpy as np
+from typing import Any, ClassVar
 
 from gpunn import hyper
 from gpunn.backends.formula import formulas
 from gpunn.backends.formula.tracing import Formula, elementwise
 from gpunn.backends.reference.backend import Backend
-from gpunn.errors import ConfigurationError
+from gpunn.fields import number
 from gpunn.parameters import ParameterStore
+from gpunn.per_model import Number, PerModel, check_models, for_formula
 from gpunn.types import COLUMNS, Array, Shape
 from gpunn.value import Value
-
-Number: TypeAlias = float | tuple[float, ...]  # one for all models, or one for each
 
 
 @dataclass(frozen=True)
@@ -29,12 +25,6 @@ class Regularization(Value, abstract=True):
     """Base of all; `t` is a `RegularizationFrame`. Each of the three hooks does nothing unless it is written."""
 
     family: ClassVar[str] = "regularization"
-    intervals: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what the fields may be
-
-    def __post_init__(self) -> None:
-        for name, interval in self.intervals.items():
-            where = f"{type(self).__name__} {name}"
-            object.__setattr__(self, name, hyper.numbers(where, getattr(self, name), **interval))
 
     def buffers(self, store: ParameterStore) -> dict[str, Shape]:
         """The arrays the hooks work in, by name, for one model."""
@@ -63,24 +53,12 @@ class RegularizationFrame:
         self.buffers = {
             name: ops.zeros((*lead, *shape), store.dtype) for name, shape in regularization.buffers(store).items()
         }
+        check_models(regularization, store.models)
         for f in fields(regularization):
-            setattr(self, f.name, self._number(f.name, getattr(regularization, f.name)))
+            setattr(self, f.name, for_formula(getattr(regularization, f.name), ops, store.dtype))
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{type(self.regularization).__name__} has no {name!r}")
-
-    def _number(self, name: str, value: Number) -> Any:
-        if not isinstance(value, tuple):
-            return value
-        models = self.store.models
-        if len(value) != models:
-            raise ConfigurationError(
-                f"{type(self.regularization).__name__} {name}",
-                expected=f"one number or {models} of them" if models else "one number",
-                got=f"{len(value)}",
-                fix="give one for each model and set models= to their count",
-            )
-        return self.ops.from_host(np.reshape(np.array(value, self.store.dtype), (-1, 1)))
 
 
 def _rows(vectors: Array) -> Array:
@@ -94,7 +72,7 @@ class Penalty(Regularization, abstract=True):
 
     gradient: ClassVar[Formula]  # (W, dW, strength) -> dW
     term: ClassVar[Formula]  # (W, strength) -> one term
-    intervals = {"strength": {"low": 0.0}}
+    field_rules = {"strength": PerModel(number(low=0.0))}
 
     strength: Number
 
@@ -173,14 +151,14 @@ def shorten(xp: Any, X: Any, square: Any, limit: Any) -> Any:
     return X * (limit / xp.sqrt(xp.maximum(square, limit * limit)))
 
 
-LIMIT = {"low": 1e-15, "high": 1e15}  # whose squares are float32 numbers
+LIMIT = PerModel(number(low=1e-15, high=1e15))  # whose squares are float32 numbers
 
 
 @dataclass(frozen=True)
 class MaxNorm(Regularization):
     """After each update, the weights into one unit, a column of a decaying matrix, are scaled back to length c."""
 
-    intervals = {"limit": LIMIT}
+    field_rules = {"limit": LIMIT}
 
     limit: Number
 
@@ -203,7 +181,7 @@ class ClipNorm(Regularization):
     It needs one more buffer of the gradient's size. A gradient too long to be squared becomes 0.
     """
 
-    intervals = {"limit": LIMIT}
+    field_rules = {"limit": LIMIT}
 
     limit: Number
 
@@ -226,7 +204,7 @@ def bounded(xp: Any, X: Any, limit: Any) -> Any:
 class ClipValue(Regularization):
     """Every element of the gradient is kept within -c and c."""
 
-    intervals = {"limit": {"low": 0.0, "open_low": True}}
+    field_rules = {"limit": PerModel(number(low=0.0, open_low=True))}
 
     limit: Number
 
@@ -238,14 +216,9 @@ def as_list(regularization: Any) -> tuple[Regularization, ...]:
     """None, one regularization, or a list of them."""
     several = regularization if isinstance(regularization, (list, tuple)) else (regularization,)
     parts = tuple(part for part in several if part is not None)
+    expected = "L2, HalfL2, L1, MaxNorm, ClipNorm or ClipValue, or a list of them"
     for part in parts:
-        if not isinstance(part, Regularization):
-            raise ConfigurationError(
-                "regularization",
-                expected="L2, HalfL2, L1, MaxNorm, ClipNorm or ClipValue, or a list of them",
-                got=repr(part),
-                fix="see gpunn.regularization",
-            )
+        hyper.instance("regularization", part, Regularization, expected=expected, fix="see gpunn.regularization")
     return parts
 
 
@@ -269,8 +242,8 @@ class Constraints:
         parts += [ClipNorm(clip_norm)] if clip_norm is not None else []
         self.frames = tuple(RegularizationFrame(ops, store, part) for part in parts)
 
-    def before(self, t: Any = None) -> None:
-        """Penalties and clipping, in order; the optimizer's frame, which may be passed, is not needed."""
+    def before(self) -> None:
+        """Penalties and clipping, in order."""
         for frame in self.frames:
             frame.regularization.add_gradient(frame)
 
@@ -279,6 +252,7 @@ class Constraints:
         for frame in self.frames:
             frame.regularization.penalty(frame, out)
 
-    def after(self, t: Any = None) -> None:
+    def after(self) -> None:
+        """Limits on weights, in order."""
         for frame in self.frames:
             frame.regularization.after_update(frame)

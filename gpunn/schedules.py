@@ -10,31 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunn import hyper
+from gpunn import hyper, rules
 from gpunn.errors import ConfigurationError
-from gpunn.rules import Rule, each, maybe, number, whole
+from gpunn.fields import choice, number, whole
+from gpunn.per_model import PerModel, check_count, entries_of
+from gpunn.rules import Rule
 from gpunn.value import Value
 
 
-class _Checked(Value, abstract=True):
-    family: ClassVar[str] = "schedule"
-
-    def _check(self, **intervals: Any) -> None:
-        """Hold the named fields against their intervals, or, where a whole number is given, that lowest one."""
-        for name, interval in intervals.items():
-            where, value = f"{type(self).__name__} {name}", getattr(self, name)
-            whole = isinstance(interval, int)
-            checked = hyper.whole(where, value, low=interval) if whole else hyper.number(where, value, **interval)
-            object.__setattr__(self, name, checked)
-
-
 @dataclass(frozen=True)
-class Schedule(_Checked, abstract=True):
+class Schedule(Value, abstract=True):
     """Base of all schedules: `schedule(t)` is the rate at step t, counted from 0."""
+
+    family = "schedule"
 
     def __call__(self, t: int) -> float:
         raise NotImplementedError(f"{type(self).__name__} needs a __call__ method")
@@ -43,19 +35,33 @@ class Schedule(_Checked, abstract=True):
 Single: TypeAlias = float | Schedule | Callable[[int], float]
 Rate: TypeAlias = Single | tuple[Single, ...]
 
-POSITIVE: dict[str, Any] = {"low": 0.0, "open_low": True}
-NOT_NEGATIVE: dict[str, Any] = {"low": 0.0}
-FACTOR: dict[str, Any] = {"low": 0.0, "high": 1.0}
+POSITIVE = number(low=0.0, open_low=True)
+NOT_NEGATIVE = number(low=0.0)
+FACTOR = number(low=0.0, high=1.0)
+
+
+def single_rate(where: str, rate: Any) -> Single:
+    """The rule of a number, not below 0, or of something that can be called with a step."""
+    checked: Single = rate if callable(rate) else NOT_NEGATIVE(where, rate)
+    return checked
+
+
+RATE = PerModel(single_rate)
+
+
+def _rates(where: str, value: Any) -> tuple[float, ...]:
+    """The rule of a list of rates; a single one is a list, too."""
+    rates = hyper.one_or_several(where, value, NOT_NEGATIVE)
+    return rates if isinstance(rates, tuple) else (rates,)
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
     """η at every step."""
 
-    rate: float
+    field_rules = {"rate": NOT_NEGATIVE}
 
-    def __post_init__(self) -> None:
-        self._check(rate=NOT_NEGATIVE)
+    rate: float
 
     def __call__(self, t: int) -> float:
         return self.rate
@@ -65,11 +71,9 @@ class Constant(Schedule):
 class Sequence(Schedule):
     """η₁, η₂, …, η_T as listed; training for more than T steps is refused before it starts."""
 
-    rates: tuple[float, ...]
+    field_rules = {"rates": _rates}
 
-    def __post_init__(self) -> None:
-        rates = hyper.numbers("Sequence rates", self.rates, **NOT_NEGATIVE)
-        object.__setattr__(self, "rates", rates if isinstance(rates, tuple) else (rates,))
+    rates: tuple[float, ...]
 
     def __call__(self, t: int) -> float:
         if t >= len(self.rates):
@@ -86,11 +90,10 @@ class Sequence(Schedule):
 class InverseTime(Schedule):
     """η / (1 + d t). Satisfies Ση = ∞ and Ση² < ∞ for every d > 0."""
 
+    field_rules = {"rate": NOT_NEGATIVE, "decay": POSITIVE}
+
     rate: float
     decay: float = 1.0
-
-    def __post_init__(self) -> None:
-        self._check(rate=NOT_NEGATIVE, decay=POSITIVE)
 
     def __call__(self, t: int) -> float:
         return self.rate / (1.0 + self.decay * t)
@@ -100,11 +103,10 @@ class InverseTime(Schedule):
 class Power(Schedule):
     """η (t + 1)^-p. Satisfies Ση = ∞ and Ση² < ∞ for ½ < p <= 1 only."""
 
+    field_rules = {"rate": NOT_NEGATIVE, "p": NOT_NEGATIVE}
+
     rate: float
     p: float = 1.0
-
-    def __post_init__(self) -> None:
-        self._check(rate=NOT_NEGATIVE, p=NOT_NEGATIVE)
 
     def __call__(self, t: int) -> float:
         return float(self.rate * (t + 1) ** -self.p)
@@ -114,11 +116,10 @@ class Power(Schedule):
 class Exponential(Schedule):
     """η γ^t. The sum of all steps is finite, η / (1 - γ): training can stop short of a minimum."""
 
+    field_rules = {"rate": NOT_NEGATIVE, "gamma": FACTOR}
+
     rate: float
     gamma: float
-
-    def __post_init__(self) -> None:
-        self._check(rate=NOT_NEGATIVE, gamma=FACTOR)
 
     def __call__(self, t: int) -> float:
         return float(self.rate * self.gamma**t)
@@ -128,12 +129,11 @@ class Exponential(Schedule):
 class StepDecay(Schedule):
     """η γ^⌊t / steps⌋: multiplied by γ after every `steps` steps."""
 
+    field_rules = {"rate": NOT_NEGATIVE, "steps": whole(), "gamma": FACTOR}
+
     rate: float
     steps: int
     gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        self._check(rate=NOT_NEGATIVE, steps=1, gamma=FACTOR)
 
     def __call__(self, t: int) -> float:
         return float(self.rate * self.gamma ** (t // self.steps))
@@ -148,12 +148,11 @@ def _descend(start: float, end: float, part: float) -> float:
 class Cosine(Schedule):
     """Half a cosine wave from η down to `final` at step `steps`, and `final` from there on."""
 
+    field_rules = {"rate": NOT_NEGATIVE, "steps": whole(), "final": NOT_NEGATIVE}
+
     rate: float
     steps: int
     final: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._check(rate=NOT_NEGATIVE, steps=1, final=NOT_NEGATIVE)
 
     def __call__(self, t: int) -> float:
         return _descend(self.rate, self.final, min(t / self.steps, 1.0))
@@ -166,13 +165,11 @@ class Warmup(Schedule):
     The line starts at `start_factor` times that rate: with 0, the default, the first step moves nothing.
     """
 
+    field_rules = {"steps": whole(), "start_factor": FACTOR, "then": single_rate}
+
     steps: int
     then: Single
     start_factor: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._check(steps=1, start_factor=FACTOR)
-        object.__setattr__(self, "then", _single("Warmup then", self.then))
 
     def __call__(self, t: int) -> float:
         if t >= self.steps:
@@ -186,16 +183,21 @@ class OneCycle(Schedule):
     η / (`div_factor` `final_div_factor`), which stays; along half cosine waves, or with `anneal="linear"` straight.
     """
 
+    field_rules = {
+        "rate": NOT_NEGATIVE,
+        "steps": whole(),
+        "pct_start": FACTOR,
+        "div_factor": POSITIVE,
+        "final_div_factor": POSITIVE,
+        "anneal": choice("cos", "linear"),
+    }
+
     rate: float
     steps: int
     pct_start: float = 0.3
     anneal: str = "cos"
     div_factor: float = 25.0
     final_div_factor: float = 1e4
-
-    def __post_init__(self) -> None:
-        self._check(rate=NOT_NEGATIVE, steps=1, pct_start=FACTOR, div_factor=POSITIVE, final_div_factor=POSITIVE)
-        hyper.choice("OneCycle anneal", self.anneal, ("cos", "linear"))
 
     def __call__(self, t: int) -> float:
         initial, last, top = self.rate / self.div_factor, self.steps - 1, self.pct_start * self.steps - 1.0
@@ -208,34 +210,15 @@ class OneCycle(Schedule):
         return _descend(start, end, part) if self.anneal == "cos" else start + (end - start) * part
 
 
-def _single(where: str, rate: Any) -> Single:
-    """A number, not below 0, or something that can be called with a step."""
-    checked: Single = rate if callable(rate) else hyper.number(where, rate, **NOT_NEGATIVE)
-    return checked
-
-
-def check_rate(where: str, rate: Any) -> Rate:
-    """A rate as an optimizer keeps it: one for all models, or a tuple with one for each."""
-    rate = rate.tolist() if isinstance(rate, np.ndarray) and rate.ndim == 1 else rate
-    if isinstance(rate, (list, tuple)) and rate:
-        return tuple(_single(f"{where}[{k}]", r) for k, r in enumerate(rate))
-    return _single(where, rate)
-
-
 def _rate_at(rate: Single, t: int) -> float:
     return rate(t) if callable(rate) else rate
 
 
 def table(schedule: Rate, start: int, count: int, models: int | None = None) -> np.ndarray[Any, Any]:
     """The rates of `count` steps from `start` on, a row each, with a column for each model; every one is checked."""
-    columns = schedule if isinstance(schedule, tuple) else (schedule,)
-    if isinstance(schedule, tuple) and len(schedule) != models:
-        raise ConfigurationError(
-            "rate",
-            expected=f"one rate or {models} of them" if models else "one rate",
-            got=f"{len(schedule)}",
-            fix="give one for each model and set models= to their count",
-        )
+    columns = entries_of(schedule)
+    if isinstance(schedule, tuple):
+        check_count("rate", schedule, models, "rate")
     rows = np.empty((count, len(columns)))
     for k, rate in enumerate(columns):
         if callable(rate):
@@ -246,7 +229,7 @@ def table(schedule: Rate, start: int, count: int, models: int | None = None) -> 
 
 
 @dataclass(frozen=True)
-class ReduceOnPlateau(_Checked):
+class ReduceOnPlateau(Value):
     """Multiply the rate by `factor` when a watched value has not improved for more than `patience` epochs.
 
     An improvement is a value below best - threshold |best|, or with mode="max" above best + threshold |best|. After a
@@ -255,17 +238,22 @@ class ReduceOnPlateau(_Checked):
     takes it through an epoch; its entry "factor" is what each model's column of the table is to be multiplied by.
     """
 
+    family = "schedule"
+    field_rules = {
+        "factor": number(low=0.0, high=1.0, open_high=True),
+        "patience": whole(low=0),
+        "threshold": NOT_NEGATIVE,
+        "cooldown": whole(low=0),
+        "minimum": FACTOR,
+        "mode": choice("min", "max"),
+    }
+
     factor: float = 0.1
     patience: int = 10
     threshold: float = 1e-4
     cooldown: int = 0
     minimum: float = 0.0
     mode: str = "min"
-
-    def __post_init__(self) -> None:
-        below_one = {"low": 0.0, "high": 1.0, "open_high": True}
-        self._check(factor=below_one, patience=0, threshold=NOT_NEGATIVE, cooldown=0, minimum=FACTOR)
-        hyper.choice("ReduceOnPlateau mode", self.mode, ("min", "max"))
 
     def begin(self, models: int | None = None) -> dict[str, list[Any]]:
         """The state before the first epoch."""
@@ -275,10 +263,10 @@ class ReduceOnPlateau(_Checked):
     def rules(self, models: int) -> dict[str, Rule]:
         """What each entry of the state must be, for a state that comes from a file."""
         return {
-            "best": each(maybe(number()), models),
-            "bad": each(whole(0, self.patience), models),
-            "wait": each(whole(0, self.cooldown), models),
-            "factor": each(number(self.minimum, 1.0), models),
+            "best": rules.each(rules.maybe(rules.number()), models),
+            "bad": rules.each(rules.whole(0, self.patience), models),
+            "wait": rules.each(rules.whole(0, self.cooldown), models),
+            "factor": rules.each(rules.number(self.minimum, 1.0), models),
         }
 
     def observe(self, state: dict[str, list[Any]], values: Any) -> list[float]:

@@ -9,12 +9,13 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, ClassVar, Self
 
 from gpunn.errors import ConfigurationError
+from gpunn.fields import Checked
 from gpunn.words import check_words
 
 DEPTH_LIMIT = 640  # of values and lists inside one another; code takes one call a level, and Python allows some 1,000
 
 
-class Value:
+class Value(Checked):
     """Base of the frozen dataclasses that describe a network; a family is "layer", "loss" or the like.
 
     A class made with `abstract=True` is one to derive from: no file can name it.

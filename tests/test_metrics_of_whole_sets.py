@@ -357,7 +357,7 @@ CANNOT: dict[str, tuple[Loss, Any, Any, str]] = {
         "use accuracy, or a smaller k",
     ),
     "a name twice": (
-        CROSS, classes(12, 4), ["auc", metrics.Function(brier), lambda y, P: 0.0, lambda y, P: 1.0],
+        CROSS, classes(12, 4), ["auc", metrics.FunctionMetric(brier), lambda y, P: 0.0, lambda y, P: 1.0],
         "metrics: expected a name for each, got 'lambda' twice; rename your function",
     ),
     "no number": (

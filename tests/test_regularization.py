@@ -61,7 +61,7 @@ def test_a_step_with_an_l2_penalty_is_that_of_the_notes(backend: Any) -> None:
     store = prepared(backend)
     W, g = flat(backend, store), gradients(backend, store)
     t = OptimizerFrame(backend, store, o.SGD(rate))
-    r.Constraints(backend, store, r.L2(strength)).before(t)
+    r.Constraints(backend, store, r.L2(strength)).before()
     o.SGD(rate).update(t)
     np.testing.assert_allclose(flat(backend, store), W - rate * (g + 2 * strength * W * DECAYING), rtol=1e-14)
 
@@ -80,7 +80,7 @@ def test_every_kind_of_weight_decay_of_the_notes_can_be_chosen(name: str) -> Non
     store = prepared(backend)
     W, g = flat(backend, store), gradients(backend, store)
     t = OptimizerFrame(backend, store, optimizer)
-    r.Constraints(backend, store, penalty).before(t)
+    r.Constraints(backend, store, penalty).before()
     optimizer.update(t)
     step = g / (np.abs(g) + 1e-8) if name == "decoupled" else g  # Adam's first step, which knows no λ
     np.testing.assert_allclose(flat(backend, store), W - rate * (step + strength * W * DECAYING), rtol=1e-12)

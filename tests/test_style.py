@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports from its own row and from those above it; a name stands for the module and all inside it.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("gpunn.errors", "gpunn.types", "gpunn.hyper", "gpunn.words", "gpunn.value", "gpunn.rules"),
+    ("gpunn.errors", "gpunn.types", "gpunn.hyper", "gpunn.fields", "gpunn.words", "gpunn.value", "gpunn.rules"),
     ("gpunn.files", "gpunn.archive", "gpunn.cores", "gpunn.dataframes", "gpunn.starting"),
     ("gpunn.backends.operation", "gpunn.backends.program", "gpunn.backends.formula"),
     ("gpunn.backends.reference",),
     ("gpunn.backends.cpu", "gpunn.backends.cuda"),
     ("gpunn.backends",),
-    ("gpunn.parameters", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
+    ("gpunn.parameters", "gpunn.per_model", "gpunn.frame", "gpunn.randomness", "gpunn.initializers"),
     ("gpunn.precision", "gpunn.loss_scale"),
     ("gpunn.layers", "gpunn.losses", "gpunn.metrics", "gpunn.regularization", "gpunn.optimizers", "gpunn.schedules"),
     (
@@ -46,8 +46,9 @@ TYPES_ONLY = {("gpunn.frame", "gpunn.layers.base")}  # upward imports for annota
 NUMPY = {
     "gpunn.archive", "gpunn.backends", "gpunn.dataframes", "gpunn.engine", "gpunn.frame", "gpunn.hyper",
     "gpunn.initializers", "gpunn.inputs", "gpunn.loss_scale", "gpunn.memory", "gpunn.metrics", "gpunn.network",
-    "gpunn.opaque", "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.precision",
-    "gpunn.prediction", "gpunn.randomness", "gpunn.recordable", "gpunn.regularization", "gpunn.schedules",
+    "gpunn.opaque", "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.per_model",
+    "gpunn.precision",
+    "gpunn.prediction", "gpunn.randomness", "gpunn.recordable", "gpunn.schedules",
     "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing",
 }  # fmt: skip
 CUPY = {"gpunn.backends.cuda"}

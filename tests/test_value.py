@@ -309,31 +309,6 @@ def test_number_refuses_values_outside_its_interval(interval: Any, expected: str
             hyper.number("here", value, **interval)
 
 
-@pytest.mark.parametrize(
-    "value", [[0.1, 0.2], (0.1, 0.2), np.array([0.1, 0.2])], ids=lambda value: type(value).__name__
-)
-def test_numbers_takes_one_number_for_each_model(value: Any) -> None:
-    numbers = hyper.numbers("here", value)
-    assert numbers == (0.1, 0.2)
-    assert {type(number) for number in numbers} == {float}  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("value", "where", "got"),
-    [
-        ([], "here", "[]"), ((), "here", "()"), ([0.1, "a"], "here[1]", "'a'"), ([0.1, None], "here[1]", "None"),
-        ([[0.1], [0.1, 0.2]], "here[0]", "[0.1]"), ([0.1, True], "here[1]", "True"),
-        (np.array([[0.1]]), "here", "array([[0.1]])"), (np.array([]), "here", "[]"), ("ab", "here", "'ab'"),
-        ({0.1, 0.2} - {0.2}, "here", "{0.1}"), (np.array([0.1, np.nan]), "here[1]", "nan"),
-    ],
-    ids=repr,
-)  # fmt: skip
-def test_numbers_refuses_what_is_not_a_number_for_each_model(value: Any, where: str, got: str) -> None:
-    message = f"{where}: expected a finite number, got {got}; choose a value in that range"
-    with pytest.raises(ConfigurationError, match=exactly(message)):
-        hyper.numbers("here", value)
-
-
 @pytest.mark.parametrize("value", [1, 10**18, np.int64(3), np.uint8(2)], ids=repr)
 def test_whole_takes_whole_numbers_of_any_type(value: Any) -> None:
     assert type(hyper.whole("here", value)) is int

@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from gpunn.backends import get_backend
 from gpunn.backends.reference.backend import Backend
 from gpunn.data.goals import Goal
 from gpunn.errors import ConfigurationError, DataError
@@ -287,6 +288,14 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         chunk = self.network_.chunk(None)
         starts = range(0, X.shape[0], chunk)
         return np.concatenate([self.network_.predict(X[start : start + chunk].toarray()) for start in starts])
+
+    def _scored(self, on_host: Any, figure: Any, X: Any, y: Any, weight: Any) -> float:
+        """What scikit-learn's own `score` gives; of arrays on a GPU the figure that it takes, once they are fetched."""
+        ops = self.network_.ops if "network_" in vars(self) else get_backend("cpu")
+        if not inputs.on_gpu(X, ops):
+            return float(on_host(X, y, weight))
+        truth, predicted, weights = (inputs.fetched(array, ops) for array in (y, self.predict(X), weight))
+        return float(figure(truth, predicted, sample_weight=weights))
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles hold nothing that lies on a device but the network, which sees to that itself."""

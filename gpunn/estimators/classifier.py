@@ -235,11 +235,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of rows that are classified rightly."""
-        ops = self.network_.ops if "network_" in vars(self) else get_backend("cpu")
-        if not inputs.on_gpu(X, ops):
-            return float(super().score(X, y, sample_weight))
-        arrays = [inputs.fetched(array, ops) for array in (y, self.predict(X), sample_weight)]
-        return float(accuracy_score(arrays[0], arrays[1], sample_weight=arrays[2]))
+        return self._scored(super().score, accuracy_score, X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

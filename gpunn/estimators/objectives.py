@@ -26,24 +26,21 @@ class HalfSquaredErrors(SquaredError, abstract=True):
 class AbsoluteErrors(AbsoluteError, abstract=True):
     """Σ |a - y|."""
 
-    def scale(self, rows: int, shape: Shape) -> float:
-        return 1.0 / rows
+    elementwise = False
 
 
 @dataclass(frozen=True)
 class Hubers(Huber, abstract=True):
     """Σ of Huber's loss."""
 
-    def scale(self, rows: int, shape: Shape) -> float:
-        return 1.0 / rows
+    elementwise = False
 
 
 @dataclass(frozen=True)
 class BinaryCrossEntropies(BinaryCrossEntropy, abstract=True):
     """-Σ (y log σ(z) + (1 - y) log(1 - σ(z)))."""
 
-    def scale(self, rows: int, shape: Shape) -> float:
-        return 1.0 / rows
+    elementwise = False
 
 
 @elementwise
@@ -56,7 +53,5 @@ def half_poisson_deviance(xp: Any, Z: Any, y: Any, scale: Any) -> Any:
 class PoissonDeviances(Elementwise, abstract=True):
     """Σ y log(y / e^z) - y + e^z: half the deviance of counts y from the mean e^z."""
 
+    elementwise = False
     formula = half_poisson_deviance
-
-    def scale(self, rows: int, shape: Shape) -> float:
-        return 1.0 / rows

@@ -13,11 +13,11 @@ from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError
 from gpunn.estimators.rules import Rules
 from gpunn.estimators.velocity import Velocity
-from gpunn.hyper import choice, number, whole
+from gpunn.hyper import choice, instance, number, whole
 from gpunn.layers import BatchNorm, Dense, Dropout, GaussianNoise, Layer
 from gpunn.layers.activation import Nonlinearity, resolve
 from gpunn.optimizers import LBFGS, Adam, Optimizer
-from gpunn.schedules import check_rate
+from gpunn.schedules import RATE
 from gpunn.training.callbacks import as_callbacks
 
 SWITCHES = ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping", "batch_norm")
@@ -46,15 +46,11 @@ def check(e: Any) -> None:
         whole("n_iter_no_change", e.n_iter_no_change)
     if not (isinstance(e.batch_size, str) and e.batch_size == "auto"):
         whole("batch_size", e.batch_size)
-    if not (e.optimizer is None or isinstance(e.optimizer, Optimizer)):
-        raise ConfigurationError(
-            "optimizer",
-            expected="one of gpunn's optimizers such as gn.AdamW(1e-3), or None for what solver names",
-            got=repr(e.optimizer),
-            fix="make one, with its parentheses",
-        )
+    if e.optimizer is not None:
+        expected = "one of gpunn's optimizers such as gn.AdamW(1e-3), or None for what solver names"
+        instance("optimizer", e.optimizer, Optimizer, expected=expected, fix="make one, with its parentheses")
     if e.schedule is not None:
-        check_rate("schedule", e.schedule)
+        RATE("schedule", e.schedule)
     as_callbacks(e.callbacks)
     widths(e)
     dropouts(e)

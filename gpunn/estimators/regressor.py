@@ -11,7 +11,6 @@ from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
-from gpunn.backends import get_backend
 from gpunn.backends.reference.backend import Backend
 from gpunn.data.goals import Goal
 from gpunn.errors import ConfigurationError, DataError
@@ -130,11 +129,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc] 
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R²: 1 less the share of y's variance that is missed."""
-        ops = self.network_.ops if "network_" in vars(self) else get_backend("cpu")
-        if not inputs.on_gpu(X, ops):
-            return float(super().score(X, y, sample_weight))
-        arrays = [inputs.fetched(array, ops) for array in (y, self.predict(X), sample_weight)]
-        return float(r2_score(arrays[0], arrays[1], sample_weight=arrays[2]))
+        return self._scored(super().score, r2_score, X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpunn import hyper
 from gpunn.backends.formula.tracing import elementwise
-from gpunn.optimizers.base import Number, Optimizer, OptimizerFrame, OptimizerPlan
+from gpunn.fields import choice, number
+from gpunn.optimizers.base import Optimizer, OptimizerFrame, OptimizerPlan
+from gpunn.per_model import Number, PerModel
 
 
 @elementwise
@@ -23,14 +24,10 @@ class Velocity(Optimizer, abstract=True):
     `gn.SGD` is the same while the rate stays as it is. Here the velocity keeps the rates of the past steps.
     """
 
-    intervals = {"momentum": {"low": 0.0, "high": 1.0}}
+    field_rules = {"momentum": PerModel(number(low=0.0, high=1.0)), "nesterov": choice(False, True)}
 
     momentum: Number = 0.9
     nesterov: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        hyper.choice("Velocity nesterov", self.nesterov, (False, True))
 
     def plan(self) -> OptimizerPlan:
         return OptimizerPlan(moments={"v": 0.0}, numbers={"momentum": self.momentum})

@@ -130,21 +130,67 @@ def _with_bias(ops: Backend, Z: Array, b: Array | None, out: Array) -> Array:
     return out
 
 
+def resolve(activation: str | Nonlinearity | None, where: str) -> Nonlinearity | None:
+    """The activation that a name or a value stands for."""
+    if activation is None or isinstance(activation, Activation):
+        return None if activation is None else activation.resolved
+    if isinstance(activation, Nonlinearity):
+        return activation
+    if not isinstance(activation, str) or activation not in Nonlinearity.named:
+        raise ConfigurationError(
+            where,
+            expected=f"one of {', '.join(sorted(Nonlinearity.named))}, or an activation such as gn.ReLU()",
+            got=repr(activation),
+            fix="use one of these names",
+        )
+    return Nonlinearity.named[activation]()
+
+
+def known_activation(where: str, value: Any) -> Any:
+    """The rule of a field that holds an activation, the name of one, or None."""
+    resolve(value, where)
+    return value
+
+
+class Activated(Layer, abstract=True):
+    """A layer that ends in the activation of its field `activation`: A = f(Z)."""
+
+    activation: str | Nonlinearity | None
+
+    @cached_property
+    def function(self) -> Nonlinearity | None:
+        return resolve(self.activation, f"{type(self).__name__} activation")
+
+    @property
+    def makes(self) -> str:  # type: ignore[override]
+        return "numbers" if self.function is None or self.function.makes == "inputs" else self.function.makes
+
+    @cached_property
+    def keeps_Z(self) -> bool:
+        """Whether f' is computed from Z rather than A."""
+        return self.function is not None and not self.function.keeps_output
+
+    def kept(self, t: Frame) -> Array:
+        """What f' is computed from."""
+        return t.Z if self.keeps_Z else t.A
+
+
+def _name(where: str, value: Any) -> Any:
+    """The rule of a field that holds the name of an activation."""
+    if value is None or isinstance(value, Nonlinearity):
+        raise ConfigurationError(
+            where, expected="a name such as 'relu'", got=repr(value), fix="use the activation itself as the layer"
+        )
+    return known_activation(where, value)
+
+
 @dataclass(frozen=True)
 class Activation(Nonlinearity):
     """An activation by name: `Activation("relu")` computes what `ReLU()` does."""
 
-    function: str
+    field_rules = {"function": _name}
 
-    def __post_init__(self) -> None:
-        if self.function is None or isinstance(self.function, Nonlinearity):
-            raise ConfigurationError(
-                "Activation function",
-                expected="a name such as 'relu'",
-                got=repr(self.function),
-                fix="use the activation itself as the layer",
-            )
-        resolve(self.function, "Activation function")
+    function: str
 
     @cached_property
     def resolved(self) -> Nonlinearity:
@@ -163,19 +209,3 @@ class Activation(Nonlinearity):
 
     def gradient(self, ops: Backend, dA: Array, kept: Array, out: Array) -> None:
         self.resolved.gradient(ops, dA, kept, out)
-
-
-def resolve(activation: str | Nonlinearity | None, where: str) -> Nonlinearity | None:
-    """The activation that a name or a value stands for."""
-    if activation is None or isinstance(activation, Activation):
-        return None if activation is None else activation.resolved
-    if isinstance(activation, Nonlinearity):
-        return activation
-    if not isinstance(activation, str) or activation not in Nonlinearity.named:
-        raise ConfigurationError(
-            where,
-            expected=f"one of {', '.join(sorted(Nonlinearity.named))}, or an activation such as gn.ReLU()",
-            got=repr(activation),
-            fix="use one of these names",
-        )
-    return Nonlinearity.named[activation]()

@@ -1,6 +1,6 @@
 """The contract of a layer, in ten lines.
 
-- A layer is a frozen dataclass: it says what it is and holds no array.
+- A layer is a frozen dataclass: it says what it is, in fields that keep `field_rules`, and holds no array.
 - `plan(shape)` takes the shape of one input and names all it needs: parameters, state, buffers, children. To know
   what a child returns, ask for its plan once, `with planning(name):`, and hand that plan on beside the child.
 - `forward(t, X)` reads X (n, *shape), or (K, n, *shape) for K models, and returns its output.
@@ -15,11 +15,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, fields
+from typing import ClassVar, Self
 
 from gpunn.errors import ShapeError
 from gpunn.frame import Frame, Plan
+from gpunn.per_model import of_model
 from gpunn.types import Array, Shape
 from gpunn.value import Value
 
@@ -31,7 +32,6 @@ class Layer(Value, abstract=True):
     family: ClassVar[str] = "layer"
     integer_input: ClassVar[bool] = False  # whether X holds indices rather than numbers
     minimum_rows: ClassVar[int] = 1  # the smallest batch that can be trained on
-    per_model: ClassVar[tuple[str, ...]] = ()  # fields that may hold one number for each model of a population
     # What its outputs are: "numbers", "probabilities" that add up to 1, "separate probabilities", "log-probabilities",
     # or "inputs" where they mean what its inputs mean.
     makes: ClassVar[str] = "numbers"
@@ -51,16 +51,7 @@ class Layer(Value, abstract=True):
 
     def of_model(self, k: int) -> Self:
         """This layer as model k of a population has it, with its own numbers."""
-        changes: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple) and field.name in self.per_model:
-                changes[field.name] = value[k]
-            elif isinstance(value, Layer):
-                changes[field.name] = value.of_model(k)
-            elif isinstance(value, tuple) and any(isinstance(v, Layer) for v in value):
-                changes[field.name] = tuple(v.of_model(k) if isinstance(v, Layer) else v for v in value)
-        return replace(self, **changes) if changes else self
+        return of_model(self, k)
 
 
 def vector_width(layer: Layer, shape: Shape) -> int:

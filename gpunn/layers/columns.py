@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpunn import hyper
 from gpunn.errors import ConfigurationError, ShapeError
+from gpunn.fields import whole
 from gpunn.frame import Frame, Plan
 from gpunn.layers.base import Layer, vector_width
 from gpunn.types import Array, Shape
@@ -15,12 +15,13 @@ from gpunn.types import Array, Shape
 class Columns(Layer):
     """Columns start to stop - 1: A = X[:, start:stop];  dX is dA there and 0 elsewhere."""
 
+    field_rules = {"start": whole(low=0), "stop": whole()}
+
     start: int
     stop: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", hyper.whole("Columns start", self.start, low=0))
-        object.__setattr__(self, "stop", hyper.whole("Columns stop", self.stop))
+        super().__post_init__()
         if self.stop <= self.start:
             raise ConfigurationError(
                 "Columns",

@@ -14,23 +14,54 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from gpunn import hyper
 from gpunn.backends.formula import formulas
 from gpunn.errors import ConfigurationError, ShapeError
+from gpunn.fields import choice, maybe
 from gpunn.frame import Frame, Plan, planning
 from gpunn.layers.base import Layer
-from gpunn.layers.dense import Dense, backward_through
+from gpunn.layers.dense_run import backward_through, runs_of
 from gpunn.types import Array, Shape
+
+
+def _layer(where: str, value: Any) -> Layer:
+    """The rule of a field that holds a layer; a list of layers stands for `Sequential`."""
+    if isinstance(value, Layer):
+        return value
+    return Sequential(value) if isinstance(value, (list, tuple)) else _some_layers(where, (value,))[0]
+
+
+def _layers(where: str, values: Any) -> tuple[Layer, ...]:
+    """The rule of a field that holds layers; the error names the class alone."""
+    given = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, dict)) else (values,)
+    return _some_layers(where.rpartition(" ")[0], given)
+
+
+def _branches(where: str, values: Any) -> tuple[Layer, ...]:
+    """The same, where a list among them stands for `Sequential`."""
+    if isinstance(values, Iterable) and not isinstance(values, (str, dict)):
+        values = [Sequential(v) if isinstance(v, (list, tuple)) else v for v in values]
+    return _layers(where, values)
+
+
+def _some_layers(where: str, given: tuple[Any, ...]) -> tuple[Layer, ...]:
+    strangers = [v for v in given if not isinstance(v, Layer)]
+    if strangers or not given:
+        wrong = strangers[0] if strangers else None
+        hint = (
+            "write Dense(...), an instance, rather than Dense" if isinstance(wrong, type) else "pass a list of layers"
+        )
+        got = "an empty list" if not given else repr(wrong)
+        raise ConfigurationError(where, expected="one layer or more, such as [Dense(10)]", got=got, fix=hint)
+    return given
 
 
 @dataclass(frozen=True)
 class Sequential(Layer):
     """One layer after another; `backward` runs them in reverse, Dense layers that follow one another as one."""
 
-    layers: Sequence[Layer]
+    field_rules = {"layers": _layers}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", _layers("Sequential", self.layers))
+    layers: Sequence[Layer]
 
     @property
     def integer_input(self) -> bool:  # type: ignore[override]
@@ -74,13 +105,7 @@ class Sequential(Layer):
 
     @cached_property
     def runs(self) -> tuple[slice, ...]:
-        """The layers from last to first: Dense layers in a row together, each other by itself."""
-        starts = [0]
-        for i, (layer, after) in enumerate(pairwise(self.layers), 1):
-            if not type(layer) is type(after) is Dense:
-                starts.append(i)
-        stops = [*starts[1:], len(self.layers)]
-        return tuple(slice(*ends) for ends in reversed(list(zip(starts, stops))))
+        return runs_of(self.layers)
 
 
 @dataclass(frozen=True)
@@ -90,13 +115,10 @@ class Residual(Layer):
     dX = dA + dF(X)  (two successors, one sum)
     """
 
+    field_rules = {"body": _layer, "shortcut": maybe(_layer)}
+
     body: Any  # a layer, or a list that becomes a Sequential
     shortcut: Any = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "body", _layer("Residual body", self.body))
-        if self.shortcut is not None:
-            object.__setattr__(self, "shortcut", _layer("Residual shortcut", self.shortcut))
 
     @property
     def integer_input(self) -> bool:  # type: ignore[override]
@@ -138,13 +160,10 @@ class Branch(Layer):
     dX = the sum of the branches' dX
     """
 
+    field_rules = {"branches": _branches, "merge": choice("concatenate", "add")}
+
     branches: Sequence[Any]
     merge: str = field(default="concatenate", kw_only=True)
-
-    def __post_init__(self) -> None:
-        branches = _layers("Branch", self.branches, nested=True)
-        object.__setattr__(self, "branches", branches)
-        hyper.choice("Branch merge", self.merge, ("concatenate", "add"))
 
     @property
     def integer_input(self) -> bool:  # type: ignore[override]
@@ -217,25 +236,3 @@ def _accumulated(t: Frame, terms: list[Array], out: Array) -> Array | None:
     for term in terms[2:]:
         t.ops.elementwise(formulas.add, (out, term), (out,))
     return out
-
-
-def _layer(where: str, value: Any) -> Layer:
-    """A layer; a list of layers stands for `Sequential`."""
-    if isinstance(value, Layer):
-        return value
-    return Sequential(value) if isinstance(value, (list, tuple)) else _layers(where, [value])[0]
-
-
-def _layers(where: str, values: Any, *, nested: bool = False) -> tuple[Layer, ...]:
-    given = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, dict)) else (values,)
-    if nested:
-        given = tuple(Sequential(v) if isinstance(v, (list, tuple)) else v for v in given)
-    strangers = [v for v in given if not isinstance(v, Layer)]
-    if strangers or not given:
-        wrong = strangers[0] if strangers else None
-        hint = (
-            "write Dense(...), an instance, rather than Dense" if isinstance(wrong, type) else "pass a list of layers"
-        )
-        got = "an empty list" if not given else repr(wrong)
-        raise ConfigurationError(where, expected="one layer or more, such as [Dense(10)]", got=got, fix=hint)
-    return given

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from gpunn import hyper
 from gpunn.backends.formula import formulas
-from gpunn.frame import Buffer, Constant, Frame, Plan
+from gpunn.fields import number
+from gpunn.frame import Buffer, DeviceNumber, Frame, Plan
 from gpunn.layers.base import Layer
+from gpunn.per_model import PerModel, mapped
 from gpunn.types import Array, Shape
 
 LEVELS = 65536  # 16 random bits decide each element
@@ -27,25 +27,18 @@ class Dropout(Layer):
 
     makes = "inputs"
 
-    rate: float | tuple[float, ...] = 0.5
-    per_model: ClassVar[tuple[str, ...]] = ("rate",)
+    field_rules = {"rate": PerModel(number(low=0.0, high=1.0, open_high=True))}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "rate", hyper.numbers("Dropout rate", self.rate, low=0.0, high=1.0, open_high=True)
-        )  # fmt: skip
+    rate: float | tuple[float, ...] = 0.5
 
     def plan(self, shape: Shape) -> Plan:
-        rates = self.rate if isinstance(self.rate, tuple) else (self.rate,)
-        off = tuple(float(min(round(rate * LEVELS), LEVELS - 1)) for rate in rates)
-        scale = tuple(LEVELS / (LEVELS - level) for level in off)
-        single = not isinstance(self.rate, tuple)
+        off = mapped(lambda rate: float(min(round(rate * LEVELS), LEVELS - 1)), self.rate)
         return Plan(
             output=shape,
             backward={"A": shape, "bits": Buffer(shape, "uint16")},
             constants={
-                "threshold": Constant(off[0] if single else off, "uint16"),
-                "scale": Constant(scale[0] if single else scale),
+                "threshold": DeviceNumber(off, "uint16"),
+                "scale": DeviceNumber(mapped(lambda level: LEVELS / (LEVELS - level), off)),
             },
         )
 

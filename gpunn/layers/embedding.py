@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from gpunn import hyper
+from gpunn.fields import whole
 from gpunn.frame import Buffer, Frame, Plan
 from gpunn.initializers import Gaussian
 from gpunn.layers.base import Layer
@@ -20,13 +19,11 @@ class Embedding(Layer):
     Inputs of shape (columns,) give outputs of shape (columns, width); `Flatten()` puts them side by side.
     """
 
+    integer_input = True
+    field_rules = {"categories": whole(), "width": whole()}
+
     categories: int
     width: int
-    integer_input: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        for name in ("categories", "width"):
-            object.__setattr__(self, name, hyper.whole(f"Embedding {name}", getattr(self, name)))
 
     def plan(self, shape: Shape) -> Plan:
         return Plan(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from gpunn import hyper
 from gpunn.backends.formula import formulas
-from gpunn.frame import Constant, Frame, Plan
+from gpunn.fields import number
+from gpunn.frame import DeviceNumber, Frame, Plan
 from gpunn.layers.base import Layer
+from gpunn.per_model import PerModel
 from gpunn.types import Array, Shape
 
 
@@ -21,14 +21,12 @@ class GaussianNoise(Layer):
 
     makes = "inputs"
 
-    deviation: float | tuple[float, ...] = 0.1
-    per_model: ClassVar[tuple[str, ...]] = ("deviation",)
+    field_rules = {"deviation": PerModel(number(low=0.0))}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "deviation", hyper.numbers("GaussianNoise deviation", self.deviation, low=0.0))
+    deviation: float | tuple[float, ...] = 0.1
 
     def plan(self, shape: Shape) -> Plan:
-        return Plan(output=shape, backward={"A": shape}, constants={"scale": Constant(self.deviation)})
+        return Plan(output=shape, backward={"A": shape}, constants={"scale": DeviceNumber(self.deviation)})
 
     def forward(self, t: Frame, X: Array) -> Array:
         if not t.training:

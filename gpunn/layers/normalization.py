@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gpunn import hyper
 from gpunn.backends.formula import formulas
 from gpunn.backends.reference.normalization import Norm, Statistics
 from gpunn.errors import ConfigurationError
+from gpunn.fields import choice, number
 from gpunn.frame import SUMS, Buffer, Frame, Plan
 from gpunn.initializers import Constant, Zeros
-from gpunn.layers.activation import Nonlinearity, resolve
-from gpunn.layers.base import Layer, vector_width
+from gpunn.layers.activation import Activated, Nonlinearity, known_activation
+from gpunn.layers.base import vector_width
 from gpunn.parameters import Parameter, State
 from gpunn.types import COLUMNS, ROWS, Array, Shape
 
 
+def _eps(where: str, value: Any) -> float:
+    eps = hyper.number(where, value, low=0.0, open_low=True)
+    if eps >= 1.0:
+        raise ConfigurationError(
+            where,
+            expected="a number below 1",
+            got=f"{eps:g}",
+            fix="leave the width out: a layer takes it from the one before",
+        )
+    return eps
+
+
 @dataclass(frozen=True)
-class Normalization(Layer, abstract=True):
+class Normalization(Activated, abstract=True):
     """X̂ = (X - μ) / σ along an axis, Z = G X̂ + B, A = f(Z): what the three normalisations share.
 
     dZ = dA * f'(Z),  dG = Σ dZ X̂,  dB = Σ dZ,  dX: see `Backend.normalize_gradient`
@@ -30,34 +43,11 @@ class Normalization(Layer, abstract=True):
     shift: ClassVar[bool] = True  # whether there is a B
     eps_outside: ClassVar[bool] = False
 
+    field_rules = {"eps": _eps, "affine": choice(True, False), "activation": known_activation}
+
     eps: float = 1e-5
     activation: str | Nonlinearity | None = field(default=None, kw_only=True)
     affine: bool = field(default=True, kw_only=True)
-
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        object.__setattr__(self, "eps", hyper.number(f"{name} eps", self.eps, low=0.0, open_low=True))
-        if self.eps >= 1.0:
-            raise ConfigurationError(
-                f"{name} eps",
-                expected="a number below 1",
-                got=f"{self.eps:g}",
-                fix="leave the width out: a layer takes it from the one before",
-            )
-        hyper.choice(f"{name} affine", self.affine, (True, False))
-        resolve(self.activation, f"{name} activation")
-
-    @cached_property
-    def function(self) -> Nonlinearity | None:
-        return resolve(self.activation, f"{type(self).__name__} activation")
-
-    @property
-    def makes(self) -> str:  # type: ignore[override]
-        return "numbers" if self.function is None or self.function.makes == "inputs" else self.function.makes
-
-    @property
-    def keeps_Z(self) -> bool:
-        return self.function is not None and not self.function.keeps_output
 
     @cached_property
     def norm(self) -> Norm:
@@ -93,7 +83,7 @@ class Normalization(Layer, abstract=True):
         return t.ops.scale_shift(Xhat, G, B, self.function, out=t.A, Z=t.Z if self.keeps_Z else None)
 
     def backward(self, t: Frame, dA: Array) -> Array | None:
-        dZ = t.ops.activation_gradient(dA, t.Z if self.keeps_Z else t.A, self.function, out=t.A)
+        dZ = t.ops.activation_gradient(dA, self.kept(t), self.function, out=t.A)
         return self.gradient(t, dZ, Statistics(t.mean, t.var, t.inverse, t.gradient_mean, t.product_mean))
 
     def gradient(self, t: Frame, dZ: Array, statistics: Statistics) -> Array | None:
@@ -126,13 +116,10 @@ class BatchNorm(Normalization):
     axis = COLUMNS
     minimum_rows = 2
 
+    field_rules = {"momentum": number(low=0.0, high=1.0), "eps_outside": choice(True, False)}
+
     momentum: float = 0.1
     eps_outside: bool = field(default=False, kw_only=True)  # type: ignore[misc]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "momentum", hyper.number("BatchNorm momentum", self.momentum, low=0.0, high=1.0))
-        hyper.choice("BatchNorm eps_outside", self.eps_outside, (True, False))
 
     def plan(self, shape: Shape) -> Plan:
         plan = super().plan(shape)
@@ -159,7 +146,7 @@ class BatchNorm(Normalization):
         return self.finish(t, Xhat)
 
     def backward(self, t: Frame, dA: Array) -> Array | None:
-        dZ = t.ops.activation_gradient(dA, t.Z if self.keeps_Z else t.A, self.function, out=t.A)
+        dZ = t.ops.activation_gradient(dA, self.kept(t), self.function, out=t.A)
         if t.training:
             statistics = Statistics(t.batch_mean, t.batch_var, t.inverse, t.gradient_mean, t.product_mean)
             return self.gradient(t, dZ, statistics)

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gpunn import hyper
 from gpunn.backends.formula.tracing import elementwise
 from gpunn.backends.reference.backend import Backend
+from gpunn.fields import choice, number
 from gpunn.layers.activation import Nonlinearity, Pointwise, biased_form
 from gpunn.types import Array
 
@@ -86,12 +86,11 @@ def leaky_relu_gradient(xp: Any, dA: Any, kept: Any, slope: Any) -> Any:
 class LeakyReLU(Pointwise):
     """f(z) = z where z > 0, else slope z."""
 
-    slope: float = 0.01
     name = "leaky_relu"
     formula, derivative = leaky_relu, leaky_relu_gradient
+    field_rules = {"slope": number()}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "slope", hyper.number("LeakyReLU slope", self.slope))
+    slope: float = 0.01
 
     @property
     def keeps_output(self) -> bool:
@@ -112,12 +111,11 @@ def elu_gradient(xp: Any, dA: Any, A: Any, alpha: Any) -> Any:
 class ELU(Pointwise):
     """f(z) = z where z > 0, else α (e^z - 1)."""
 
-    alpha: float = 1.0
     name = "elu"
     formula, derivative = elu, elu_gradient
+    field_rules = {"alpha": number(low=0.0, open_low=True)}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", hyper.number("ELU alpha", self.alpha, low=0.0, open_low=True))
+    alpha: float = 1.0
 
 
 # The two numbers that make mean 0 and variance 1 a fixed point (Klambauer et al. 2017).
@@ -173,11 +171,10 @@ def gelu_by_tanh_gradient(xp: Any, dA: Any, Z: Any) -> Any:
 class GELU(Nonlinearity):
     """f(z) = z Φ(z), Φ the normal distribution function; approximate="tanh" for the cheaper formula."""
 
-    approximate: str = "none"
     name = "gelu"
+    field_rules = {"approximate": choice("none", "tanh")}
 
-    def __post_init__(self) -> None:
-        hyper.choice("GELU approximate", self.approximate, ("none", "tanh"))
+    approximate: str = "none"
 
     @property
     def keeps_output(self) -> bool:
@@ -254,12 +251,11 @@ def softplus_gradient(xp: Any, dA: Any, A: Any, beta: Any) -> Any:
 class Softplus(Pointwise):
     """f(z) = log(1 + e^(β z)) / β."""
 
-    beta: float = 1.0
     name = "softplus"
     formula, derivative = softplus, softplus_gradient
+    field_rules = {"beta": number(low=0.0, open_low=True)}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", hyper.number("Softplus beta", self.beta, low=0.0, open_low=True))
+    beta: float = 1.0
 
 
 @elementwise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from gpunn import hyper
 from gpunn.errors import ShapeError
@@ -32,15 +33,18 @@ class Flatten(Layer):
         return dA.reshape(*dA.shape[:lead], *t.shape) if t.wants_dX else None
 
 
+def _shape(where: str, value: Any) -> Shape:
+    """A shape, or the extent of its only axis."""
+    return hyper.whole_shape(where, value if isinstance(value, (tuple, list)) else (value,))
+
+
 @dataclass(frozen=True)
 class Reshape(Flatten):
     """Each input in the given shape."""
 
-    shape: Shape
+    field_rules = {"shape": _shape}
 
-    def __post_init__(self) -> None:
-        given = self.shape if isinstance(self.shape, (tuple, list)) else (self.shape,)
-        object.__setattr__(self, "shape", hyper.whole_shape("Reshape shape", given))
+    shape: Shape
 
     def target(self, shape: Shape) -> Shape:
         if math.prod(self.shape) != math.prod(shape):

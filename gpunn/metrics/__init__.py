@@ -19,12 +19,13 @@ from gpunn.metrics.rows import (
     RowError,
     TopK,
 )
-from gpunn.metrics.whole import F1, AreaUnderRoc, AveragePrecision, Function
+from gpunn.metrics.whole import F1, AreaUnderRoc, AveragePrecision, FunctionMetric
 from gpunn.words import METRICS
 
 __all__ = [
-    "EXCLUSIVE", "F1", "R2", "Accuracy", "AreaUnderRoc", "AveragePrecision", "Function", "LogLoss", "MeanAbsoluteError",
-    "MeanSquaredError", "Metric", "RootMeanSquaredError", "RowError", "TopK", "WholeSet", "grows", "known", "resolve",
+    "EXCLUSIVE", "F1", "R2", "Accuracy", "AreaUnderRoc", "AveragePrecision", "FunctionMetric", "LogLoss",
+    "MeanAbsoluteError", "MeanSquaredError", "Metric", "RootMeanSquaredError", "RowError", "TopK", "WholeSet", "grows",
+    "known", "resolve",
 ]  # fmt: skip
 
 OTHERS = ("rate", "seconds", "examples_per_second", "gradient_norm")  # what a history has beside loss and metrics
@@ -44,7 +45,7 @@ def resolve(metrics: Any) -> dict[str, Metric]:
     for one in metrics if isinstance(metrics, Iterable) and not isinstance(metrics, str) else [metrics]:
         metric = known(one) if isinstance(one, str) else one
         if callable(one) and not isinstance(one, type):
-            metric = Function(one)
+            metric = FunctionMetric(one)
         if not isinstance(metric, Metric):
             ours = _ours(one) if isinstance(one, str) else None
             raise ConfigurationError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError
+from gpunn.fields import Checked
 from gpunn.losses import Loss
 from gpunn.types import Array, Shape
 
@@ -21,7 +22,7 @@ EXCLUSIVE = ("classes", "one_hot")  # targets of losses that know one class for 
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Checked):
     """`rows(ops, A, y, decision, out)` writes the score of each example to `out` (..., n, 1)."""
 
     named: ClassVar[dict[str, Metric]] = {}
@@ -31,6 +32,7 @@ class Metric:
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         name = vars(cls).get("name")  # not that of one it is derived from, which keeps its name
         if name and isinstance(name, str):
             Metric.named[name] = cls()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from gpunn import hyper
 from gpunn.backends.formula import formulas
 from gpunn.backends.formula.tracing import elementwise
 from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError
+from gpunn.fields import whole
 from gpunn.losses import Loss
 from gpunn.metrics.base import EXCLUSIVE, Metric, Rows, check_certain, check_vector
 from gpunn.types import ROWS, Array, Shape
@@ -70,7 +70,9 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class RowError(Metric):
-    """A score from the distance of outputs and targets, which must be of one kind."""
+    """The mean of |a - y|, or of its square, over an example's outputs; these and targets must be of one kind."""
+
+    power: ClassVar[int] = 2
 
     def check(self, name: str, y: Array, rank: int, dtype: Any) -> None:
         if y.dtype != dtype or y.ndim <= rank:
@@ -81,15 +83,15 @@ class RowError(Metric):
                 fix="use accuracy for classes",
             )
 
+    def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
+        ops.row_error(A, y, self.power, out=out)
+
 
 @dataclass(frozen=True)
 class MeanSquaredError(RowError):
     """The mean of (a - y)²."""
 
     name = "mse"
-
-    def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
-        ops.row_error(A, y, 2, out=out)
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,7 @@ class MeanAbsoluteError(RowError):
     """The mean of |a - y|."""
 
     name = "mae"
-
-    def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
-        ops.row_error(A, y, 1, out=out)
+    power = 1
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,6 @@ class R2(RowError):
     name = "r2"
     maximise = True
     needs_targets = True
-
-    def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
-        ops.row_error(A, y, 2, out=out)
 
     def finish(self, mean: Array, y: np.ndarray[Any, Any], rank: int = 1) -> Array:
         examples, every = y.ndim - rank - 1, tuple(range(y.ndim - rank - 1, y.ndim))
@@ -199,11 +196,10 @@ def within(xp: Any, count: Any, k: Any) -> Any:
 class TopK(Metric):
     """The share of examples whose class is among the k largest outputs: `TopK(5)` is "top_5"."""
 
-    k: int
     maximise = True
+    field_rules = {"k": whole()}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "k", hyper.whole("TopK k", self.k))
+    k: int
 
     @property
     def name(self) -> str:  # type: ignore[override]

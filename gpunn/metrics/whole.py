@@ -65,7 +65,7 @@ class F1(Certain):
 
 
 @dataclass(frozen=True)
-class Function(WholeSet):
+class FunctionMetric(WholeSet):
     """A function of ones own: `function(y, P)` gives a number."""
 
     function: Callable[[Array, Array], float]

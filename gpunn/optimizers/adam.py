@@ -13,19 +13,10 @@ from typing import Any, ClassVar
 from gpunn import hyper
 from gpunn.backends.formula.tracing import elementwise
 from gpunn.errors import ConfigurationError
-from gpunn.optimizers.base import (
-    EPSILON,
-    NOT_NEGATIVE,
-    Number,
-    Optimizer,
-    OptimizerFrame,
-    OptimizerPlan,
-    check_betas,
-    complement,
-    decayed,
-    kept,
-    shrunk,
-)
+from gpunn.fields import choice
+from gpunn.optimizers.base import Optimizer, OptimizerFrame, OptimizerPlan
+from gpunn.optimizers.numbers import BETAS, EPSILON, NOT_NEGATIVE, complement, decayed, kept, shrunk
+from gpunn.per_model import Number
 from gpunn.rules import require
 from gpunn.schedules import Rate
 from gpunn.types import Array
@@ -68,7 +59,7 @@ def adam_scalars(xp: Any, rate: Any, count: Any, beta1: Any, beta2: Any, eps: An
 class _Averaging(Optimizer, abstract=True):
     """What all have: two decay rates, ε, weight decay, and two moments."""
 
-    intervals = {"eps": EPSILON, "weight_decay": NOT_NEGATIVE}
+    field_rules = {"eps": EPSILON, "weight_decay": NOT_NEGATIVE, "betas": BETAS}
     scalars: ClassVar[tuple[str, ...]] = ("step", "floor")
     squares: ClassVar[tuple[str, ...]] = ("v",)
 
@@ -76,10 +67,6 @@ class _Averaging(Optimizer, abstract=True):
     betas: tuple[Number, Number] = (0.9, 0.999)
     eps: Number = 1e-8
     weight_decay: Number = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "betas", check_betas(type(self).__name__, self.betas))
 
     def plan(self) -> OptimizerPlan:
         beta1, beta2 = self.betas
@@ -90,6 +77,13 @@ class _Averaging(Optimizer, abstract=True):
             scalars=self.scalars,
             decay=self.weight_decay,
         )
+
+
+def _convention(where: str, value: Any) -> str:
+    """The rule of `epsilon`, which is no number: that is `eps`."""
+    if isinstance(value, (int, float)):
+        raise ConfigurationError(where, expected="'pytorch' or 'hat'", got=repr(value), fix=f"write eps={value}")
+    return str(hyper.choice(where, value, ("pytorch", "hat")))
 
 
 @dataclass(frozen=True)
@@ -103,21 +97,10 @@ class Adam(_Averaging):
     decoupled: ClassVar[bool] = False
     squares = ("v", "largest")
 
+    field_rules = {"amsgrad": choice(False, True), "epsilon": _convention}
+
     amsgrad: bool = False
     epsilon: str = "pytorch"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        name = type(self).__name__
-        hyper.choice(f"{name} amsgrad", self.amsgrad, (False, True))
-        if isinstance(self.epsilon, (int, float)):
-            raise ConfigurationError(
-                f"{name} epsilon",
-                expected="'pytorch' or 'hat'",
-                got=repr(self.epsilon),
-                fix=f"write eps={self.epsilon}",
-            )
-        hyper.choice(f"{name} epsilon", self.epsilon, ("pytorch", "hat"))
 
     def plan(self) -> OptimizerPlan:
         plan = super().plan()
@@ -212,16 +195,12 @@ class NAdam(_Averaging):
     μₜ = β₁ (1 - ½ · 0.96^(t ψ)) with ψ = `momentum_decay`, and Πμ is the product of μ₁ to μₜ.
     """
 
-    intervals = {**_Averaging.intervals, "momentum_decay": NOT_NEGATIVE}
+    field_rules = {"momentum_decay": NOT_NEGATIVE, "decoupled_weight_decay": choice(False, True)}
     scalars = ("now", "step", "floor")
 
     rate: Rate = 2e-3
     momentum_decay: Number = 4e-3
     decoupled_weight_decay: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        hyper.choice("NAdam decoupled_weight_decay", self.decoupled_weight_decay, (False, True))
 
     def plan(self) -> OptimizerPlan:
         plan = vars(super().plan())
@@ -271,11 +250,9 @@ class RAdam(_Averaging):
 
     scalars = ("step", "root", "floor")
 
-    decoupled_weight_decay: bool = False
+    field_rules = {"decoupled_weight_decay": choice(False, True)}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        hyper.choice("RAdam decoupled_weight_decay", self.decoupled_weight_decay, (False, True))
+    decoupled_weight_decay: bool = False
 
     def update(self, t: OptimizerFrame) -> None:
         t.ops.elementwise(

@@ -5,21 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpunn import hyper
 from gpunn.backends.formula.tracing import elementwise
-from gpunn.optimizers.base import (
-    BELOW_ONE,
-    EPSILON,
-    NOT_NEGATIVE,
-    Number,
-    Optimizer,
-    OptimizerFrame,
-    OptimizerPlan,
-    any_positive,
-    complement,
-    decayed,
-    kept,
-)
+from gpunn.fields import choice, number
+from gpunn.optimizers.base import Optimizer, OptimizerFrame, OptimizerPlan
+from gpunn.optimizers.numbers import BELOW_ONE, EPSILON, NOT_NEGATIVE, any_positive, complement, decayed, kept
+from gpunn.per_model import Number, PerModel
 from gpunn.schedules import Rate
 
 
@@ -42,7 +32,7 @@ class Adagrad(Optimizer):
     s starts with `initial_accumulator_value`.
     """
 
-    intervals = {
+    field_rules = {
         "lr_decay": NOT_NEGATIVE,
         "weight_decay": NOT_NEGATIVE,
         "initial_accumulator_value": NOT_NEGATIVE,
@@ -89,7 +79,7 @@ class Adadelta(Optimizer):
     A step has the units of the weights, so the rate is 1 unless set.
     """
 
-    intervals = {"rho": {"low": 0.0, "high": 1.0}, "eps": EPSILON, "weight_decay": NOT_NEGATIVE}
+    field_rules = {"rho": PerModel(number(low=0.0, high=1.0)), "eps": EPSILON, "weight_decay": NOT_NEGATIVE}
     squares = ("v", "u")
 
     rate: Rate = 1.0
@@ -136,7 +126,13 @@ class RMSprop(Optimizer):
     b ← μ b + q, and W ← W - η b. Each keeps one more moment.
     """
 
-    intervals = {"alpha": BELOW_ONE, "eps": EPSILON, "momentum": BELOW_ONE, "weight_decay": NOT_NEGATIVE}
+    field_rules = {
+        "alpha": BELOW_ONE,
+        "eps": EPSILON,
+        "momentum": BELOW_ONE,
+        "weight_decay": NOT_NEGATIVE,
+        "centered": choice(False, True),
+    }
     squares = ("v",)
 
     rate: Rate = 1e-2
@@ -145,10 +141,6 @@ class RMSprop(Optimizer):
     weight_decay: Number = 0.0
     momentum: Number = 0.0
     centered: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        hyper.choice("RMSprop centered", self.centered, (False, True))
 
     def plan(self) -> OptimizerPlan:
         names = ("v", *["m"] * self.centered, *["b"] * any_positive(self.momentum))

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpunn import hyper
 from gpunn.backends.formula import formulas
 from gpunn.backends.formula.tracing import elementwise
 from gpunn.errors import ConfigurationError
-from gpunn.optimizers.base import NOT_NEGATIVE, Optimizer, OptimizerFrame, OptimizerPlan
+from gpunn.fields import number, whole
+from gpunn.optimizers.base import Optimizer, OptimizerFrame, OptimizerPlan
 from gpunn.optimizers.wolfe import Point, wolfe_search
 from gpunn.rules import require
 from gpunn.schedules import Rate
@@ -54,19 +54,18 @@ class LBFGS(Optimizer):
     model of a population would need evaluations of its own.
     """
 
+    field_rules = {
+        "history_size": whole(high=LONGEST_HISTORY),
+        "max_evaluations": whole(),
+        "tolerance_gradient": number(low=0.0),
+        "tolerance_change": number(low=0.0),
+    }
+
     rate: Rate = 1.0
     history_size: int = 10
     max_evaluations: int = 25  # in one step
     tolerance_gradient: float = 1e-7  # of the gradient's length
     tolerance_change: float = 0.0  # of the loss, against max(1, |loss|); 0 does not look at it
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, high in (("history_size", LONGEST_HISTORY), ("max_evaluations", hyper.LARGEST_WHOLE)):
-            object.__setattr__(self, name, hyper.whole(f"LBFGS {name}", getattr(self, name), high=high))
-        for name in ("tolerance_gradient", "tolerance_change"):
-            value = hyper.number(f"LBFGS {name}", getattr(self, name), **NOT_NEGATIVE)
-            object.__setattr__(self, name, value)
 
     def plan(self) -> OptimizerPlan:
         history = [f"{letter}{i}" for i in range(self.history_size) for letter in "sy"]

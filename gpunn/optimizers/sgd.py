@@ -5,23 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpunn import hyper
 from gpunn.backends.formula.tracing import elementwise
 from gpunn.errors import ConfigurationError
-from gpunn.optimizers.base import (
-    BELOW_ONE,
-    NOT_NEGATIVE,
-    Number,
-    Optimizer,
-    OptimizerFrame,
-    OptimizerPlan,
-    any_positive,
-    check_betas,
-    complement,
-    decayed,
-    kept,
-    shrunk,
-)
+from gpunn.fields import choice, number
+from gpunn.optimizers.base import Optimizer, OptimizerFrame, OptimizerPlan
+from gpunn.optimizers.numbers import BELOW_ONE, BETAS, NOT_NEGATIVE, any_positive, complement, decayed, kept, shrunk
+from gpunn.per_model import Number, PerModel, entries_of
 from gpunn.schedules import Rate
 
 
@@ -51,7 +40,12 @@ class SGD(Optimizer):
     The first velocity is g itself. Without momentum no velocity is kept.
     """
 
-    intervals = {"momentum": BELOW_ONE, "dampening": {"low": 0.0, "high": 1.0}, "weight_decay": NOT_NEGATIVE}
+    field_rules = {
+        "momentum": BELOW_ONE,
+        "dampening": PerModel(number(low=0.0, high=1.0)),
+        "weight_decay": NOT_NEGATIVE,
+        "nesterov": choice(False, True),
+    }
 
     rate: Rate = 1e-3
     momentum: Number = 0.0
@@ -61,9 +55,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        hyper.choice("SGD nesterov", self.nesterov, (False, True))
-        momenta = self.momentum if isinstance(self.momentum, tuple) else (self.momentum,)
-        if self.nesterov and (any_positive(self.dampening) or 0.0 in momenta):
+        if self.nesterov and (any_positive(self.dampening) or 0.0 in entries_of(self.momentum)):
             raise ConfigurationError(
                 "SGD nesterov",
                 expected="momentum > 0 and no dampening",
@@ -76,8 +68,8 @@ class SGD(Optimizer):
             return OptimizerPlan(numbers={"momentum": 0.0}, decay=self.weight_decay)
         fresh = complement(self.dampening)
         if isinstance(self.momentum, tuple):  # without momentum dampening means nothing, for a model as for all
-            each = fresh if isinstance(fresh, tuple) else (fresh,) * len(self.momentum)
-            fresh = tuple(f if momentum else 1.0 for f, momentum in zip(each, self.momentum))
+            each = zip(entries_of(fresh, len(self.momentum)), self.momentum)
+            fresh = tuple(f if momentum else 1.0 for f, momentum in each)
         return OptimizerPlan(
             moments={"v": 0.0},
             numbers={"momentum": self.momentum},
@@ -114,15 +106,11 @@ class Lion(Optimizer):
     are 3 to 10 times smaller than Adam's and decays as much larger.
     """
 
-    intervals = {"weight_decay": NOT_NEGATIVE}
+    field_rules = {"weight_decay": NOT_NEGATIVE, "betas": BETAS}
 
     rate: Rate = 1e-4
     betas: tuple[Number, Number] = (0.9, 0.99)
     weight_decay: Number = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "betas", check_betas("Lion", self.betas))
 
     def plan(self) -> OptimizerPlan:
         beta1, beta2 = self.betas

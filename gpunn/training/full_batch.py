@@ -68,7 +68,7 @@ class FullBatchTrainer(Trainer):
             self.meters.begin()
             self.ops.fill(self.penalty, 0)
             self._gradients(self.updates[0], self.probes, draws=0)
-            self.constraints.before(self.frame)
+            self.constraints.before()
             self.constraints.penalty(self.penalty)
 
         return self.ops.program(program, own=self.own, models=self.network.models)

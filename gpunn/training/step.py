@@ -225,7 +225,7 @@ class Trainer:
         if self.scale is not None:
             self.scale.judge()
             self.meters.add("sound", self.scale.sound.reshape(-1), 1.0)
-        self.constraints.before(t)
+        self.constraints.before()
         if self.squares is not None:
             g = self.network.gradient_vector
             g = g[..., None, :]
@@ -233,7 +233,7 @@ class Trainer:
             self.ops.copy(self.squares.reshape(-1), out=self.meters.rows["gradient_norm"])
         self.ops.gather(self.table, self.tick, out=t.rate.reshape(1, -1))
         self.optimizer.update(t)
-        self.constraints.after(t)
+        self.constraints.after()
         self.network.store.refresh()
 
     def _advance(self, rows: int, draws: int = 1) -> None:

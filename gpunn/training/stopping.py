@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpunn import hyper
+from gpunn import hyper, rules
 from gpunn.errors import ConfigurationError
+from gpunn.fields import choice, maybe, number, whole
 from gpunn.metrics import grows
-from gpunn.rules import Rule, anything, each, maybe, number, whole
+from gpunn.rules import Rule
 from gpunn.types import Array
 from gpunn.value import Value
 from gpunn.words import recorded
@@ -69,7 +70,7 @@ class Stopping(Value, abstract=True):
 
     def rules(self, models: int, epochs: int) -> Mapping[str, Rule]:
         """A rule for each name in the state."""
-        return dict.fromkeys(self.start(models), anything)
+        return dict.fromkeys(self.start(models), rules.anything)
 
     def judge(self, state: State, record: Mapping[str, Array]) -> Array:
         """Which models stop, as an array of K truth values; only `state` is changed."""
@@ -104,6 +105,23 @@ class Stopping(Value, abstract=True):
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
 
+def _recorded_name(where: str, value: Any) -> str:
+    if not (isinstance(value, str) and value):
+        raise ConfigurationError(
+            where,
+            expected="a recorded name such as 'validation_accuracy', or None",
+            got=repr(value),
+            fix="leave it out for the loss",
+        )
+    return value
+
+
+def _rules(value: str, models: int, epochs: int) -> dict[str, Rule]:
+    """Those of a state of a value for each model, which may be missing, and the epochs that each has waited."""
+    waited = rules.each(rules.whole(0, epochs), models)
+    return {value: rules.each(rules.maybe(rules.number()), models), "waited": waited}
+
+
 @dataclass(frozen=True)
 class EarlyStopping(Stopping):
     """Stop after `patience` epochs in a row that are not better than the best one by more than `minimum_change`.
@@ -113,23 +131,17 @@ class EarlyStopping(Stopping):
     errors to shrink; of a metric that is a function of ones own it has to be said.
     """
 
+    field_rules = {
+        "patience": whole(),
+        "minimum_change": number(low=0.0),
+        "mode": choice("auto", "min", "max"),
+        "monitor": maybe(_recorded_name),
+    }
+
     patience: int = 10
     minimum_change: float = field(default=0.0, kw_only=True)
     monitor: str | None = field(default=None, kw_only=True)
     mode: str = field(default="auto", kw_only=True)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "patience", hyper.whole("EarlyStopping patience", self.patience))
-        change = hyper.number("EarlyStopping minimum_change", self.minimum_change, low=0.0)
-        object.__setattr__(self, "minimum_change", change)
-        hyper.choice("EarlyStopping mode", self.mode, ("auto", "min", "max"))
-        if self.monitor is not None and not (isinstance(self.monitor, str) and self.monitor):
-            raise ConfigurationError(
-                "EarlyStopping monitor",
-                expected="a recorded name such as 'validation_accuracy', or None",
-                got=repr(self.monitor),
-                fix="leave it out for the loss",
-            )
 
     def monitored(self, names: Collection[str]) -> str:
         return monitored(names, self.monitor)
@@ -148,7 +160,7 @@ class EarlyStopping(Stopping):
         return {"best": [None] * models, "waited": [0] * models}
 
     def rules(self, models: int, epochs: int) -> Mapping[str, Rule]:
-        return {"best": each(maybe(number()), models), "waited": each(whole(0, epochs), models)}
+        return _rules("best", models, epochs)
 
     def judge(self, state: State, record: Mapping[str, Array]) -> Array:
         value, best = self._value(record), _array(state["best"])
@@ -168,10 +180,9 @@ class EarlyStopping(Stopping):
 class GradientTolerance(Stopping):
     """Stop at the end of an epoch whose last gradient, as the update takes it, has a norm of at most `tolerance`."""
 
-    tolerance: float
+    field_rules = {"tolerance": number(low=0.0)}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tolerance", hyper.number("GradientTolerance tolerance", self.tolerance, low=0.0))
+    tolerance: float
 
     def monitored(self, names: Collection[str]) -> str:
         return "gradient_norm"
@@ -187,14 +198,11 @@ class LossTolerance(Stopping):
     L is the loss of training.
     """
 
+    field_rules = {"tolerance": number(low=0.0), "patience": whole(), "relative": choice(True, False)}
+
     tolerance: float
     patience: int = 1
     relative: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tolerance", hyper.number("LossTolerance tolerance", self.tolerance, low=0.0))
-        object.__setattr__(self, "patience", hyper.whole("LossTolerance patience", self.patience))
-        hyper.choice("LossTolerance relative", self.relative, (True, False))
 
     def monitored(self, names: Collection[str]) -> str:
         return "loss"
@@ -203,7 +211,7 @@ class LossTolerance(Stopping):
         return {"previous": [None] * models, "waited": [0] * models}
 
     def rules(self, models: int, epochs: int) -> Mapping[str, Rule]:
-        return {"previous": each(maybe(number()), models), "waited": each(whole(0, epochs), models)}
+        return _rules("previous", models, epochs)
 
     def judge(self, state: State, record: Mapping[str, Array]) -> Array:
         value, previous = self._value(record), _array(state["previous"])
@@ -218,11 +226,9 @@ class LossTolerance(Stopping):
 class TimeLimit(Stopping):
     """Stop at the end of the epoch in which training has taken this long, counting what came before a resume."""
 
-    seconds: float
+    field_rules = {"seconds": number(low=0.0, open_low=True)}
 
-    def __post_init__(self) -> None:
-        seconds = hyper.number("TimeLimit seconds", self.seconds, low=0.0, open_low=True)
-        object.__setattr__(self, "seconds", seconds)
+    seconds: float
 
     def monitored(self, names: Collection[str]) -> str:
         return "seconds"
@@ -235,13 +241,9 @@ def as_criteria(stopping: Any) -> tuple[Stopping, ...]:
     """None, one criterion or several, as a tuple."""
     given = () if stopping is None else (stopping,) if not isinstance(stopping, Iterable) else tuple(stopping)
     for criterion in given:
-        if not isinstance(criterion, Stopping):
-            hint = (
-                "write EarlyStopping(), an instance" if isinstance(criterion, type) else "pass one, or a list of them"
-            )
-            raise ConfigurationError(
-                "stopping", expected="criteria such as EarlyStopping(patience=5)", got=repr(criterion), fix=hint
-            )
+        hint = "write EarlyStopping(), an instance" if isinstance(criterion, type) else "pass one, or a list of them"
+        expected = "criteria such as EarlyStopping(patience=5)"
+        hyper.instance("stopping", criterion, Stopping, expected=expected, fix=hint)
         for name in ("monitored", "judge"):
             if getattr(type(criterion), name) is getattr(Stopping, name):
                 raise ConfigurationError(

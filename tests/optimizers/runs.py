@@ -13,6 +13,7 @@ from gpunn import schedules
 from gpunn.initializers import Gaussian
 from gpunn.optimizers.base import Optimizer, OptimizerFrame
 from gpunn.parameters import Parameter, ParameterStore
+from gpunn.per_model import PerModel
 from gpunn.schedules import table
 
 # Every optimizer in every form that has a path of its own.
@@ -94,9 +95,10 @@ def trajectory(backend: Any, optimizer: Optimizer, store: ParameterStore, steps:
 def several(optimizer: Optimizer) -> Optimizer:
     """The same with numbers for each of three models, all different, and a schedule among the rates."""
     numbers: dict[str, Any] = {"rate": (0.01, schedules.Power(0.05, 0.5), 0.03)}
-    for name in optimizer.intervals:
+    for name, rule in optimizer.field_rules.items():
         value = getattr(optimizer, name)
-        numbers[name] = (value, 0.8 * value, 0.6 * value)
+        if isinstance(rule, PerModel) and name not in ("rate", "betas"):
+            numbers[name] = (value, 0.8 * value, 0.6 * value)
     numbers["weight_decay"] = (0.2, 0.0, 0.1)
     if hasattr(optimizer, "betas"):
         numbers["betas"] = ((0.9, 0.8, 0.7), (0.999, 0.95, 0.9))

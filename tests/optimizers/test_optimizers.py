@@ -84,7 +84,7 @@ def test_an_optimizer_in_float32_agrees_with_float64(form: str, backend: Any) ->
 def test_a_weight_decay_of_zero_is_none_and_padding_stays_zero(form: str) -> None:
     """A decay of zero for one model, or for all, is none; padding stays 0 even at the smallest ε."""
     backend, optimizer = NumpyBackend(), FORMS[form]
-    if "eps" in optimizer.intervals:
+    if "eps" in optimizer.field_rules:
         optimizer = replace(optimizer, eps=1e-30)
     store = new_store(backend, "float32")
     trajectory(backend, optimizer, store, 5)
