@@ -18,7 +18,7 @@ import gpunn as gn
 from benchmarks.command import alone
 from benchmarks.harness import REFUSED, Calls, DisagreementError, Row, Setting, compared, say
 from benchmarks.peers import competing, ours
-from gpunn.training.setup import prepare
+from gpunn.training.prepare import prepare
 
 CASES = ((20, 32, 20_000), (784, 128, 20_000))  # features, batch, rows
 Epoch = Callable[[], Iterator[tuple[Any, Any]]]  # the batches of one
@@ -65,16 +65,16 @@ def gathered(X: Any, y: Any, batch: int, device: Any) -> Epoch:
     """What precedes every step of `fit`."""
     network = gn.Network([gn.Dense(10)], X.shape[1], device=device)
     options = ours.options(loss=gn.CrossEntropy(), optimizer=gn.SGD(), batch_size=batch, epochs=1, progress=False)
-    trainer = prepare(network, X, y, options).trainer
+    source = prepare(network, X, y, options).source
     number = 0
 
     def epoch() -> Iterator[tuple[Any, Any]]:
         nonlocal number
         number += 1
-        trainer.order.begin(number)
-        for i, (rows,) in enumerate(trainer.updates):
-            trainer.cursor[...] = i * batch
-            loader = trainer.loaders[rows]
+        source.begin(number)
+        for i, (rows,) in enumerate(source.updates):
+            source.cursor[...] = i * batch
+            loader = source.loader(rows)
             loader.load()
             yield loader.X, loader.y
         network.ops.synchronize()

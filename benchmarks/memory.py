@@ -27,7 +27,7 @@ from benchmarks.command import alone
 from benchmarks.harness import LEFT_OUT, Row, Setting, failure, say
 from benchmarks.mapped import resident_peak
 from benchmarks.peers import ours
-from gpunn.training.setup import ask
+from gpunn.training.prepare import check, need
 
 MIB = 2**20
 BATCHES = 20
@@ -129,7 +129,8 @@ def planned(network: gn.Network, case: Case, X: Any, y: Any) -> int:
     """Bytes of the network and of its training, beside the data."""
     store = network.store
     own = store.values.nbytes + store.gradients.nbytes + store.state.nbytes
-    return int(own + ask(network, X, y, ours.options(**arguments(case))).need(network)(case.batch))
+    options = ours.options(**arguments(case))
+    return int(own + need(network, check(network, X, y, options), options)(case.batch))
 
 
 def train(network: gn.Network, case: Case, X: Any, y: Any) -> None:

@@ -111,7 +111,7 @@ def measure(case: str, steps: Any, setting: Setting) -> list[Row]:
         whole.append(1e6 * stretch(steps, count, time.perf_counter) / count)
         steps.begin()
         with ops.quiet(), threads_for(steps.network, steps.case.batch):
-            record = labelled(ops, steps.step)
+            record = labelled(ops, steps.update_once)
             taken = timed_calls(record, count)
         empty, calls = cost_of_a_clock(), Counter(NAMES.get(label, label) for label, _ in record)
         for name, seconds in taken.items():

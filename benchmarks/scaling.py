@@ -19,7 +19,7 @@ from benchmarks.command import alone
 from benchmarks.harness import Calls, Row, Setting, alternate, say
 from benchmarks.peers import ours
 from gpunn import schedules
-from gpunn.training.setup import prepare
+from gpunn.training.prepare import prepare
 from gpunn.training.threads import threads_for
 
 INPUTS, OUTPUTS, BATCH = 64, 10, 64
@@ -87,19 +87,23 @@ def epoch(size: Size, device: Any) -> Any:
     network = gn.Network(ours.layers(size.case), INPUTS, device=device, models=models, seed=seed)
     optimizer = gn.Adam(1e-3)
     options = ours.options(loss=gn.CrossEntropy(), optimizer=optimizer, batch_size=BATCH, epochs=1, progress=False)
-    trainer = prepare(network, X, y, options).trainer
-    count = len(trainer.updates)
+    training = prepare(network, X, y, options)
+    source, step = training.source, training.step
+    count = len(source.updates)
     rates = schedules.table(optimizer.rate, 0, count, models)
     number = 0
 
     def once() -> None:
         nonlocal number
         with network.ops.quiet(), threads_for(network, BATCH):
-            trainer.begin(number, rates)
+            source.begin(number)
+            step.begin(rates)
             done = 0
             while done < count:
-                done += trainer.update(done, count - done)
-            trainer.read(count)
+                program, times = step.program(done, count - done)
+                program(times)
+                done += times
+            step.read(count)
         number += 1
 
     return once

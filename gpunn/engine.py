@@ -140,14 +140,22 @@ class Engine:
         return self.planned
 
     def checked_inputs(self, X: Any) -> Array:
-        """X checked against the network, which takes its input shape from the first X if it has none."""
-        array = as_array("X", arranged("X", X, self.columns), self.ops)
+        """X as an array, checked against the network."""
+        array = self.as_inputs(X)
+        self.require_inputs(array)
+        return array
+
+    def as_inputs(self, X: Any) -> Array:
+        """What a user hands in, as an array; of a table, the columns by which the network was trained."""
+        return as_array("X", arranged("X", X, self.columns), self.ops)
+
+    def require_inputs(self, array: Array) -> None:
+        """Refuse what is no input of the network, which takes its input shape from the first array if it has none."""
         if self._inputs is None:
             with self._building:
                 if self._inputs is None:
                     self._build_for(array)
         check_inputs(array, self.inputs, self.tables, self.ops, self.models, self.precision.range)
-        return array
 
     def _build_for(self, array: Array) -> None:
         """Plan for inputs like these, which are the same for all models."""

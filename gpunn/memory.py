@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from gpunn.errors import DeviceMemoryError, readable
 from gpunn.types import Array, Shape
 
 TRIES = 50
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Hollow(np.ndarray[Any, Any]):
@@ -170,15 +168,7 @@ def _raise_own(where: str, error: MemoryError) -> NoReturn:
     ) from None
 
 
-def gives_back(method: Method) -> Method:
-    """Where memory runs out inside this method of a network, what it had taken is given back with the error."""
-
-    @functools.wraps(method)
-    def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            return method(self, *arguments, **options)
-        except MemoryError as error:
-            self.forget_passes()
-            _raise_own(f"memory of {self.ops.device}", error)
-
-    return call  # type: ignore[return-value]
+def give_back(network: Any, error: MemoryError) -> NoReturn:
+    """Raise the error, of a method of a network, once the passes that nobody uses are given back."""
+    network.forget_passes()
+    _raise_own(f"memory of {network.ops.device}", error)

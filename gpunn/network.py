@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,23 +15,57 @@ from gpunn import metrics as scores
 from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, GpunnError
+from gpunn.gradients import loss_and_gradients, loss_of_batch
 from gpunn.hyper import choice
-from gpunn.inputs import Checked, checked_targets
 from gpunn.losses import Loss
-from gpunn.memory import Need, gives_back, memory_errors, require_room
+from gpunn.memory import Need, give_back, memory_errors, require_room
 from gpunn.optimizers import Optimizer
-from gpunn.passes import Pass, loss_of_network
+from gpunn.passes import loss_of_network
 from gpunn.prediction import outputs
 from gpunn.schedules import ReduceOnPlateau
 from gpunn.training.batches import examples
 from gpunn.training.evaluation import Evaluator, check_metrics
 from gpunn.training.history import History
+from gpunn.training.options import Options
+from gpunn.training.prepare import prepare
 from gpunn.training.resume import network_parts
-from gpunn.training.setup import Options, fit
 from gpunn.types import Array
-from gpunn.uses import reads, trains
+from gpunn.uses import Block, Uses
 from gpunn.value import Value, from_json, too_deep
-from gpunn.words import own_words
+from gpunn.words import check_words
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _use(block: Callable[[Uses, str], Block], method: Method) -> Method:
+    """A method that is such a block of use by one thread.
+
+    It answers words of other libraries with ours, and gives back what it had taken where memory runs out in it.
+    """
+    name, known = method.__name__, frozenset(inspect.signature(method).parameters)
+    what = {"__reduce__": "copy and pickle"}.get(name, name)
+
+    @functools.wraps(method)
+    def call(self: Network, *arguments: Any, **options: Any) -> Any:
+        if not options.keys() <= known:
+            check_words(name, options, known)
+        try:
+            with block(self.uses, what):
+                return method(self, *arguments, **options)
+        except MemoryError as error:
+            give_back(self, error)
+
+    return call  # type: ignore[return-value]
+
+
+def reads(method: Method) -> Method:
+    """A method that computes with the parameters and changes none."""
+    return _use(Uses.reading, method)
+
+
+def trains(method: Method) -> Method:
+    """A method that changes parameters."""
+    return _use(Uses.training, method)
 
 
 class Network(Engine):
@@ -42,15 +78,11 @@ class Network(Engine):
     Inputs are multiplied by `scale` as they are cast to `dtype`: 1/255 lets images stay bytes until then.
     """
 
-    @own_words("predict")
-    @gives_back
     @reads
     def predict(self, X: Any, *, batch_size: int | None = None) -> Array:
         """The last layer's output for X, of shape (n, ...) or (K, n, ...). NumPy in, NumPy out; CuPy in, CuPy out."""
         return outputs(self, X, batch_size, link=None)
 
-    @own_words("predict_probability")
-    @gives_back
     @reads
     def predict_probability(self, X: Any, *, loss: Loss | None = None, batch_size: int | None = None) -> Array:
         """Outputs through the link of the trained loss, or of the given one: softmax, sigmoid, or none."""
@@ -65,8 +97,6 @@ class Network(Engine):
         link = loss_of_network("predict_probability loss", loss, self.network).link
         return outputs(self, X, batch_size, link)
 
-    @own_words("evaluate")
-    @gives_back
     @reads
     def evaluate(
         self,
@@ -104,8 +134,6 @@ class Network(Engine):
         results = made.read()
         return {name: float(value[0]) if self.models is None else value for name, value in results.items()}
 
-    @own_words("fit")
-    @gives_back
     @trains
     def fit(
         self,
@@ -162,24 +190,19 @@ class Network(Engine):
         begins with the usual number. Trainings that run in one process at a time share one number: beside another one
         the same seed gives the same result to rounding only.
         """
-        return fit(
-            self, X, y,
-            Options(
-                loss, optimizer, epochs, steps, batch_size, validation, folds, metrics, stopping, callbacks, sampling,
-                sample_weight, class_weight, regularization, clip_norm, clip_value, accumulate, drop_last, plateau,
-                keep, checkpoint, every, every_steps, resume, deterministic, memory, progress,
-            ),
+        options = Options(
+            loss, optimizer, epochs, steps, batch_size, validation, folds, metrics, stopping, callbacks, sampling,
+            sample_weight, class_weight, regularization, clip_norm, clip_value, accumulate, drop_last, plateau,
+            keep, checkpoint, every, every_steps, resume, deterministic, memory, progress,
         )  # fmt: skip
+        return prepare(self, X, y, options).run()
 
-    @gives_back
     @reads
     def save(self, path: Any) -> None:
         """Write architecture, parameters and state to one file, which `gn.load` reads on any device."""
         arrays, meta = network_parts(self)
         archive.write(path, arrays, {"network": meta})
 
-    @own_words("gradients")
-    @gives_back
     @reads
     def gradients(self, X: Any, y: Any, loss: Loss, *, training: bool = True) -> tuple[Any, dict[str, Array]]:
         """The loss of one batch and its gradient, an array for each name in `parameters`.
@@ -190,50 +213,13 @@ class Network(Engine):
         """
         choice("gradients training", training, (True, False))
         with self._differentiating:
-            run, value, stays = self._run(X, y, loss, training, copies=True)
-            run.backward()
-            if self.loss_scale is not None:
-                self.loss_scale.settle(lambda: self._run(X, y, loss, training)[0].backward())
-            copies = {name: self._copy(view, stays) for name, view in self.store.gradient_views.items()}
-        return value, copies
+            return loss_and_gradients(self, X, y, loss, training)
 
-    @own_words("loss_of")
-    @gives_back
     @reads
     def loss_of(self, X: Any, y: Any, loss: Loss, *, training: bool = False) -> Any:
         """The loss of one batch, a number or one for each model."""
-        return self._run(X, y, loss, training)[1]
+        return loss_of_batch(self, X, y, loss, training)
 
-    def _run(self, X: Any, y: Any, loss: Loss, training: bool, copies: bool = False) -> tuple[Pass, Any, bool]:
-        """The pass, its loss, and whether the inputs came on the device."""
-        loss_of_network("loss", loss, self.network)
-        array = self.checked_inputs(X)
-        axis = array.ndim - len(self.inputs) - 1
-        rows, lead = array.shape[axis], array.shape[: axis + 1]
-        target = checked_targets(y, loss, lead, self.outputs, self.ops, self.dtype)
-        inputs = Checked(array, self.dtype, len(self.inputs))
-
-        def rehearse(stage: Engine, n: int) -> None:
-            stage.compile(n, loss, training=training, track=False)
-            stage.on_device(inputs.head(n).array)
-            target.head(n).to(stage.ops)
-            if copies and self.ops.owns(array):
-                stage.ops.empty(self.gradient_vector.shape, self.dtype)
-
-        if not self.keeps(rows, loss, training=training, track=False):
-            require_room("X", "a batch of {}", self, Need(self.rehearsed, rehearse), rows, rows, whole=True)
-        run = self.compile(rows, loss, training=training, track=False)
-        value = self.ops.to_host(run.value(run.forward(self.on_device(array)), target.to(self.ops)))
-        return run, (value if self.models else value.item()), self.ops.owns(array)
-
-    def _copy(self, view: Array, on_device: bool) -> Array:
-        if not on_device:
-            return self.ops.to_host(view)
-        out = self.ops.empty(view.shape, self.dtype)
-        self.ops.copy(view, out=out)
-        return out
-
-    @gives_back
     @reads
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold what a saved file holds, and the device's name."""
@@ -244,7 +230,6 @@ class Network(Engine):
         rest = self.loss, meta["step"]
         return _rebuilt, (self.to_json(), self.ops.device, values, rest, self.preprocessing, self.columns)
 
-    @gives_back
     @reads
     def member(self, k: int) -> Network:
         """Model k of a population as a network of its own, with a copy of its parameters and state."""

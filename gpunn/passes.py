@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gpunn.backends.formula import formulas
 from gpunn.errors import ConfigurationError, DataError
-from gpunn.frame import Frame, Planned, Setting, plan_layer
+from gpunn.frame import Buffer, Frame, Planned, Setting, plan_layer
 from gpunn.layers.activation import LogSoftmax, Nonlinearity, Softmax, resolve
 from gpunn.layers.base import Layer
 from gpunn.layers.columns import Columns
@@ -163,9 +164,11 @@ class Pass:
         check_rows(self.planned, setting)
         self.frame = Frame(setting, self.planned, wants_dX=False)
         output = self.planned.plan.output
-        self.copies: Array | None = None  # where no layer tells the models apart, each still has an output of its own
+        # The last layer's output; of a network whose last activation the loss took over, the logits. No method, so that
+        # nothing but layers stands between a step and the first product.
+        self.forward: Callable[[Array], Array] = partial(self.network.forward, self.frame)
         if setting.lead and not self.planned.trains:
-            self.copies = self.ops.empty((*setting.lead, setting.rows, *output), setting.store.compute)
+            self.forward = partial(_forward_for_each, self.network, self.frame, setting.allocate(Buffer(output)))
         if self.loss is not None:
             leaf = Planned(self.network, "loss", output, self.loss.plan(output), {})
             self.loss_frame = Frame(setting, leaf, wants_dX=False)
@@ -175,14 +178,6 @@ class Pass:
             self.loss_scale: Array | float = 1.0
             if setting.loss_scale is not None:
                 self.loss_scale = setting.loss_scale.reshape(-1, *(1,) * (self.seed.ndim - 1))
-
-    def forward(self, X: Array) -> Array:
-        """The last layer's output; of a network whose last activation the loss took over, the logits."""
-        A = self.network.forward(self.frame, X)
-        if self.copies is None:
-            return A
-        self.ops.copy(A, out=self.copies)
-        return self.copies
 
     def value(self, A: Array, y: Array, weight: Array | None = None) -> Array:
         """The loss of outputs A for each model, still on the device; its gradient waits for `backward`."""
@@ -202,6 +197,12 @@ class Pass:
         else:
             self.ops.elementwise(formulas.multiply, (self.dA, self.loss_scale), (self.seed,))
             self.network.backward(self.frame, self.seed)
+
+
+def _forward_for_each(network: Layer, frame: Frame, out: Array, X: Array) -> Array:
+    """The output of a population in which no layer tells the models apart: each still has one of its own."""
+    frame.ops.copy(network.forward(frame, X), out=out)
+    return out
 
 
 def check_rows(planned: Planned, setting: Setting) -> None:

@@ -4,7 +4,7 @@ A layer of one's own, whole and checked:
 
     from dataclasses import dataclass
     import gpunn as gn
-    from gpunn.backends.formula.tracing import elementwise
+    from gpunn.backends.elementwise import elementwise
     from gpunn.frame import Plan
     from gpunn.parameters import Parameter
     from gpunn.testing import check_layer

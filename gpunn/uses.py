@@ -5,11 +5,10 @@ A pass is a set of buffers. Two threads that computed in the same one would get 
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from gpunn.errors import ConcurrencyError
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 KEPT_PASSES = 4  # that nobody uses, and one more for each use that goes on
 Key = tuple[Any, ...]
-Method = TypeVar("Method", bound=Callable[..., Any])
 FIX = "wait until that has ended, or read a copy that was made before it began: copy.deepcopy(network)"
 
 
@@ -151,26 +149,3 @@ class Block:
 
     def __exit__(self, *error: object) -> None:
         self.uses.leave(self)
-
-
-def reads(method: Method) -> Method:
-    """A method of a network that is a block of reading."""
-    what = {"__reduce__": "copy and pickle"}.get(method.__name__, method.__name__)
-
-    @functools.wraps(method)
-    def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        with self.uses.reading(what):
-            return method(self, *arguments, **options)
-
-    return call  # type: ignore[return-value]
-
-
-def trains(method: Method) -> Method:
-    """A method of a network that is a block of training."""
-
-    @functools.wraps(method)
-    def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        with self.uses.training(method.__name__):
-            return method(self, *arguments, **options)
-
-    return call  # type: ignore[return-value]

@@ -175,7 +175,7 @@ def test_an_update_skipped_after_an_overflow_changes_nothing(device: Any, optimi
     kept: list[dict[str, bytes]] = []
 
     def remember(run: Any) -> None:
-        state = {**run.trainer.frame.state(), "values": net.vector}
+        state = {**run.step.frame.state(), "values": net.vector}
         kept.append({name: net.ops.to_host(array).tobytes() for name, array in state.items()})
         net.loss_scale.scale[...] = np.inf  # so that every gradient overflows from here on
 

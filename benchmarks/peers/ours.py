@@ -12,7 +12,8 @@ import gpunn as gn
 from benchmarks.cases import Case, Problem, Training, data
 from benchmarks.counting import captured, host_waits
 from gpunn import schedules
-from gpunn.training.setup import Options, prepare
+from gpunn.training.options import Options
+from gpunn.training.prepare import prepare
 from gpunn.training.threads import threads_for
 
 
@@ -53,29 +54,35 @@ class Steps:
         loss = gn.SquaredError() if case.regression else gn.CrossEntropy()
         optimizer = gn.Adam(case.rate) if case.optimizer == "Adam" else gn.SGD(case.rate)
         chosen = options(loss=loss, optimizer=optimizer, batch_size=case.batch, epochs=1, progress=False)
-        self.trainer = prepare(network, self.X, self.y, chosen).trainer
-        self.epoch = len(self.trainer.updates)
+        self.training = prepare(network, self.X, self.y, chosen)
+        self.source, self.step = self.training.source, self.training.step
+        self.epoch = len(self.source.updates)
         self.rates = schedules.table(optimizer.rate, 0, self.epoch, network.models)
         self.begin()
-        order = network.ops.to_host(self.trainer.order.rows).copy()
+        order = network.ops.to_host(self.source.order.rows).copy()
         self.problem = Problem(case, self.X, self.y, order, by_layer(start))
 
     def begin(self) -> None:
         """Every epoch is the first one, so that it is in the same order."""
         with self.network.ops.quiet():
-            self.trainer.begin(0, self.rates)
+            self.source.begin(0)
+            self.step.begin(self.rates)
         self.network.ops.synchronize()
 
     def run(self, steps: int) -> None:
-        update = self.trainer.update
         with self.network.ops.quiet(), threads_for(self.network, self.case.batch):
             for i in range(steps):
-                update(i)
+                self.update(i)
         self.network.ops.synchronize()
 
-    def step(self) -> None:
-        """The first update of an epoch as the trainer asks for it, neither captured nor recorded."""
-        self.trainer._program(*self.trainer._kind(0)[:2]).step()
+    def update(self, i: int) -> None:
+        """One of the epoch, as `fit` runs it."""
+        program, times = self.step.program(i)
+        program(times)
+
+    def update_once(self) -> None:
+        """The first update of an epoch, neither captured nor recorded."""
+        self.step(self.source.updates[0])
 
     def losses(self, steps: int) -> list[float]:
         """Of each of the first steps."""
@@ -83,8 +90,8 @@ class Steps:
         while len(found) < steps:
             self.begin()
             for i in range(min(self.epoch, steps - len(found))):
-                self.trainer.update(i)
-                value = self.trainer.parts[self.case.batch][0].loss_frame.value
+                self.update(i)
+                value = self.step.gradient.passes[self.case.batch].loss_frame.value
                 found.append(float(self.network.ops.to_host(value).item()))
         return found
 
@@ -98,10 +105,10 @@ class Steps:
             self.begin()
             with host_waits(ops) as count, ops.quiet():
                 for i in range(self.epoch):
-                    self.trainer.update(i)
+                    self.update(i)
             waits += count.value
         ops.synchronize()
-        return {"host waits a step": waits / (epochs * self.epoch), **captured(self.trainer.programs.values())}
+        return {"host waits a step": waits / (epochs * self.epoch), **captured(self.step.programs.values())}
 
     def close(self) -> None:
         """Nothing outlives this object."""

@@ -26,7 +26,7 @@ from gpunn.errors import CheckpointError, ConfigurationError
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 from gpunn.training.callbacks import Run
-from gpunn.training.loop import NOT_FINITE
+from gpunn.training.standing import NOT_FINITE
 
 RUNNING, FINISHED, STOPPED, TERMINATED, FAILED = "running", "finished", "interrupted", "terminated", "failed"
 CHECKPOINTS = 10  # written in a training that goes to its end

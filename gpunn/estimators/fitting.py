@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,19 @@ from gpunn.engine import Engine
 from gpunn.errors import DataError
 from gpunn.estimators import parameters
 from gpunn.estimators.memory import Memory
-from gpunn.estimators.training import BatchTrainer, EstimatorRun, FullTrainer, Validation
+from gpunn.estimators.training import RulesJudge, Validation, step_by_batches, whole_set
 from gpunn.inputs import checked_targets, to_device
 from gpunn.losses import Loss
-from gpunn.optimizers import SGD
+from gpunn.optimizers import LBFGS
+from gpunn.regularization import Constraints
 from gpunn.training.batches import Examples
-from gpunn.training.callbacks import as_callbacks, probes_of
+from gpunn.training.callbacks import as_callbacks
+from gpunn.training.full_batch import FullBatchStep, Objective
 from gpunn.training.history import History
-from gpunn.training.loop import Plan
-from gpunn.training.setup import check_rates
-from gpunn.training.step import Trainer
-from gpunn.training.stopping import improvement
+from gpunn.training.rates import check_rates
+from gpunn.training.step import Gradient, Step
 from gpunn.training.threads import threads_for
+from gpunn.training.training import Training
 from gpunn.types import Array
 
 
@@ -61,39 +63,29 @@ def fit_by_batches(
 ) -> History:
     """Train for `max_iter` epochs, or `once`, unless the rules end it; warns where the epochs end first."""
     network, optimizer = task.network, parameters.optimizer_of(e)
-    trainer: Trainer
-    if parameters.by_batches(e):
-        trainer = BatchTrainer(
+    step: Step | FullBatchStep
+    if isinstance(optimizer, LBFGS):
+        step = FullBatchStep(*of_mean_one(e, task, data), optimizer, told=task.outputs)
+    else:
+        step = step_by_batches(
             network, data, task.loss, optimizer, batch_size(e, data.size), alpha=float(e.alpha),
             outputs=task.outputs, shuffle=random.shuffle if e.shuffle else None,
         )  # fmt: skip
-        memory.continue_with(trainer.frame)
-    else:
-        trainer = full_trainer(e, task, data, optimizer)
-    epochs, each = 1 if once else e.max_iter, len(trainer.updates)
-    total = memory.steps + epochs * each
+        memory.continue_with(step.frame)
+    epochs = 1 if once else e.max_iter
+    total = memory.steps + epochs * len(step.source.updates)
     check_rates(optimizer, total, network)
-    plan = Plan(
-        total=total,
-        validation=validation,  # type: ignore[arg-type]  # which does what the loop asks of an evaluator
-        stopping=(),
-        callbacks=as_callbacks(e.callbacks),
-        monitor=improvement("loss"),
-        keep_best=bool(e.early_stopping),
-        plateau=None,
-        save=None,
-        every=1,
-        every_steps=None,
-    )
-    trainer.probes = probes_of(plan.callbacks, trainer.last_pass)
     best = memory.best_of(network) if e.early_stopping else None
-    run = EstimatorRun(network, trainer, plan, memory.rules, outputs=task.outputs, best=best, restores=not once)
-    run.at.done = memory.steps
-    history = run.go()
-    memory.steps = run.at.done
+    judge = RulesJudge(network, memory.rules, data.size, outputs=task.outputs, best=best, restores=not once)
+    training = Training(
+        network, step, judge, total=total, validation=validation, callbacks=as_callbacks(e.callbacks)
+    )  # fmt: skip
+    training.at.done = memory.steps
+    history = training.run()
+    memory.steps = training.at.done
     if history.stopped == "interrupted":
         warnings.warn("interrupted: the estimator has what it learnt so far", stacklevel=4)
-    elif run.at.done == total and not once and not memory.rules.ended:
+    elif training.at.done == total and not once and not memory.rules.ended:
         warnings.warn(
             f"{e.max_iter} epochs were not enough to converge; raise max_iter", ConvergenceWarning, stacklevel=4
         )
@@ -108,7 +100,7 @@ def batch_size(e: Any, rows: int) -> int:
     return min(int(e.batch_size), rows)
 
 
-def full_trainer(e: Any, task: Task, data: Examples, optimizer: Any) -> FullTrainer:
+def of_mean_one(e: Any, task: Task, data: Examples) -> tuple[Gradient, Constraints]:
     """The whole set as one function, its weights with mean 1."""
     mass, ops = float(data.size), task.network.ops
     if data.weight is not None:
@@ -116,35 +108,34 @@ def full_trainer(e: Any, task: Task, data: Examples, optimizer: Any) -> FullTrai
         data = Examples(data.X, data.y, data.weight * (data.size / mass), None, data.size)
     if sparse.issparse(data.X):
         data = Examples(ops.from_host(data.X.toarray()), data.y, data.weight, None, data.size)
-    return FullTrainer(task.network, data, task.loss, optimizer, strength=e.alpha / mass, outputs=task.outputs)
+    return whole_set(task.network, data, task.loss, e.alpha / mass)
 
 
 def fit_by_scipy(e: Any, task: Task, data: Examples) -> tuple[float, int]:
     """SciPy's L-BFGS-B on gpunn's loss and gradient, as scikit-learn does it: the loss and the number of steps."""
     network, ops = task.network, task.network.ops
-    trainer = full_trainer(e, task, data, SGD())
-    trainer.begin(0, np.ones((1, 1)))
+    objective = Objective(*of_mean_one(e, task, data), told=task.outputs)
 
     def function(vector: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
         ops.copy(ops.from_host(vector, network.dtype), out=network.vector)
-        loss = trainer.value()
+        loss = objective.value()
         look()
         return loss, ops.to_host(network.gradient_vector).astype(np.float64)
 
     options = {"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol}
-    with ops.quiet(), threads_for(network, data.size) as look:
+    with closing(objective), ops.quiet(), threads_for(network, data.size) as look:
         end = optimize.minimize(
             function, ops.to_host(network.vector).astype(np.float64), method="L-BFGS-B", jac=True, options=options
         )
         ops.copy(ops.from_host(end.x, network.dtype), out=network.vector)
-        trainer.value()
+        objective.value()
     if e.verbose:
         print(f"lbfgs: loss {end.fun:.8f} after {end.nit} steps and {end.nfev} evaluations; {end.message}")
     if end.status != 0:
         warnings.warn(
             f"lbfgs did not converge: {end.message}; raise max_iter or scale the data", ConvergenceWarning, stacklevel=4
         )
-    return float(trainer.read(1)["loss"][0]) / task.outputs, min(int(end.nit), e.max_iter)
+    return float(objective.read()["loss"][0]) / task.outputs, min(int(end.nit), e.max_iter)
 
 
 def refuse_wild_weights(network: Engine, stopped: str) -> None:

@@ -1,10 +1,10 @@
-"""An estimator's training: gpunn's loop and steps, with scikit-learn's objective, order of examples and rules."""
+"""What an estimator's training has of its own: scikit-learn's objective, order of examples and rules."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from gpunn.optimizers import Optimizer
 from gpunn.regularization import Constraints, HalfL2, half_l2_gradient
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.best import Best
-from gpunn.training.full_batch import FullBatchTrainer
-from gpunn.training.loop import Plan, Record, Run
-from gpunn.training.probe import FlowProbe
-from gpunn.training.step import Recipe, Trainer
+from gpunn.training.history import History
+from gpunn.training.judge import Record
+from gpunn.training.source import WholeSet, updates_of
+from gpunn.training.standing import Standing
+from gpunn.training.step import Gradient, Step
 from gpunn.types import ROWS, Array
 
 TINY = 1e-37
@@ -71,86 +72,76 @@ class BatchLoader(Loader):
             self.data.X[self.order[start : start + self.rows]].toarray(out=self.X)
 
 
-class BatchTrainer(Trainer):
-    """Steps on batches of (Σ w ℓ + ½ α ‖W‖²) / Σ w, drawn in the order that `shuffle` makes of the last one.
+class ShuffledSet(WholeSet):
+    """Batches drawn in the order that `shuffle` makes of the last one, or in that of the rows.
 
-    The loss it reads has the penalty in it, of the weights before each update; the penalty counts `outputs` times,
-    for losses that are reported as the mean over these.
+    Sparse inputs stay on the host and are made dense batch by batch, by their own library.
     """
 
     def __init__(
-        self, network: Engine, data: Examples, loss: Loss, optimizer: Optimizer, batch_size: int,
-        *, alpha: float, outputs: int, shuffle: Callable[[Array], None] | None,
-    ) -> None:  # fmt: skip
-        self.alpha, self.counts, self.shuffle = alpha, outputs, shuffle
-        self.rows = np.arange(data.size)
-        super().__init__(
-            network, data, loss, optimizer, Recipe(batch_size, "sequential", 1, False),
-            constraints=Constraints(network.ops, network.store), metrics={}, measure_gradient=False,
-        )  # fmt: skip
-        decaying = slice(0, network.store.decaying)
-        self.W, self.dW = network.store.values[decaying], network.store.gradients[decaying]
-        self.square = network.ops.zeros((1, 1), network.dtype)
+        self, network: Engine, data: Examples, batch_size: int, *, alpha: float, shuffle: Callable[[Array], None] | None
+    ) -> None:
+        cut = partial(updates_of, batch_size=batch_size, smallest=network.smallest_batch)
+        super().__init__(network, data, cut, "sequential", partial(BatchLoader, alpha=alpha))
+        self.by_operations = isinstance(data.X, np.ndarray) or network.ops.owns(data.X)
+        self.shuffle, self.rows = shuffle, np.arange(data.size)
 
-    def _prepare_source(self) -> None:
-        self.order = Order(self.network, self.data, "sequential")
-        loaders = {n: BatchLoader(self.network, self.order, n, self.cursor, self.alpha) for n in self.parts}
-        self.loaders = {**loaders}
-        self.strengths = {n: loader.strength for n, loader in loaders.items()}
-
-    def _begin_source(self, epoch: int) -> None:
+    def begin(self, epoch: int, first_update: int = 0) -> None:
+        super().begin(epoch, first_update)
         if self.shuffle is not None:
-            places = np.arange(self.data.size)
+            places = np.arange(self.size)
             self.shuffle(places)
             self.rows = self.rows[places]
             rows = self.rows if isinstance(self.order.rows, np.ndarray) else self.ops.from_host(self.rows)
             self.ops.copy(rows, out=self.order.rows)
 
-    def _apply(self) -> None:
-        if self.alpha:
-            self._penalise()
-        super()._apply()
+    def loader(self, rows: int) -> Loader:
+        self.last_loader = super().loader(rows)
+        return self.last_loader
 
-    @cached_property
-    def own(self) -> bool:
-        """Sparse inputs are made dense by their own library."""
-        return super().own and (isinstance(self.data.X, np.ndarray) or self.ops.owns(self.data.X))
 
-    def _gradients(self, sizes: tuple[int, ...], probes: list[FlowProbe], draws: int = 1) -> None:
-        self.size = sizes[0]  # each has a penalty of its own
-        super()._gradients(sizes, probes, draws)
+class BatchPenalty(Constraints):
+    """½ α ‖W‖² / Σ w of the batch that was loaded last: its gradient, and itself in the loss that is read.
 
-    def _penalise(self) -> None:
-        strength = self.strengths[self.size]
-        self.ops.elementwise(half_l2_gradient, (self.W, self.dW, strength), (self.dW,))
+    It is of the weights before each update. In the loss it counts `outputs` times, for losses that are told as the mean
+    over these.
+    """
+
+    def __init__(self, network: Engine, source: ShuffledSet, total: Array, alpha: float, outputs: int) -> None:
+        super().__init__(network.ops, network.store)
+        self.ops, self.source, self.total, self.alpha, self.outputs = network.ops, source, total, alpha, outputs
+        decaying = slice(0, network.store.decaying)
+        self.W, self.dW = network.store.values[decaying], network.store.gradients[decaying]
+        self.square = network.ops.zeros((1, 1), network.dtype)
+
+    def before(self, t: Any = None) -> None:
+        if not self.alpha:
+            return
+        loader = self.source.last_loader
+        assert isinstance(loader, BatchLoader)
+        self.ops.elementwise(half_l2_gradient, (self.W, self.dW, loader.strength), (self.dW,))
         self.ops.sum_product(self.W[None], self.W[None], ROWS, out=self.square)
-        total, square = self.meters.rows["loss"], self.square.reshape(-1)
-        factor = float(self.size * self.counts)
-        self.ops.elementwise(add_half_square, (total, square, strength, factor), (total,))
+        square, factor = self.square.reshape(-1), float(loader.rows * self.outputs)
+        self.ops.elementwise(add_half_square, (self.total, square, loader.strength, factor), (self.total,))
 
 
-class FullTrainer(FullBatchTrainer):
-    """The whole set as one function of the weights, Σ w ℓ / Σ w + ½ α ‖W‖² / Σ w; `data.weight` has mean 1."""
+def step_by_batches(
+    network: Engine, data: Examples, loss: Loss, optimizer: Optimizer, batch_size: int,
+    *, alpha: float, outputs: int, shuffle: Callable[[Array], None] | None,
+) -> Step:  # fmt: skip
+    """Steps on batches of (Σ w ℓ + ½ α ‖W‖²) / Σ w."""
+    source = ShuffledSet(network, data, batch_size, alpha=alpha, shuffle=shuffle)
+    gradient = Gradient(network, source, loss, {})
+    total = gradient.measures.meters.rows["loss"]
+    return Step(gradient, BatchPenalty(network, source, total, alpha, outputs), optimizer)
 
-    def __init__(
-        self, network: Engine, data: Examples, loss: Loss, optimizer: Optimizer, *, strength: float, outputs: int
-    ) -> None:
-        self.counts = outputs
-        batch = min(data.size, BLOCK)
-        super().__init__(
-            network, data, loss, optimizer,
-            Recipe(batch, "sequential", math.ceil(data.size / batch), False),
-            constraints=Constraints(network.ops, network.store, HalfL2(strength)), metrics={}, measure_gradient=False,
-        )  # fmt: skip
 
-    def value(self) -> float:
-        """Loss and penalty at the network's present values, whose gradient is then in its gradient_vector."""
-        return self._evaluate()
-
-    def read(self, done: int) -> dict[str, np.ndarray[Any, Any]]:
-        record = super().read(done)
-        record["loss"] = record["loss"] + self.counts * self.ops.to_host(self.penalty)
-        return record
+def whole_set(network: Engine, data: Examples, loss: Loss, strength: float) -> tuple[Gradient, Constraints]:
+    """Σ w ℓ / Σ w + ½ α ‖W‖² / Σ w of the whole set, as loss and constraint; `data.weight` has mean 1."""
+    batch = min(data.size, BLOCK)
+    cut = partial(updates_of, batch_size=batch, smallest=network.smallest_batch, accumulate=data.size)
+    gradient = Gradient(network, WholeSet(network, data, cut, "sequential"), loss, {})
+    return gradient, Constraints(network.ops, network.store, HalfL2(strength))
 
 
 class Validation:
@@ -171,11 +162,11 @@ class Validation:
         network, ops = self.network, self.network.ops
         self.total[...] = 0.0
         for rows in self.chunks:
-            part = self.X[rows] if ops.owns(self.X) else self.X[rows].toarray()
-            run = network.compile(part.shape[0], self.loss, training=False, backward=False)
-            A = run.forward(network.on_device(part))
+            X = self.X[rows] if ops.owns(self.X) else self.X[rows].toarray()
+            batch_pass = network.compile(X.shape[0], self.loss, training=False, backward=False)
+            A = batch_pass.forward(network.on_device(X))
             weight = None if self.weight is None else self.weight[rows]
-            self.total += run.value(A, self.y[rows], weight) * float(part.shape[0])
+            self.total += batch_pass.value(A, self.y[rows], weight) * float(X.shape[0])
             self.outputs[rows] = ops.to_host(A)
 
     def read(self) -> dict[str, Any]:
@@ -183,35 +174,41 @@ class Validation:
         return {"loss": loss, "score": np.array([self.score(self.outputs)])}
 
 
-class EstimatorRun(Run):
-    """A training that `Rules` judge; with early stopping the weights of the best score come back at its end."""
+class RulesJudge:
+    """`Rules` judge; with early stopping the weights of the best score come back in the end.
+
+    An epoch has so many `examples`; `restores` is whether they come back where the rules have not ended the training.
+    """
 
     def __init__(
-        self, network: Engine, trainer: Trainer, plan: Plan, rules: Rules, *, outputs: int, best: Best | None,
-        restores: bool,
-    ) -> None:  # fmt: skip
-        super().__init__(network, trainer, plan)
-        self.rules, self.counts, self.restores = rules, outputs, restores
-        self.best = best or self.best
-        self.at.factors = [rules.factor]
+        self, network: Engine, rules: Rules, examples: int, *, outputs: int, best: Best | None, restores: bool
+    ) -> None:
+        self.rules, self.examples, self.outputs, self.restores = rules, examples, outputs, restores
+        self.best = best or Best(network, latest=False, before=False)
 
-    def _judge(self, record: Record) -> None:
-        if any(self.at.stopped):  # the loss is not finite
+    def begin(self) -> Standing:
+        return Standing(best=[None], stopped=[""], factors=[self.rules.factor])
+
+    def judge(self, at: Standing, record: Record, history: History, going: Array, first_bad: Array) -> None:
+        if any(at.stopped):  # the loss is not finite
             return
-        loss, *held_out = (
+        loss, score, validation_loss = (
             float(record[name][0]) if name in record else None
             for name in ("loss", "validation_score", "validation_loss")
         )
         assert loss is not None
-        validation_loss = None if held_out[1] is None else held_out[1] / self.counts
-        better = self.rules.judge(self.trainer.data.size, loss / self.counts, held_out[0], validation_loss)
-        self.at.factors = [self.rules.factor]
+        told = None if validation_loss is None else validation_loss / self.outputs
+        better = np.array([self.rules.judge(self.examples, loss / self.outputs, score, told)])
+        at.factors = [self.rules.factor]
         if self.rules.early_stopping:
-            self.best.take(np.array([better]))
-            self.history.mark_best(np.array([better]))
+            self.best.take(better)
+            history.mark_best(better)
         if self.rules.ended:
-            self.stop(self.rules.reason)
+            at.stop(self.rules.reason)
 
-    def outdone(self) -> Array:
+    def keep_last(self, at: Standing, going: Array) -> None:
+        """Nothing: one network holds its last weights."""
+
+    def had_better(self, at: Standing) -> Array:
         known = self.rules.early_stopping and math.isfinite(self.rules.best_score)
         return np.array([known and (self.restores or self.rules.ended)])

@@ -16,13 +16,10 @@ from gpunn.backends.formula import formulas
 from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
 from gpunn.errors import DataError, ShapeError
-from gpunn.hyper import choice
 from gpunn.inputs import Checked, as_array, checked_targets
 from gpunn.losses import Loss
 from gpunn.randomness import Purpose, stream_key
 from gpunn.types import Array, Shape
-
-SAMPLING = ("shuffle", "replacement", "sequential")
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,39 @@ class CheckedExamples:
     weight: Checked | None
     subsets: Checked | None
     size: int
-    parts: tuple[int, ...] | None = None
+    lengths: tuple[int, ...] | None = None
 
-    def to(self, ops: Backend, batch_size: int = 0) -> Examples:
-        """On the device, whatever the batches."""
-        weight, subsets = (None if part is None else part.to(ops) for part in (self.weight, self.subsets))
-        return Examples(self.X.to(ops), self.y.to(ops), weight, subsets, self.size, self.parts, self.y)
+    @property
+    def rows(self) -> int:
+        """Of all models together."""
+        return len(self.X.array)
+
+    def of_rows(self, where: str, rows: Any, network: Engine) -> CheckedExamples:
+        """The same set, of which each model sees these rows; the only one of a network sees `rows` itself."""
+        self._require_one_set(where)
+        chosen, lengths = _subsets(where, rows, self.rows, network)
+        return replace(self, subsets=chosen, size=min(lengths or chosen.shape[1:]), lengths=lengths)
+
+    def weighted(self, where: str, weight: Array | None, network: Engine) -> CheckedExamples:
+        """The same set with these weights, which `weights_on_host` has made, or none."""
+        if weight is None:
+            return self
+        self._require_one_set(where)
+        return replace(self, weight=checked_weights(where, weight, self.rows, network))
+
+    def _require_one_set(self, where: str) -> None:
+        if self.subsets is not None:
+            raise ShapeError(
+                where,
+                expected="one set for all models together with indices or weights",
+                got=f"X of shape {self.subsets.shape}...",
+                fix="pass X of shape (n, ...) and let folds= choose the rows of each model",
+            )
+
+    def to(self, ops: Backend) -> Examples:
+        """On the device."""
+        weight, subsets = (None if given is None else given.to(ops) for given in (self.weight, self.subsets))
+        return Examples(self.X.to(ops), self.y.to(ops), weight, subsets, self.size, self.lengths, self.y)
 
 
 @dataclass(frozen=True)
@@ -49,41 +73,36 @@ class Examples:
     X: Array  # (N, *shape)
     y: Array  # (N, ...)
     weight: Array | None  # (N, 1)
-    subsets: Array | None  # (K, m) row numbers; those of a shorter part are repeated
+    subsets: Array | None  # (K, m) row numbers; a model that has fewer sees them again from its first one on
     size: int  # rows that one model sees in an epoch
-    parts: tuple[int, ...] | None = None  # how many rows each model may see, where they differ: the fewest are `size`
+    lengths: tuple[int, ...] | None = None  # how many rows each model may see, where they differ: the least is `size`
     target: Checked | None = None  # what y was made of
 
 
-def examples(
-    network: Engine, where: str, X: Any, y: Any, loss: Loss, *, weight: Any = None, subsets: Any = None
+def examples(network: Engine, where: str, X: Any, y: Any, loss: Loss, *, weight: Any = None) -> CheckedExamples:
+    """What a user hands in, checked against the network."""
+    return examples_of(network, where, network.as_inputs(X), y, loss, weight=weight)
+
+
+def examples_of(
+    network: Engine, where: str, array: Array, y: Any, loss: Loss, *, weight: Any = None
 ) -> CheckedExamples:
-    """Check a set against the network."""
-    array = network.checked_inputs(X)
+    """The same where the inputs are an array already."""
+    network.require_inputs(array)
     rank = len(network.inputs) + 1
-    own = array.ndim > rank  # a set for each model: laid end to end, each model seeing its own stretch
     lead = array.shape[: array.ndim - rank + 1]
     target = checked_targets(y, loss, lead, network.outputs, network.ops, network.dtype)
-    rows = lead[-1]
-    if own:
+    subsets = None
+    if array.ndim > rank:  # a set for each model: laid end to end, each model seeing its own stretch
         known = target.array
         if known.ndim < 2 + target.rank:  # one for all models
             known = network.ops.to_host(known) if network.ops.owns(known) else known
             known = np.broadcast_to(known, (lead[0], *known.shape))
         array, target = _joined(array), replace(target, array=_joined(known))
-        if subsets is not None or weight is not None:
-            raise ShapeError(
-                where,
-                expected="one set for all models together with indices or weights",
-                got=f"X of shape {lead}...",
-                fix="pass X of shape (n, ...) and let folds= choose the rows of each model",
-            )
-        subsets = np.arange(lead[0] * rows).reshape(lead)
-    chosen, parts = (None, None) if subsets is None else _subsets(where, subsets, len(array), network)
-    weights = None if weight is None else example_weights(where, weight, len(array), network)
+        subsets, _ = _subsets(where, np.arange(len(array)).reshape(lead), len(array), network)
     kept = array.dtype if array.dtype.kind in "ub" or network.reads_indices else network.dtype
-    size = rows if chosen is None else min(parts or chosen.shape[1:])
-    return CheckedExamples(Checked(array, kept), target, weights, chosen, size, parts)
+    checked = CheckedExamples(Checked(array, kept), target, None, subsets, lead[-1])
+    return checked if weight is None else checked.weighted(where, weights_on_host(where, weight, network), network)
 
 
 def _joined(array: Array) -> Array:
@@ -93,54 +112,57 @@ def _joined(array: Array) -> Array:
 def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> tuple[Checked, tuple[int, ...] | None]:
     """A row of a table for each model, and how many of its numbers are the model's own, where these counts differ."""
     given = subsets if network.models else [subsets]
-    sets = [_part(where, part, k, rows, network) for k, part in enumerate(given)]
-    lengths = tuple(len(part) for part in sets)
-    table = np.stack([np.resize(part, max(lengths)) for part in sets])
+    sets = [_rows_of_model(where, numbers, k, rows, network) for k, numbers in enumerate(given)]
+    lengths = tuple(len(numbers) for numbers in sets)
+    table = np.stack([np.resize(numbers, max(lengths)) for numbers in sets])
     return Checked(table, table.dtype), None if len(set(lengths)) == 1 else lengths
 
 
-def _part(where: str, given: Any, k: int, rows: int, network: Engine) -> Array:
+def _rows_of_model(where: str, given: Any, k: int, rows: int, network: Engine) -> Array:
     """The checked row numbers of one model."""
     of_model = f" for model {k}" if network.models else ""
     array = as_array(f"{where} indices{of_model}", given, network.ops)
-    part = network.ops.to_host(array) if network.ops.owns(array) else array
-    if part.ndim != 1 or (part.dtype.kind not in "iu" and part.size):
+    numbers = network.ops.to_host(array) if network.ops.owns(array) else array
+    if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and numbers.size):
         raise ShapeError(
             f"{where} indices",
             expected="a list of row numbers" + " for each model" * bool(of_model),
-            got=f"{part.dtype} of shape {part.shape}{of_model}",
+            got=f"{numbers.dtype} of shape {numbers.shape}{of_model}",
             fix="number the rows of X from 0; of a mask, pass np.flatnonzero(mask)",
         )
-    if part.size == 0 or part.min() < 0 or part.max() >= rows:
+    if numbers.size == 0 or numbers.min() < 0 or numbers.max() >= rows:
         raise DataError(
             f"{where} indices",
             expected=f"row numbers from 0 to {rows - 1}",
-            got=("none" if part.size == 0 else f"{part.min()} to {part.max()}") + of_model,
+            got=("none" if numbers.size == 0 else f"{numbers.min()} to {numbers.max()}") + of_model,
             fix="number the rows of X from 0",
         )
-    return part.astype(np.int64)
+    return numbers.astype(np.int64)
 
 
-def example_weights(where: str, weight: Any, rows: int, network: Engine) -> Checked:
-    """One checked weight for each example."""
+def weights_on_host(where: str, weight: Any, network: Engine) -> Array:
+    """What a user hands in as weights of examples, as numbers on the host."""
     array = as_array(f"{where} sample_weight", weight, network.ops)
-    host = np.asarray(network.ops.to_host(array) if network.ops.owns(array) else array, np.float64)
-    host = host[:, 0] if host.shape == (rows, 1) else host
-    if host.shape != (rows,) or not np.isfinite(host).all() or (host < 0).any() or not host.any():
+    return np.asarray(network.ops.to_host(array) if network.ops.owns(array) else array, np.float64)
+
+
+def checked_weights(where: str, weight: Array, rows: int, network: Engine) -> Checked:
+    """One weight for each example."""
+    weight = weight[:, 0] if weight.shape == (rows, 1) else weight
+    if weight.shape != (rows,) or not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
         raise DataError(
             f"{where} sample_weight",
             expected=f"{rows} finite numbers >= 0, not all 0",
-            got=f"shape {host.shape}" if host.shape != (rows,) else f"values from {host.min()} to {host.max()}",
+            got=f"shape {weight.shape}" if weight.shape != (rows,) else f"values from {weight.min()} to {weight.max()}",
             fix="give one weight for each example",
         )
-    return Checked(host[:, None], network.dtype)
+    return Checked(weight[:, None], network.dtype)
 
 
 class Order:
     """Row numbers in the order of an epoch, (m,) for all models or (K, m): a function of seed and epoch."""
 
     def __init__(self, network: Engine, data: Examples, sampling: str) -> None:
-        choice("fit sampling", sampling, SAMPLING)
         ops = self.ops = network.ops
         self.sampling, self.size, self.data = sampling, data.size, data
         shared = network.models is None or (sampling == "sequential" and data.subsets is None)

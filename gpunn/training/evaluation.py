@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from gpunn.metrics import EXCLUSIVE, Metric, WholeSet
 from gpunn.passes import Pass
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.meters import Meters
-from gpunn.training.parts import PartLoader
+from gpunn.training.unequal import UnequalLoader
 from gpunn.types import Array
 from gpunn.value import is_own
 
@@ -27,18 +27,21 @@ from gpunn.value import is_own
 class Scorer:
     """Adds one batch's loss and metrics to the meters; its arrays are made once for a batch size."""
 
-    def __init__(self, network: Engine, run: Pass, loss: Loss, metrics: Mapping[str, Metric], meters: Meters) -> None:
-        self.ops, self.run, self.meters = network.ops, run, meters
-        lead, n = network.lead, run.rows
-        self.weight = n if loss.reduction == "mean" else 1.0
+    def __init__(
+        self, network: Engine, batch_pass: Pass, loss: Loss, metrics: Mapping[str, Metric], meters: Meters
+    ) -> None:
+        self.ops, self.meters = network.ops, meters
+        lead, n = network.lead, batch_pass.rows
+        self.factor = n if loss.reduction == "mean" else 1.0  # of a batch's loss in the sum
         shape = (*lead, n, *network.outputs)
         by_row = {name: metric for name, metric in metrics.items() if not metric.whole}
         if by_row:
             self.rows = self.ops.empty((*lead, n, 1), network.dtype)
             self.value = self.ops.empty(lead, network.dtype)
         self.scores = {name: m.prepared(self.ops, shape, network.dtype, loss) for name, m in by_row.items()}
-        self.link = run.fused or resolve(loss.link, "link")
-        self.predicts = len(by_row) < len(metrics) or bool(by_row and run.fused is not None)
+        self.fused = batch_pass.fused
+        self.link = self.fused or resolve(loss.link, "link")
+        self.predicts = len(by_row) < len(metrics) or bool(by_row and self.fused is not None)
         if self.predicts:
             self.prediction = self.ops.empty(shape, network.dtype)
 
@@ -46,20 +49,29 @@ class Scorer:
         """`tick` is the number of the update, where there is one and its loss is watched; `counted` is 0 for rows that
         do not count and 1 for the others."""
         if tick is None:
-            self.meters.add("loss", value.reshape(-1), self.weight)
+            self.meters.add("loss", value.reshape(-1), self.factor)
         else:
-            self.meters.add_loss(value.reshape(-1), self.weight, tick)
+            self.meters.add_loss(value.reshape(-1), self.factor, tick)
         if self.predicts and self.link is None:
             self.ops.copy(A, out=self.prediction)
         elif self.predicts and self.link is not None:
             self.link.value(self.ops, A, None, out=self.prediction)
-        if self.predicts and self.run.fused is not None:  # scores are those of the network's own outputs
+        if self.predicts and self.fused is not None:  # scores are those of the network's own outputs
             A = self.prediction
         for name, score in self.scores.items():
             score(A, y, self.rows)
             if counted is not None:
                 self.ops.elementwise(formulas.multiply, (self.rows, counted), (self.rows,))
             self.meters.add(name, self.ops.total(self.rows, 1.0, out=self.value).reshape(-1), 1.0)
+
+
+class HeldOut(Protocol):
+    """A set that a training is judged by: `run` works on the device, `read` waits for the result."""
+
+    def run(self) -> None: ...
+
+    def read(self) -> dict[str, Any]:
+        """What was measured by name, arrays of one number for each model."""
 
 
 class Evaluator:
@@ -71,12 +83,12 @@ class Evaluator:
         self.network, self.data, self.loss, self.metrics = network, data, loss, metrics
         by_row = [name for name, metric in metrics.items() if not metric.whole]
         self.meters = Meters(network.ops, ("loss", *by_row), network.models or 1)
-        size = max(data.parts or (data.size,))
+        size = max(data.lengths or (data.size,))
         self.predictions: Array | None = None  # of the whole set, for metrics that look at all of it
         if len(by_row) < len(metrics):
             self.predictions = network.ops.empty((*network.lead, size, *network.outputs), network.dtype)
         self.y = network.ops.to_host(data.y) if any(metric.needs_targets for metric in metrics.values()) else None
-        self.order = Order(network, replace(data, size=size, parts=None), "sequential")
+        self.order = Order(network, replace(data, size=size, lengths=None), "sequential")
         self.order.begin(0)
         self.cursor = network.ops.zeros((1,), np.int64)
         chunk = min(chunk, size)
@@ -88,15 +100,15 @@ class Evaluator:
     def _program(self, n: int) -> Program:
         """Measure the n examples at the cursor, which moves on."""
         network, cursor = self.network, self.cursor  # not `self`, which would keep itself and the set alive
-        run = network.compile(n, self.loss, training=False, backward=False)
+        batch_pass = network.compile(n, self.loss, training=False, backward=False)
         loader = self._loader(n)
-        counted = loader.own if isinstance(loader, PartLoader) else None
-        scorer = self.scorers[n] = Scorer(network, run, self.loss, self.metrics, self.meters)
+        counted = loader.counted if isinstance(loader, UnequalLoader) else None
+        scorer = self.scorers[n] = Scorer(network, batch_pass, self.loss, self.metrics, self.meters)
 
         def program() -> None:
             loader.load()
-            A = run.forward(loader.X)
-            scorer.add(A, run.value(A, loader.y, loader.weight), loader.y, counted=counted)
+            A = batch_pass.forward(loader.X)
+            scorer.add(A, batch_pass.value(A, loader.y, loader.weight), loader.y, counted=counted)
             network.ops.elementwise(formulas.add, (cursor, n), (cursor,))
 
         own = is_own(network.network, self.loss, *(m for m in self.metrics.values() if not m.whole))
@@ -104,7 +116,7 @@ class Evaluator:
 
     def _loader(self, n: int) -> Loader:
         place = self.network, self.order, n, self.cursor
-        return Loader(*place) if self.data.parts is None else PartLoader(*place, self.data.parts)
+        return Loader(*place) if self.data.lengths is None else UnequalLoader(*place, self.data.lengths)
 
     def run(self) -> None:
         self.meters.begin()
@@ -126,7 +138,7 @@ class Evaluator:
     def read(self) -> dict[str, Any]:
         """Loss and metrics, arrays of one number for each model."""
         sums = self.meters.read()
-        count = self.data.size if self.data.parts is None else np.array(self.data.parts)
+        count = self.data.size if self.data.lengths is None else np.array(self.data.lengths)
         results = {"loss": sums["loss"] / (count if self.loss.reduction == "mean" else 1.0)}
         P = None if self.predictions is None else self.network.ops.to_host(self.predictions)
         for name, metric in self.metrics.items():
@@ -141,10 +153,10 @@ class Evaluator:
         rank, data = len(self.network.outputs), self.data
         if self.y is None or data.subsets is None:
             return metric.finish(mean, self.y, rank)  # type: ignore[arg-type]  # None where it needs none
-        if data.parts is None:
+        if data.lengths is None:
             return metric.finish(mean, self.y[self.network.ops.to_host(data.subsets)], rank)
-        own = [self.y[rows] for rows in self._own_rows]
-        return np.concatenate([metric.finish(mean[k : k + 1], y, rank) for k, y in enumerate(own)])
+        targets = [self.y[rows] for rows in self._rows_by_model]
+        return np.concatenate([metric.finish(mean[k : k + 1], y, rank) for k, y in enumerate(targets)])
 
     def _figures(self, metric: WholeSet, P: Any) -> Array:
         """A figure of the whole set for each model."""
@@ -161,13 +173,13 @@ class Evaluator:
         y = data.target.given(self.network.ops)
         if data.subsets is None:
             return [y] * (self.network.models or 1)
-        return [y[rows] for rows in self._own_rows]
+        return [y[rows] for rows in self._rows_by_model]
 
     @cached_property
-    def _own_rows(self) -> list[np.ndarray[Any, Any]]:
-        """The numbers of the rows that each model is judged by, if each has a part of its own."""
+    def _rows_by_model(self) -> list[np.ndarray[Any, Any]]:
+        """The numbers of the rows that each model is judged by, if each has rows of its own."""
         rows = self.network.ops.to_host(self.data.subsets)
-        return list(rows) if self.data.parts is None else [own[:n] for own, n in zip(rows, self.data.parts)]
+        return list(rows) if self.data.lengths is None else [places[:n] for places, n in zip(rows, self.data.lengths)]
 
 
 def check_metrics(network: Engine, metrics: Mapping[str, Metric], loss: Loss, *sets: Any) -> None:

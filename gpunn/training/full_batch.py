@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from gpunn.backends.program import Program
 from gpunn.errors import ConfigurationError
+from gpunn.optimizers.base import OptimizerFrame
 from gpunn.optimizers.lbfgs import LBFGS
-from gpunn.regularization import Penalty
-from gpunn.training.step import Trainer
+from gpunn.regularization import Constraints, Penalty
+from gpunn.training.probe import FlowProbe
+from gpunn.training.rates import Rates
+from gpunn.training.step import Gradient, after_update
+from gpunn.value import is_own
 
 
-class FullBatchTrainer(Trainer):
-    """One step of L-BFGS an epoch, on the whole set as one function: each evaluation sees the same random numbers."""
+class Objective:
+    """Loss and penalties of the whole set, each time with the same random numbers.
 
-    optimizer: LBFGS
+    The loss that is read has the penalties in it `told` times; in `fit` it has not.
+    """
 
-    def _prepare_source(self) -> None:
-        super()._prepare_source()
-        if self.network.precision.half:
+    def __init__(self, gradient: Gradient, constraints: Constraints, told: float = 0.0) -> None:
+        network = gradient.network
+        self.gradient, self.constraints, self.told = gradient, constraints, told
+        self._check()
+        self.ops, self.meters = network.ops, gradient.measures.meters
+        (self.sizes,) = gradient.source.updates
+        self.penalty = self.ops.zeros((), network.dtype)
+        self.probes: list[FlowProbe] = []
+        ours = gradient.is_ours and is_own(*(frame.regularization for frame in constraints.frames))
+        self.program: Program | None = self.ops.program(self._evaluate, own=ours, models=network.models)
+
+    def _check(self) -> None:
+        network = self.gradient.network
+        if network.precision.half:
             raise ConfigurationError(
                 "LBFGS",
                 expected="a network of float32 or float64, since its line search compares losses closely",
-                got=f"dtype={self.network.precision.name!r}",
+                got=f"dtype={network.precision.name!r}",
                 fix="use another optimizer, or make the network with dtype='float32'",
             )
-        if self.network.models is not None:
-            self.optimizer.refuse_population(self.network.models)
         for frame in self.constraints.frames:
             if not isinstance(frame.regularization, Penalty):
                 raise ConfigurationError(
@@ -36,39 +52,76 @@ class FullBatchTrainer(Trainer):
                     fix="leave it out, or use another optimizer",
                 )
 
-    def _cut(self) -> list[tuple[int, ...]]:
-        return [tuple(n for sizes in super()._cut() for n in sizes)]
+    def _evaluate(self) -> None:
+        self.ops.fill(self.gradient.source.cursor, 0)
+        self.meters.begin()
+        self.ops.fill(self.penalty, 0)
+        self.gradient(self.sizes, self.probes, draws=0)
+        self.constraints.before()
+        self.constraints.penalty(self.penalty)
 
-    def update(self, i: int, most: int = 1) -> int:
-        self.ops.gather(self.table, self.tick, out=self.frame.rate.reshape(1, -1))
-        outcome = self.optimizer.minimize_step(self.frame, self._evaluate)
-        self.finished = f"LBFGS: {outcome.reason}" if outcome.reason else ""
-        if self.squares is not None:
-            self.meters.rows["gradient_norm"][...] = outcome.gradient_norm**2
-        self._advance(0, draws=0)
-        return 1
-
-    def close(self) -> None:
-        super().close()
-        vars(self).pop("function", None)
-
-    def _evaluate(self) -> float:
-        """Loss and gradient, penalties included, at the network's present values."""
-        self.function()
-        rows = sum(self.updates[0]) if self.loss.reduction == "mean" else 1.0
+    def value(self) -> float:
+        """At the network's present values; the gradient is then in its gradient vector."""
+        assert self.program is not None
+        self.program()
+        rows = sum(self.sizes) if self.gradient.loss.reduction == "mean" else 1.0
         return float(self.meters.read()["loss"][0] / rows + float(self.ops.to_host(self.penalty)))
 
-    @cached_property
-    def function(self) -> Program:
-        """The program of an evaluation."""
-        self.penalty = self.ops.zeros((), self.network.dtype)
+    def read(self) -> dict[str, np.ndarray[Any, Any]]:
+        """What the last evaluation has measured."""
+        record = self.gradient.read(1)
+        if self.told:
+            record["loss"] = record["loss"] + self.told * self.ops.to_host(self.penalty)
+        return record
 
-        def program() -> None:
-            self.ops.fill(self.cursor, 0)
-            self.meters.begin()
-            self.ops.fill(self.penalty, 0)
-            self._gradients(self.updates[0], self.probes, draws=0)
-            self.constraints.before()
-            self.constraints.penalty(self.penalty)
+    def close(self) -> None:
+        """Give up the program, which refers to this objective: what it holds goes with it, not at some later time."""
+        self.program = None
 
-        return self.ops.program(program, own=self.own, models=self.network.models)
+
+class FullBatchStep:
+    """One step of L-BFGS an epoch; for what it has in common with `Step` see there."""
+
+    def __init__(self, gradient: Gradient, constraints: Constraints, optimizer: LBFGS, told: float = 0.0) -> None:
+        if gradient.network.models is not None:
+            optimizer.refuse_population(gradient.network.models)
+        self.gradient, self.measures, self.source = gradient, gradient.measures, gradient.source
+        self.optimizer, self.constraints = optimizer, constraints
+        self.objective = Objective(gradient, constraints, told)
+        self.frame = OptimizerFrame(gradient.ops, gradient.network.store, optimizer)
+        self.rates = Rates(gradient.network, self.frame, self.measures.update)
+        self.finished = ""
+
+    @property
+    def probes(self) -> list[FlowProbe]:
+        return self.objective.probes
+
+    @probes.setter
+    def probes(self, probes: list[FlowProbe]) -> None:
+        self.objective.probes = probes
+
+    def begin(self, rates: np.ndarray[Any, Any], first_update: int = 0) -> None:
+        self.gradient.network.store.refresh()
+        self.measures.begin(first_update)
+        self.rates.begin(rates)
+
+    def program(self, update: int, most: int = 1) -> tuple[Program, int]:
+        return Program(self._minimize), 1
+
+    def _minimize(self) -> None:
+        self.rates.load()
+        outcome = self.optimizer.minimize_step(self.frame, self.objective.value)
+        self.finished = f"LBFGS: {outcome.reason}" if outcome.reason else ""
+        if "gradient_norm" in self.measures.meters.rows:
+            self.measures.meters.rows["gradient_norm"][...] = outcome.gradient_norm**2
+        step, cursor, update, count = (
+            self.gradient.network.step, self.source.cursor, self.measures.update, self.frame.count
+        )  # fmt: skip
+        # Neither the random counter nor the place in the set moves on.
+        self.gradient.ops.elementwise(after_update, (step, cursor, update, count, 0, 0), (step, cursor, update, count))
+
+    def read(self, done: int) -> dict[str, np.ndarray[Any, Any]]:
+        return self.objective.read()
+
+    def close(self) -> None:
+        self.objective.close()

@@ -26,9 +26,9 @@ def wide(value: Any, known: Any) -> Any:
 
 
 @elementwise
-def tally(xp: Any, total: Any, known: Any, value: Any, weight: Any, tick: Any) -> Any:
+def tally(xp: Any, total: Any, known: Any, value: Any, factor: Any, tick: Any) -> Any:
     """Both about a batch's loss, in one launch: the sum so far, and the first step where it is not finite."""
-    return formulas.add_scaled(xp, total, wide(value, known), weight), first_bad(xp, known, value, tick)
+    return formulas.add_scaled(xp, total, wide(value, known), factor), first_bad(xp, known, value, tick)
 
 
 class Meters:
@@ -61,10 +61,10 @@ class Meters:
         row = self.rows[name]
         self.ops.elementwise(formulas.add_scaled, (row, value, factor), (row,))
 
-    def add_loss(self, value: Array, weight: float, tick: Array) -> None:
+    def add_loss(self, value: Array, factor: float, tick: Array) -> None:
         """As `add`, and remember the update `tick` if it is the first whose loss is not finite."""
         total, known = self.rows["loss"], self.rows["bad step"]
-        self.ops.elementwise(tally, (total, known, value, weight, tick), (total, known))
+        self.ops.elementwise(tally, (total, known, value, factor, tick), (total, known))
 
     def read(self) -> dict[str, np.ndarray[Any, Any]]:
         """All sums, in the one transfer of an epoch: whichever is read first fetches for the others too."""

@@ -15,8 +15,10 @@ from gpunn.dataframes import stored_columns
 from gpunn.errors import CheckpointError, GpunnError
 from gpunn.rules import short
 from gpunn.training.history import History
-from gpunn.training.loop import Progress, Run
-from gpunn.training.saved import check_arrays, check_parts, checked_history, checked_progress
+from gpunn.training.options import Options
+from gpunn.training.saved import check_arrays, check_names, checked_history, checked_standing
+from gpunn.training.standing import Standing
+from gpunn.training.training import Training
 from gpunn.types import Array
 from gpunn.value import to_json
 
@@ -46,15 +48,18 @@ def network_parts(network: Any) -> tuple[dict[str, Array], dict[str, Any]]:
     return arrays, meta
 
 
-def saver(path: Any) -> Callable[[Run], None]:
-    """What `Run` calls to write its checkpoint."""
+def saver(options: Options) -> Callable[[Training], None]:
+    """What a training calls to write its checkpoint."""
 
-    def save(run: Run) -> None:
-        arrays, meta = network_parts(run.network)
-        host = run.network.ops.to_host
-        arrays |= _named(run)
-        arrays |= {f"run/{name}": host(array) for name, array in _changing(run, run.at).items()}
-        archive.write(path, arrays, {"network": meta, "run": {**_settings(run), **_progress(run)}})
+    def save(training: Training) -> None:
+        arrays, meta = network_parts(training.network)
+        host = training.network.ops.to_host
+        arrays |= _named(training)
+        arrays |= {f"run/{name}": host(array) for name, array in _changing(training, training.at).items()}
+        standing = {"progress": asdict(training.at), "history": training.history.to_json()}
+        archive.write(
+            options.checkpoint, arrays, {"network": meta, "run": {**_settings(training, options), **standing}}
+        )
 
     return save
 
@@ -102,25 +107,27 @@ def _errors_of(path: Any) -> Iterator[None]:
         ) from error
 
 
-def resume(saved: SavedTraining, run: Run) -> None:
+def resume(saved: SavedTraining, training: Training, options: Options) -> None:
     """Bring a training to where the file's was. Nothing is written unless everything fits (see `saved`)."""
     arrays, meta = saved.arrays, saved.meta
     with _errors_of(saved.path):
-        at, history = _checked(run, arrays, meta)
-    network, host = run.network, {name.removeprefix("run/"): array for name, array in arrays.items()}
+        at, history = _checked(training, options, arrays, meta)
+    network, host = training.network, {name.removeprefix("run/"): array for name, array in arrays.items()}
     network.load_parameters({n.removeprefix("network/"): a for n, a in arrays.items() if n.startswith("network/")})
-    run.best.take(np.ones(run.models, bool))  # the file's network is the best one
-    for name, array in _changing(run, at).items():
+    training.judge.best.take(np.ones(training.models, bool))  # the file's network is the best one
+    for name, array in _changing(training, at).items():
         network.ops.copy(network.ops.from_host(host[name]), out=array)
     step = np.array([meta["network"]["step"]], np.uint64)
     network.ops.copy(network.ops.from_host(step), out=network.step)
-    run.at, run.history = at, history
+    training.at, training.history = at, history
 
 
-def _checked(run: Run, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> tuple[Progress, History]:
+def _checked(
+    training: Training, options: Options, arrays: Mapping[str, Array], meta: Mapping[str, Any]
+) -> tuple[Standing, History]:
     """Where the file's training stands, if this one may go on from there; nothing is written."""
-    settings, described = _settings(run), network_parts(run.network)[1]
-    check_parts(meta, described, settings)
+    settings, described = _settings(training, options), network_parts(training.network)[1]
+    check_names(meta, described, settings)
     theirs = {**meta["run"], "architecture": meta["network"]["architecture"], "network loss": meta["network"]["loss"]}
     ours = {"architecture": described["architecture"], **settings, "network loss": settings["loss"]}
     for name, value in ours.items():
@@ -131,34 +138,35 @@ def _checked(run: Run, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> 
                 where, expected=short(here), got=short(there),
                 fix="resume with the network, data and settings that the file was written with",
             )  # fmt: skip
-    history = checked_history(run, meta["run"]["history"])
-    at = checked_progress(run, meta["run"]["progress"], history)
-    views = {**run.network.parameters, **run.network.state}
+    history = checked_history(training, options, meta["run"]["history"])
+    at = checked_standing(training, options, meta["run"]["progress"], history)
+    views = {**training.network.parameters, **training.network.state}
     wanted = {f"network/{name}": view for name, view in views.items()}
-    check_arrays(run, at, wanted | {f"run/{name}": array for name, array in _changing(run, at).items()}, arrays)
+    wanted |= {f"run/{name}": array for name, array in _changing(training, at).items()}
+    check_arrays(training, options, at, wanted, arrays)
     return at, history
 
 
-def _changing(run: Run, at: Progress) -> dict[str, Array]:
+def _changing(training: Training, at: Standing) -> dict[str, Array]:
     """The arrays that go on changing, and the initial ones while they are a model's best."""
-    return _arrays(run) | (run.best.arrays() if None in at.best else {})
+    return _arrays(training) | (training.judge.best.arrays() if None in at.best else {})
 
 
-def _arrays(run: Run) -> dict[str, Array]:
+def _arrays(training: Training) -> dict[str, Array]:
     """What goes on changing, as the arrays themselves."""
-    store, trainer = run.network.store, run.trainer
-    arrays = {"values": store.values, "state": store.state, "meters": trainer.meters.table}
-    arrays |= {f"before {i}": buffer for i, buffer in enumerate(run.best.before)}
-    scale = run.network.loss_scale
-    arrays |= {} if scale is None else {f"loss scale/{name}": array for name, array in scale.state().items()}
-    return arrays | {f"optimizer/{name}": array for name, array in trainer.frame.state().items()}
+    store, step, loss_scale = training.network.store, training.step, training.network.loss_scale
+    arrays = {"values": store.values, "state": store.state, "meters": step.measures.meters.table}
+    arrays |= {f"before {i}": buffer for i, buffer in enumerate(training.judge.best.before)}
+    if loss_scale is not None:
+        arrays |= {f"loss scale/{name}": array for name, array in loss_scale.state().items()}
+    return arrays | {f"optimizer/{name}": array for name, array in step.frame.state().items()}
 
 
-def _named(run: Run) -> dict[str, Array]:
+def _named(training: Training) -> dict[str, Array]:
     """The best parameters and state, by name; what a model has where it had nothing better."""
-    store, best = run.network.store, run.best.arrays()
-    host = run.network.ops.to_host
-    none = ~run.outdone()
+    store, best = training.network.store, training.judge.best.arrays()
+    host = training.network.ops.to_host
+    none = ~training.judge.had_better(training.at)
     named = {}
     for kind, current, places, shapes in (
         ("best values", store.values, store.places, {n: p.shape for n, p in store.parameters.items()}),
@@ -177,25 +185,20 @@ def _named(run: Run) -> dict[str, Array]:
     return named
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(training: Training, options: Options) -> dict[str, Any]:
     """What must be the same in both."""
-    trainer = run.trainer
     return {
-        "recipe": asdict(trainer.recipe),
-        "optimizer": _json(trainer.optimizer),
-        "loss": to_json(trainer.loss),
-        "metrics": list(trainer.metrics),
-        "examples": trainer.data.size,
-        "regularization": [to_json(frame.regularization) for frame in trainer.constraints.frames],
-        "stopping": [to_json(criterion) for criterion in run.plan.stopping],
-        "plateau": to_json(run.plan.plateau),
-        "monitor": asdict(run.plan.monitor),
-        "keep": "best" if run.plan.keep_best else "last",
+        "recipe": {name: getattr(options, name) for name in ("batch_size", "sampling", "accumulate", "drop_last")},
+        "optimizer": _json(options.optimizer),
+        "loss": to_json(options.loss),
+        "metrics": list(options.metrics_by_row),
+        "examples": training.source.size,
+        "regularization": [to_json(frame.regularization) for frame in training.step.constraints.frames],
+        "stopping": [to_json(criterion) for criterion in options.stopping],
+        "plateau": to_json(options.plateau),
+        "monitor": asdict(options.monitor),
+        "keep": options.keep,
     }
-
-
-def _progress(run: Run) -> dict[str, Any]:
-    return {"progress": asdict(run.at), "history": run.history.to_json()}
 
 
 def _json(value: Any) -> Any:

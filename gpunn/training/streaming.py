@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from gpunn.errors import ConfigurationError, DataError
 from gpunn.inputs import Checked, as_array, check_inputs, checked_targets
 from gpunn.losses import Loss
 from gpunn.randomness import Purpose, stream_key
-from gpunn.training.batches import Examples, Loader, Order, example_weights
-from gpunn.training.step import Trainer
+from gpunn.training.batches import Examples, Loader, Order, checked_weights
+from gpunn.training.source import Cut, Source, rows_of
 from gpunn.types import Array
 
 MAPPED_BUDGET = 256 * 1024 * 1024  # bytes that a memory-mapped set may take unless the caller says otherwise
@@ -38,6 +38,10 @@ class CheckedStream:
     @property
     def size(self) -> int:
         return len(self.X)
+
+    def weighted(self, where: str, weight: Array | None, network: Engine) -> CheckedStream:
+        """The same set with these weights, which `weights_on_host` has made, or none."""
+        return self if weight is None else replace(self, weight=checked_weights(where, weight, self.size, network))
 
     def rows(self, batch_size: int) -> int:
         """Of a chunk, of which there are two: whole batches."""
@@ -77,19 +81,18 @@ def budget_of(network: Engine, X: Any, memory: int | None) -> float:
     return 0.8 * network.ops.free_memory()
 
 
-def stream(network: Engine, X: Any, y: Any, loss: Loss, weight: Any, budget: float) -> CheckedStream:
+def stream(network: Engine, X: Any, y: Any, loss: Loss, budget: float) -> CheckedStream:
     """Check a set chunk by chunk, before the first step."""
     row = X.nbytes // max(len(X), 1)
     rows = max(1, int(budget / 2 / max(row, 1)))
     if not network.is_built:
         network.build(tuple(X.shape[1:]) or (1,))
     for start in range(0, max(len(X), 1), rows):
-        part = as_array("X", X[start : start + rows], network.ops)
-        check_inputs(part, network.inputs, network.tables, network.ops, None, network.precision.range)
+        chunk = as_array("X", X[start : start + rows], network.ops)
+        check_inputs(chunk, network.inputs, network.tables, network.ops, None, network.precision.range)
         forget(X)
     target = checked_targets(y, loss, (len(X),), network.outputs, network.ops, network.dtype)
-    weights = None if weight is None else example_weights("fit", weight, len(X), network)
-    return CheckedStream(X, target, weights, budget)
+    return CheckedStream(X, target, None, budget)
 
 
 def forget(X: Any) -> None:
@@ -104,22 +107,22 @@ def forget(X: Any) -> None:
 class Slot:
     """Room for one chunk on the device, and what gathers batches from it."""
 
-    def __init__(self, trainer: StreamTrainer, rows: int) -> None:
-        network, data = trainer.network, trainer.stream
+    def __init__(self, network: Engine, data: Stream, cursor: Array, cut: Cut, sampling: str) -> None:
         ops = self.ops = network.ops
         self.data = data
-        self.X = ops.empty((rows, *data.X.shape[1:]), data.X.dtype)
+        room = min(data.rows, data.size)
+        self.X = ops.empty((room, *data.X.shape[1:]), data.X.dtype)
         self.staging = ops.staging(self.X)
-        self.y = ops.empty((rows, *data.y.shape[1:]), data.y.dtype)
-        self.weight = None if data.weight is None else ops.empty((rows, 1), network.dtype)
-        self.orders: dict[int, Order] = {}
-        self.loaders: dict[tuple[int, int], Loader] = {}
+        self.y = ops.empty((room, *data.y.shape[1:]), data.y.dtype)
+        self.weight = None if data.weight is None else ops.empty((room, 1), data.weight.dtype)
+        self.orders: dict[int, Order] = {}  # by the rows of a chunk
+        self.loaders: dict[tuple[int, int], Loader] = {}  # by those of a chunk and of a batch
         for size in {stop - start for start, stop in data.chunks}:
             weight = None if self.weight is None else self.weight[:size]
-            part = Examples(self.X[:size], self.y[:size], weight, None, size)
-            self.orders[size] = Order(network, part, trainer.recipe.sampling)
-            for n in {n for sizes in trainer.recipe.groups(size, trainer.smallest) for n in sizes}:
-                self.loaders[size, n] = Loader(network, self.orders[size], n, trainer.cursor)
+            chunk = Examples(self.X[:size], self.y[:size], weight, None, size)
+            self.orders[size] = Order(network, chunk, sampling)
+            for n in {n for sizes in cut(size) for n in sizes}:
+                self.loaders[size, n] = Loader(network, self.orders[size], n, cursor)
 
     def read(self, rows: tuple[int, int], after: Any) -> None:
         """Inputs from the source to the device, once it has come to the mark `after`; runs beside the training."""
@@ -136,84 +139,74 @@ class Slot:
             self.ops.copy(self.data.weight[start:stop], out=self.weight[: stop - start])
 
 
-class StreamTrainer(Trainer):
-    """A trainer whose updates first see to it that their chunk is on the device."""
+class StreamedSet(Source):
+    """A set that comes chunk by chunk, each in time for its updates; the next one is read meanwhile."""
 
-    def __init__(self, network: Engine, data: Stream, *arguments: Any, **options: Any) -> None:
-        self.stream, self.epoch, self.current = data, 0, -1
-        super().__init__(network, data, *arguments, **options)  # type: ignore[arg-type]
+    key: tuple[int, int]  # of the slot, and the rows of its chunk
 
-    def _prepare_source(self) -> None:
-        if self.recipe.sampling == "replacement":
+    def __init__(self, network: Engine, data: Stream, cut: Cut, sampling: str) -> None:
+        if sampling == "replacement":
             raise ConfigurationError(
                 "fit sampling",
                 expected='"shuffle" or "sequential" for a set that is streamed',
                 got="'replacement'",
                 fix="raise memory= so that the set fits",
             )
-        self.slots = [Slot(self, min(self.stream.rows, self.stream.size)) for _ in range(2)]
+        super().__init__(network)
+        self.stream, self.cut, self.sampling, self.seed = data, cut, sampling, network.seeds[0]
+        self.size, self.y = data.size, data.y
+        self._lay_out(0)
+        if not self.updates:
+            raise DataError("fit X", expected="enough rows for a batch", got=f"{data.size}", fix="use more data")
+        self.slots = [Slot(network, data, self.cursor, cut, sampling) for _ in range(2)]
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="gpunn-reader")
         self.pending: tuple[int, Future[None]] | None = None
 
-    def close(self) -> None:
-        """What is being read is still written to its slot; then the reader ends."""
-        super().close()
-        self.reader.shutdown(cancel_futures=True)
-        self.pending = None
-
-    def _cut(self) -> list[tuple[int, ...]]:
+    def _lay_out(self, epoch: int) -> None:
         """The updates of the epoch, in the order of its chunks."""
-        self.order_of_chunks = self._shuffled()
-        self.local: list[tuple[int, int]] = []  # for each update, its chunk's place in the epoch and its place there
-        updates: list[tuple[int, ...]] = []
+        self.epoch, self.order_of_chunks = epoch, self._shuffled(epoch)
+        self.current = -1  # the place in the epoch of the chunk that is there
+        self.updates = []
+        self.places: list[tuple[int, int]] = []  # for each update, its chunk's place in the epoch and its place there
         for place, chunk in enumerate(self.order_of_chunks):
             start, stop = self.stream.chunks[chunk]
-            groups = self.recipe.groups(stop - start, self.smallest)
-            self.local += [(place, i) for i in range(len(groups))]
-            updates += groups
-        if not updates:
-            raise DataError("fit X", expected="enough rows for a batch", got=f"{self.stream.size}", fix="use more data")
-        return updates
+            updates = self.cut(stop - start)
+            self.places += [(place, i) for i in range(len(updates))]
+            self.updates += updates
 
-    def _shuffled(self) -> list[int]:
+    def _shuffled(self, epoch: int) -> list[int]:
         count = len(self.stream.chunks)
-        if self.recipe.sampling == "sequential":
+        if self.sampling == "sequential":
             return list(range(count))
-        key = stream_key(self.network.seeds[0], Purpose.SHUFFLE, 1)
-        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, self.epoch, 0, 0]))
+        key = stream_key(self.seed, Purpose.SHUFFLE, 1)
+        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, epoch, 0, 0]))
         return [int(chunk) for chunk in rng.permutation(count)]
 
-    def begin(self, epoch: int, rates: Array, first_update: int = 0) -> None:
-        self.epoch = epoch
-        self.updates = self._cut()
-        self.current = -1
-        super().begin(epoch, rates, first_update)
+    def begin(self, epoch: int, first_update: int = 0) -> None:
+        self._lay_out(epoch)
 
-    def _begin_source(self, epoch: int) -> None:
-        """Each chunk has an order of its own, made when it arrives."""
-
-    def update(self, i: int, most: int = 1) -> int:
-        place, inside = self.local[i]
+    def reach(self, update: int, most: int) -> int:
+        place, inside = self.places[update]
         if place != self.current:
             self._arrive(place, inside)
-        return super().update(i, [other for other, _ in self.local[i : i + most]].count(place))
+        return [other for other, _ in self.places[update : update + most]].count(place)
 
     def _arrive(self, place: int, inside: int) -> None:
         """The chunk at this place of the epoch comes to its slot; the next one is read meanwhile."""
         self._fetched(place)
-        rows = self.stream.chunks[self.order_of_chunks[place]]
+        chunk = self.order_of_chunks[place]
+        rows = self.stream.chunks[chunk]
         slot, size = self.slots[place % 2], rows[1] - rows[0]
         slot.label(rows)
-        slot.orders[size].begin(self.epoch * len(self.stream.chunks) + self.order_of_chunks[place])
-        groups = self.recipe.groups(size, self.smallest)
-        self.cursor[...] = sum(sum(sizes) for sizes in groups[:inside])
-        self.current, self.here = place, (slot, size)
+        slot.orders[size].begin(self.epoch * len(self.stream.chunks) + chunk)  # each chunk has an order of its own
+        self.cursor[...] = rows_of(self.cut(size)[:inside])
+        self.current, self.key = place, (place % 2, size)
         if place + 1 < len(self.order_of_chunks):
             self._read_ahead(place + 1)
 
     def _read_ahead(self, place: int) -> None:
         slot, rows = self.slots[place % 2], self.stream.chunks[self.order_of_chunks[place]]
-        self.pending = place, self.reader.submit(slot.read, rows, self.network.ops.mark())
+        self.pending = place, self.reader.submit(slot.read, rows, self.ops.mark())
 
     def _fetched(self, place: int) -> None:
         """Wait until the chunk has been read, or read it now."""
@@ -226,12 +219,13 @@ class StreamTrainer(Trainer):
                 del future  # it has the error, which has this call: each would keep the other, and the set
             if known == place:
                 return
-        self.slots[place % 2].read(self.stream.chunks[self.order_of_chunks[place]], self.network.ops.mark())
+        self.slots[place % 2].read(self.stream.chunks[self.order_of_chunks[place]], self.ops.mark())
 
-    def _loader(self, n: int) -> Loader:
-        slot, size = self.here
-        return slot.loaders[size, n]
+    def loader(self, rows: int) -> Loader:
+        slot, size = self.key
+        return self.slots[slot].loaders[size, rows]
 
-    def _kind(self, i: int) -> tuple[Any, ...]:
-        slot, size = self.here
-        return (*super()._kind(i), self.slots.index(slot), size)
+    def close(self) -> None:
+        """What is being read is still written to its slot; then the reader ends."""
+        self.reader.shutdown(cancel_futures=True)
+        self.pending = None

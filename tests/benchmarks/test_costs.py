@@ -57,7 +57,7 @@ def test_every_recorded_call_of_a_step_has_a_name() -> None:
     steps.run(1)
     kind = type(steps.network.ops)
     before = {name: getattr(kind, name) for name in dir(kind)}
-    record = profile.labelled(steps.network.ops, steps.step)
+    record = profile.labelled(steps.network.ops, steps.update_once)
     assert {name: getattr(kind, name) for name in dir(kind)} == before
     counted = Counter(label for label, _ in record)
     assert (
@@ -137,12 +137,12 @@ def test_each_timed_epoch_of_the_growth_benchmark_is_a_new_one(models: int) -> N
     size = scaling.Size(rows=130, width=4, depth=3, models=models)
     assert size.case.widths == (64, 4, 4, 4, 10)
     once = scaling.epoch(size, "cpu")
-    trainer = dict(zip(once.__code__.co_freevars, (cell.cell_contents for cell in once.__closure__)))["trainer"]
+    inside = dict(zip(once.__code__.co_freevars, (cell.cell_contents for cell in once.__closure__)))
     orders = []
     for _ in range(2):
         once()
-        orders.append(np.array(trainer.order.rows))
-    assert not np.array_equal(*orders) and float(trainer.frame.count[0]) == 1 + 2 * 3
+        orders.append(np.array(inside["source"].order.rows))
+    assert not np.array_equal(*orders) and float(inside["step"].frame.count[0]) == 1 + 2 * 3
 
 
 # Beside another process

@@ -81,7 +81,7 @@ def test_the_timed_step_of_gpunn_gives_the_losses_of_fit(name: str) -> None:
 def test_every_timed_epoch_has_the_same_order_of_rows() -> None:
     steps = ours.Steps(SMALL, "cpu")
     steps.begin()
-    np.testing.assert_array_equal(steps.trainer.order.rows, steps.problem.order)
+    np.testing.assert_array_equal(steps.source.order.rows, steps.problem.order)
     assert sorted(steps.problem.order) == list(range(32)) and list(steps.problem.order) != list(range(32))
 
 

@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import gpunn as gn
 from gpunn.estimators import MLPClassifier, MLPRegressor
-from gpunn.estimators.training import FullTrainer
+from gpunn.training.full_batch import Objective
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 X, Y = load_wine(return_X_y=True)
@@ -153,16 +153,16 @@ def test_importing_gpunn_does_not_import_scikit_learn() -> None:
 
 def test_an_estimator_with_lbfgs_uses_one_thread_for_a_small_set(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[int]] = []
-    value = FullTrainer.value
+    value = Objective.value
 
     def threads() -> set[int]:
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
-    def watched(trainer: FullTrainer) -> float:
+    def watched(objective: Objective) -> float:
         seen.append(threads())
-        return value(trainer)
+        return value(objective)
 
-    monkeypatch.setattr(FullTrainer, "value", watched)
+    monkeypatch.setattr(Objective, "value", watched)
     with threadpool_limits(2, user_api="blas"):
         if threads() != {2}:
             pytest.skip("threadpoolctl knows no BLAS library here that takes two threads")

@@ -121,7 +121,7 @@ class Watch(gn.Callback):
 
     def on_start(self, run: Any) -> None:
         self.run = run
-        self.updates = len(run.trainer.updates)
+        self.updates = len(run.source.updates)
 
     def on_epoch(self, run: Any, record: Any) -> None:
         self.epochs[run.epoch] = self.digest()
@@ -130,11 +130,11 @@ class Watch(gn.Callback):
         """Values, state and everything the optimizer keeps, as they are now."""
         run = self.run
         arrays = [run.network.vector, run.network.store.state, run.network.step]
-        arrays += [run.trainer.frame.state()[name] for name in sorted(run.trainer.frame.state())]
+        arrays += [run.step.frame.state()[name] for name in sorted(run.step.frame.state())]
         return hashlib.sha256(b"".join(run.network.ops.to_host(a).tobytes() for a in arrays)).hexdigest()
 
     def ended(self, network: gn.Network, history: gn.History) -> dict[str, Any]:
-        kept = {name: network.ops.to_host(a) for name, a in self.run.trainer.frame.state().items()}
+        kept = {name: network.ops.to_host(a) for name, a in self.run.step.frame.state().items()}
         columns = {name: history[name].tobytes().hex() for name in history.names if name not in TIMES}
         return {
             "epochs": self.epochs, "best": bits(network), "columns": columns, "stopped": history.stopped,
@@ -165,7 +165,7 @@ class Fail(Interrupt):
     """An error after a number of updates: in the step, or in the epoch that it ends."""
 
     def on_step(self, run: Any) -> None:
-        if run.at.done == self.done and run.at.update < len(run.trainer.updates):
+        if run.at.done == self.done and run.at.update < len(run.source.updates):
             raise Stopped
 
     def on_epoch(self, run: Any, record: Any) -> None:

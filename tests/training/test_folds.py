@@ -101,7 +101,7 @@ class Watch(gn.Callback):
         self.epochs: list[Any] = []
 
     def on_epoch(self, run: Any, record: Any) -> None:
-        self.epochs.append(run.network.ops.to_host(run.trainer.order.current).copy())
+        self.epochs.append(run.network.ops.to_host(run.source.order.current).copy())
 
 
 @everywhere

@@ -12,7 +12,8 @@ import gpunn as gn
 from gpunn.backends.cuda.backend import WORKSPACE_BYTES
 from gpunn.errors import DataError, DeviceError, DeviceMemoryError, readable
 from gpunn.memory import Need, Rehearsal, hollow, largest_batch
-from gpunn.training.setup import Options, ask
+from gpunn.training.options import Options
+from gpunn.training.prepare import check, need, training_of
 from tests.conftest import strict_backend
 from tests.faults import unchanged
 
@@ -50,8 +51,8 @@ class Case:
         return gn.Network(self.layers, 40, device=ops, models=self.models, dtype=self.dtype)
 
     def need(self, network: gn.Network, batch: int | None = None) -> int:
-        asked = ask(network, *self.data, Options(**{**DEFAULTS, **self.options}))
-        return asked.need(network)(batch or asked.recipe.batch_size)
+        chosen = Options(**{**DEFAULTS, **self.options})
+        return need(network, check(network, *self.data, chosen), chosen)(batch or chosen.batch_size)
 
 
 CASES = {
@@ -119,9 +120,10 @@ def test_a_training_takes_the_host_memory_that_was_predicted(name: str) -> None:
         said = case.need(network)
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        asked = ask(network, *case.data, Options(**{**DEFAULTS, **case.options}))
+        chosen = Options(**{**DEFAULTS, **case.options})
+        sets = check(network, *case.data, chosen)
         checked = tracemalloc.get_traced_memory()[0]
-        run = asked.run(network)
+        run = training_of(network, sets, chosen, chosen.batch_size)
         taken = tracemalloc.get_traced_memory()[0] - checked
     finally:
         tracemalloc.stop()

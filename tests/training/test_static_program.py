@@ -7,22 +7,26 @@ import pytest
 
 import gpunn as gn
 from gpunn.training.evaluation import Evaluator
-from gpunn.training.step import Trainer
+from gpunn.training.step import Step
 from tests.training.networks import OPTIMIZERS, X, Y, everything, network
 
 
 def counted_updates(strict: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     """The list to which every later update adds its cost."""
     updates: list[dict[str, int]] = []
-    plain = Trainer.update
+    plain = Step.program
 
-    def counted(self: Trainer, i: int, most: int) -> int:
-        strict.xp.counters.reset()
-        done = plain(self, i)
-        updates.append(strict.xp.counters.snapshot())
-        return done
+    def counted(self: Step, update: int, most: int) -> Any:
+        program, _ = plain(self, update)
 
-    monkeypatch.setattr(Trainer, "update", counted)
+        def run(times: int) -> None:
+            strict.xp.counters.reset()
+            program(times)
+            updates.append(strict.xp.counters.snapshot())
+
+        return run, 1
+
+    monkeypatch.setattr(Step, "program", counted)
     return updates
 
 

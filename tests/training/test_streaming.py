@@ -53,8 +53,8 @@ def test_a_shuffled_stream_takes_every_row_once_in_an_epoch_in_another_order(map
 
     class Watch(gn.Callback):
         def on_step(self, run: Any) -> None:
-            trainer = run.trainer
-            seen.append(np.array(trainer._loader(trainer.updates[run.at.update - 1][0]).X[:, 0]))
+            source = run.source
+            seen.append(np.array(source.loader(source.updates[run.at.update - 1][0]).X[:, 0]))
 
     network().fit(mapped, Y, memory=CHUNKS, callbacks=Watch(), **options())
     epochs = np.split(np.concatenate(seen), 3)
@@ -70,9 +70,9 @@ def test_gradient_flow_of_a_stream_is_measured_in_the_current_epoch(mapped: Any)
 
     class Watch(gn.Callback):
         def on_step(self, run: Any) -> None:
-            trainer, n = run.trainer, run.trainer.updates[run.at.update - 1][0]
+            source, n = run.source, run.source.updates[run.at.update - 1][0]
             places.append(n)
-            A = np.tanh(trainer._loader(n).X @ net.parameters["0.W"])
+            A = np.tanh(source.loader(n).X @ net.parameters["0.W"])
             sizes.append(np.sqrt(np.mean(np.square(A, dtype=float))))
 
     net.fit(mapped, Y, memory=CHUNKS, callbacks=[Watch(), flow], **options(optimizer=gn.SGD(0.0), epochs=8))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.training import loop
-from gpunn.training.step import Trainer
+from gpunn.training import training
+from gpunn.training.step import Step
 from tests.training.networks import X, Y, everything, network
 
 OPTIONS: dict[str, Any] = {
@@ -23,14 +23,15 @@ UPDATES = 11  # of an epoch: ten batches of 4 rows and one of 2
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of updates that each call ran; they count as fast however long they take."""
     seen: list[int] = []
-    plain = Trainer.update
+    plain = Step.program
 
-    def update(self: Trainer, i: int, most: int) -> int:
-        seen.append(plain(self, i, most))
-        return seen[-1]
+    def program(self: Step, update: int, most: int) -> Any:
+        found, times = plain(self, update, most)
+        seen.append(times)
+        return found, times
 
-    monkeypatch.setattr(Trainer, "update", update)
-    monkeypatch.setattr(loop, "STRETCH", float("inf"))
+    monkeypatch.setattr(Step, "program", program)
+    monkeypatch.setattr(training, "STRETCH", float("inf"))
     return seen
 
 
@@ -40,7 +41,7 @@ def test_ever_more_updates_run_in_one_call(runs: list[int]) -> None:
 
 
 def test_updates_that_take_long_run_one_in_each_call(runs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "STRETCH", 0.0)
+    monkeypatch.setattr(training, "STRETCH", 0.0)
     network("cpu", None).fit(*DATA, **OPTIONS)
     assert runs == [1] * 3 * UPDATES
 
@@ -82,7 +83,7 @@ def test_many_updates_in_one_call_give_the_weights_of_single_ones(
         options |= {"memory": 2 * 10 * X[:1].nbytes, "validation": None}
     vectors, histories = [], []
     for stretch in (float("inf"), 0.0):
-        monkeypatch.setattr(loop, "STRETCH", stretch)
+        monkeypatch.setattr(training, "STRETCH", stretch)
         net = network("cpu" if backend == "cpu" else request.getfixturevalue("strict"), models)
         histories.append(net.fit(X, Y, **options))
         vectors.append(net.ops.to_host(net.vector).tobytes())

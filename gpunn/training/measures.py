@@ -1,0 +1,76 @@
+"""What an epoch measures of the training set while it is trained on: sums on the device, read once at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpunn.engine import Engine
+from gpunn.losses import Loss
+from gpunn.metrics import Metric
+from gpunn.passes import Pass
+from gpunn.training.evaluation import Scorer
+from gpunn.training.meters import Meters
+from gpunn.training.source import Source, rows_of
+from gpunn.types import ROWS, Array
+
+BAD_STEP = "bad step"  # the first one whose loss is not finite
+
+
+class Measures:
+    """Loss and metrics, and, if they are wanted, the norm of the gradient and how many updates were made."""
+
+    def __init__(self, network: Engine, loss: Loss, metrics: Mapping[str, Metric], *, gradient_norm: bool) -> None:
+        ops = self.ops = network.ops
+        self.network, self.loss, self.metrics = network, loss, metrics
+        more = ["gradient_norm"] * gradient_norm + ["made"] * (network.loss_scale is not None)
+        self.meters = Meters(ops, ("loss", BAD_STEP, "values", *metrics, *more), network.models or 1)
+        self.update = ops.zeros((1,), np.int64)  # its number in the epoch
+        self.squares = ops.empty((*network.lead, 1, 1), network.dtype) if gradient_norm else None
+        self.total = ops.empty(network.lead, network.dtype)
+
+    def begin(self, first_update: int) -> None:
+        self.update[...] = first_update
+        if first_update == 0:
+            self.meters.begin()
+
+    def scorer(self, batch_pass: Pass) -> Scorer:
+        """What adds the loss and metrics of such batches."""
+        return Scorer(self.network, batch_pass, self.loss, self.metrics, self.meters)
+
+    def take_norm(self) -> None:
+        """Of the gradient as the update takes it; the last one of an epoch is kept."""
+        if self.squares is not None:
+            g = self.network.gradient_vector[..., None, :]
+            self.ops.sum_product(g, g, ROWS, out=self.squares)
+            self.ops.copy(self.squares.reshape(-1), out=self.meters.rows["gradient_norm"])
+
+    def count_made(self, made: Array) -> None:
+        """`made` is 1 for models whose update is made, and 0 for those whose gradient overflowed."""
+        self.meters.add("made", made.reshape(-1), 1.0)
+
+    def has_bad_step(self) -> Array:
+        """Which models had a loss that is not finite in this epoch."""
+        table = self.ops.to_host(self.meters.table)
+        bad: Array = table[self.meters.names.index(BAD_STEP)] >= 0
+        return bad
+
+    def read(self, done: int, source: Source) -> dict[str, np.ndarray[Any, Any]]:
+        """All of the epoch's first `done` updates, one number for each model, in one transfer."""
+        self.ops.total(self.network.vector[..., None, :], 1.0, out=self.total)
+        self.ops.copy(self.total.reshape(-1), out=self.meters.rows["values"])
+        sums, rows = self.meters.read(), rows_of(source.updates[:done])
+        record = {"loss": sums["loss"] / (rows if self.loss.reduction == "mean" else 1.0)}
+        for name, metric in self.metrics.items():
+            targets: Any = source.targets if metric.needs_targets else None
+            record[name] = metric.finish(sums[name] / rows, targets, len(self.network.outputs))
+        if "made" in sums:
+            record["skipped"] = done - sums["made"]
+        if "gradient_norm" in sums:
+            record["gradient_norm"] = np.sqrt(sums["gradient_norm"])
+        # The loss is that before an update, so the last update's harm shows in the values alone.
+        spoilt = (sums[BAD_STEP] < 0) & ~np.isfinite(sums["values"])
+        record[BAD_STEP] = np.where(spoilt, done - 1, sums[BAD_STEP])
+        return record
