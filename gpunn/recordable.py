@@ -10,21 +10,28 @@ instead. What counts up in Python and changes the step later is found where a tr
 from __future__ import annotations
 
 import itertools
+import logging
 import random
+import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
+from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError
+from gpunn.memory import hollow
 from gpunn.opaque import Call, NotRecordableError, Opaque, WritingOps, key_of, opaque
 from gpunn.passes import Pass
 from gpunn.types import Array
 from gpunn.value import of_users
 
+log = logging.getLogger("gpunn")
 RUNS = 3
+SELDOM = 100  # times what a look at a step takes: training is held up by a hundredth
 LARGEST = 4096  # elements of a list or an array of Python's that are held against each other
 DEEPEST = 4  # levels of what a class refers to
 
@@ -73,7 +80,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 def _of_function(function: FunctionType, depth: int) -> Any:
     """What a function's closure, defaults, and the globals it names hold."""
-    if function.__module__.startswith("gpunn.") or depth > DEEPEST:
+    if str(function.__module__).startswith("gpunn.") or depth > DEEPEST:
         return None
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
     found = [_plain(item, depth + 1) for item in (*cells, function.__defaults__, function.__kwdefaults__)]
@@ -99,70 +106,114 @@ def _is_filled(cell: Any) -> bool:
 
 
 class Trial:
-    """The parts of a step that users may have written, tried on the arrays of a pass."""
+    """What users have written of a step, tried with the frames of a pass; `y` are targets of as many rows."""
 
-    def __init__(self, run: Pass, X: Array, y: Array | None, weight: Array | None, backward: bool = True) -> None:
-        self.ops = WritingOps(run.ops)
-        self.run, self.backward = run, backward
-        self.batch = tuple(None if array is None else Opaque(array) for array in (X, y, weight))
+    def __init__(self, network: Engine, batch_pass: Pass, y: Array, *, backward: bool = True) -> None:
+        self.ops, self.batch_pass, self.backward = WritingOps(network.ops), batch_pass, backward
+        numbers = np.int64 if network.reads_indices else network.precision.compute
+        X = hollow((batch_pass.rows, *network.inputs), numbers)
+        self.batch = Opaque(X), Opaque(y), Opaque(hollow((batch_pass.rows, 1), network.dtype))
         self.others: list[Callable[[], None]] = []
-        self.values = of_users(run.network, run.loss)
+        self.of_users = of_users(batch_pass.network, batch_pass.loss)
         self.first: list[Call] = []
 
-    def also(self, value: Any, method: Callable[[Any], None], holder: Any) -> None:
-        """Try a method with its frame too."""
+    def also(self, value: Any, holder: Any, *methods: Callable[[Any], None]) -> None:
+        """Try methods of a value with its frame too."""
         frame = opaque(holder, self.ops)
-        self.others.append(lambda: method(frame))
-        self.values += of_users(value)
+        self.others += [partial(method, frame) for method in methods]
+        self.of_users += of_users(value)
 
     def fault(self) -> str | None:
         """Why the step may not be recorded; None where it may."""
         before: Any = None
-        for number in range(RUNS):
+        for run in range(RUNS):
             try:
                 calls = self._calls()
             except Exception as error:  # whatever a user's code does with arrays that it does not expect
                 return _told(error)
-            if number == 0:
+            if run == 0:
                 self.first = calls
             elif calls != self.first:
-                return f"{self._who()} does something else each time"
-            after = memory_of(self.values)
-            if number > 1 and after != before:
-                return f"{self._who()} keeps count in Python"
+                return f"{self.names} does something else each time"
+            after = memory_of(self.of_users)
+            if run > 1 and after != before:
+                return f"{self.names} keeps count in Python"
             before = after
         return None
 
-    def check(self) -> None:
-        """Refuse to go on with a step that has become another one since it was recorded."""
+    def is_same(self) -> bool:
+        """Whether the step still asks for what it asked for at first."""
         try:
-            same = self._calls() == self.first
+            return self._calls() == self.first
         except Exception:
-            same = False
-        if not same:
-            raise ConfigurationError(
-                f"fit {self._who()}",
-                expected="the same operations in every step",
-                got="others than in the first steps, which were recorded",
-                fix="keep what changes in an array of the frame, or set GPUNN_CAPTURE=0 to ask it at every step",
-            )
+            return False
+
+    @property
+    def names(self) -> str:
+        return ", ".join(dict.fromkeys(type(value).__name__ for value in self.of_users))
 
     def _calls(self) -> list[Call]:
         """What the step asks of its backend."""
         self.ops.calls = calls = []
-        run, (X, y, weight) = self.run, self.batch
-        A = run.network.forward(opaque(run.frame, self.ops), X)
-        if run.loss is not None:
-            dA = run.loss.evaluate(opaque(run.loss_frame, self.ops), A, y, weight)
+        batch_pass, (X, y, weight) = self.batch_pass, self.batch
+        frame = opaque(batch_pass.frame, self.ops)
+        A = batch_pass.network.forward(frame, X)
+        if batch_pass.loss is not None:
+            dA = batch_pass.loss.evaluate(opaque(batch_pass.loss_frame, self.ops), A, y, weight)
             if self.backward:
-                run.network.backward(opaque(run.frame, self.ops), dA)
+                batch_pass.network.backward(frame, dA)
         for method in self.others:
             method()
         calls.append(("frames", *_held(self.ops.holders.values())))
         return calls
 
-    def _who(self) -> str:
-        return ", ".join(dict.fromkeys(type(value).__name__ for value in self.values))
+
+class Trials:
+    """All trials of a training: whether its steps may be recorded, and whether they stay what they were."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.trials = [trial for trial in trials if trial.of_users]
+        started = time.perf_counter()
+        self.fault = next((fault for trial in self.trials if (fault := trial.fault())), None)
+        self.cost = (time.perf_counter() - started) / RUNS
+        self.checked = time.perf_counter()
+        if self.fault:
+            _tell(self.fault)
+
+    @property
+    def recordable(self) -> bool:
+        return self.fault is None
+
+    def changed(self) -> bool:
+        """Whether a recorded step has become another one, as it may when callbacks were called; it is recordable no
+        more."""
+        if self.recordable and not all(trial.is_same() for trial in self.trials):
+            self.fault = f"{self._names} does something else than before"
+            _tell(self.fault)
+            return True
+        return False
+
+    def check(self, *, now: bool = False) -> None:
+        """Refuse to go on where steps were replayed that have become others; looks seldom, or `now`."""
+        if not self.trials or self.fault or not (now or time.perf_counter() > self.checked + SELDOM * self.cost):
+            return
+        self.checked = time.perf_counter()
+        if not all(trial.is_same() for trial in self.trials):
+            raise ConfigurationError(
+                f"fit {self._names}",
+                expected="the same operations in every step",
+                got="others than in the first steps, which were recorded",
+                fix="keep what changes in an array of the frame, or set GPUNN_CAPTURE=0 to have each step asked",
+            )
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(dict.fromkeys(trial.names for trial in self.trials))
+
+
+@cache
+def _tell(fault: str) -> None:
+    log.warning("steps run call by call and are not recorded, since %s; see gpunn/layers/base.py", fault)
 
 
 def _held(holders: Any) -> Iterator[Any]:

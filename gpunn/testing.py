@@ -56,6 +56,7 @@ from gpunn.backends.reference.backend import Backend
 from gpunn.layers import Dense, Flatten, Layer, Reshape
 from gpunn.losses import Loss, SquaredError
 from gpunn.network import Network
+from gpunn.recordable import Trial
 from gpunn.types import Array, Shape
 from gpunn.value import from_json, to_json
 
@@ -204,7 +205,8 @@ class _Probe:
 
 def check_layer(layer: Layer, shape: Shape, *, backends: Sequence[Backend] | None = None, rows: int = 5) -> None:
     """Check all that a layer owes: exact gradients, K models = K single ones, float32 close to float64, no allocation
-    in the second step, the same numbers on every backend at hand, and JSON there and back. Raises AssertionError."""
+    in the second step, the same numbers on every backend at hand, JSON there and back, and nothing that a record of a
+    step would not repeat. Raises AssertionError."""
     if from_json(to_json(layer)) != layer:
         raise AssertionError(f"{layer} comes back from JSON as {from_json(to_json(layer))}")
     at_hand = backends or [get_backend(device) for device in available_devices()]
@@ -223,6 +225,7 @@ def check_layer(layer: Layer, shape: Shape, *, backends: Sequence[Backend] | Non
     for backend in at_hand:
         _check_population(make(backend, "float64", 3), X, y, f"{layer} on {backend.name}")
     _check_allocation(layer, shape)
+    _check_recordable(reference, y, layer)
 
 
 def _around(layer: Layer, shape: Shape, rows: int) -> tuple[Array, Array, Any]:
@@ -276,6 +279,14 @@ def _check_population(population: Network, X: Array, y: Array, what: str) -> Non
         own = (values[k], {name: g[k] for name, g in gradients.items()})
         _compare(f"{what}, model {k} of a population", own, single.gradients(X, y, SquaredError()), 1e-12)
         _compare(f"{what}, model {k} predicting", (outputs[k], {}), (single.predict(X), {}), 1e-12)
+
+
+def _check_recordable(network: Network, y: Array, layer: Layer) -> None:
+    """All that is done to numbers is done through `t.ops`, and the same in every step."""
+    for training in (True, False):
+        fault = Trial(network, network.compile(len(y), SquaredError(), training=training), y).fault()
+        if fault:
+            raise AssertionError(f"{layer} cannot be recorded: {fault}")
 
 
 def _check_allocation(layer: Layer, shape: Shape) -> None:

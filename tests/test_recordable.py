@@ -1,8 +1,6 @@
 """Steps with layers of users: those that work through `t.ops` are recorded, and those that do not are found out."""
 
-import itertools
-import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,218 +8,19 @@ import pytest
 
 import gpunn as gn
 from gpunn.backends import formulas
-from gpunn.errors import ConfigurationError
 from gpunn.frame import Buffer, Plan
 from gpunn.opaque import Opaque
 from gpunn.optimizers.base import OptimizerFrame
-from gpunn.parameters import Parameter
 from gpunn.recordable import Trial
 from gpunn.regularization import MaxNorm, RegularizationFrame
-from gpunn.types import COLUMNS, Array
+from gpunn.testing import check_layer
+from gpunn.types import Array
 from tests import zoo
 from tests.conftest import backend_named
+from tests.offenders import OFFENDERS, CallsNumpyInBackward, CountsInItsFrame, Gain
 
 X = np.random.default_rng(0).normal(size=(64, 6))
 Y = np.random.default_rng(1).integers(0, 3, 64)
-
-
-@dataclass(frozen=True)
-class Gain(gn.Layer):
-    """A = X * G, through `t.ops` only."""
-
-    def plan(self, shape: Any) -> Plan:
-        G = Parameter((1, *shape), gn.initializers.Constant(1.0), decay=False)
-        return Plan(output=shape, parameters={"G": G}, buffers={"A": shape}, backward={"dX": shape})
-
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        t.ops.elementwise(formulas.multiply, (X, t.G), (t.A,))
-        return t.A
-
-    def backward(self, t: Any, dA: Any) -> Any:
-        t.ops.sum_product(dA, t.X, COLUMNS, out=t.dG)
-        t.ops.elementwise(formulas.multiply, (dA, t.G), (t.dX,))
-        return t.dX
-
-
-@dataclass(frozen=True)
-class CallsNumpy(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        return np.multiply(X, t.G, out=t.A)
-
-
-@dataclass(frozen=True)
-class CallsNumpyInBackward(Gain):
-    def backward(self, t: Any, dA: Any) -> Any:
-        np.einsum("nd,nd->d", dA, t.X, out=t.dG[0])
-        t.ops.elementwise(formulas.multiply, (dA, t.G), (t.dX,))
-        return t.dX
-
-
-@dataclass(frozen=True)
-class ReturnsANewArray(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        return X * t.G
-
-
-@dataclass(frozen=True)
-class WritesToItsWeights(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.G[...] = 2.0
-        return super().forward(t, X)
-
-
-@dataclass(frozen=True)
-class LooksAtANumber(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        if float(X[0, 0]) > 1e9:
-            return X
-        return super().forward(t, X)
-
-
-@dataclass(frozen=True)
-class BranchesOnASum(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        return X if X.sum() > 1e9 else super().forward(t, X)
-
-
-@dataclass(frozen=True)
-class CompilesANumberIn(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        t.ops.elementwise(formulas.multiply, (X, X.max().item()), (t.A,))
-        return t.A
-
-
-@dataclass(frozen=True)
-class CountsInItsFrame(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.count = getattr(t, "count", 0) + 1
-        return super().forward(t, X)
-
-
-@dataclass(frozen=True)
-class CountsInAField(Gain):
-    seen: list[int] = field(default_factory=list)
-
-    def forward(self, t: Any, X: Any) -> Any:
-        self.seen.append(1)
-        return super().forward(t, X)
-
-
-@dataclass(frozen=True)
-class CountsInItsClass(Gain):
-    counter = itertools.count()
-
-    def forward(self, t: Any, X: Any) -> Any:
-        if next(self.counter) == 1000:  # long after the trial
-            return X
-        return super().forward(t, X)
-
-
-STEPS = {"done": 0}
-
-
-@dataclass(frozen=True)
-class CountsInItsModule(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        STEPS["done"] += 1
-        return super().forward(t, X)
-
-
-def counted() -> Any:
-    steps = 0
-
-    @dataclass(frozen=True)
-    class CountsInAClosure(Gain):
-        def forward(self, t: Any, X: Any) -> Any:
-            nonlocal steps
-            steps += 1
-            return super().forward(t, X)
-
-    return CountsInAClosure
-
-
-@dataclass(frozen=True)
-class DrawsInPython(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        t.ops.elementwise(formulas.multiply, (X, random.random()), (t.A,))
-        return t.A
-
-
-GENERATOR = np.random.default_rng(0)
-
-
-@dataclass(frozen=True)
-class BringsItsOwnNoise(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        t.ops.elementwise(formulas.add, (X, GENERATOR.normal(size=X.shape)), (t.A,))
-        return t.A
-
-
-@dataclass(frozen=True)
-class DrawsAndSeldomUsesIt(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        return X if GENERATOR.random() < 1e-9 else super().forward(t, X)
-
-
-@dataclass(frozen=True)
-class TakesMemory(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X, A = X, t.ops.empty(X.shape, X.dtype)
-        t.ops.elementwise(formulas.multiply, (X, t.G), (A,))
-        return A
-
-
-@dataclass(frozen=True)
-class WorksThroughTheLibrary(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        return t.ops.xp.multiply(X, t.G, out=t.A)
-
-
-@dataclass(frozen=True)
-class HandsItToNumpyUnseen(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        A = np.asarray(t.A)
-        A[...] = np.asarray(X)
-        return t.A
-
-
-@dataclass(frozen=True)
-class ReshapesIntoACopy(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        t.ops.elementwise(formulas.multiply, (X.T.reshape(*X.shape), t.G), (t.A,))
-        return t.A
-
-
-OFFENDERS = {
-    CallsNumpy: "calls NumPy's multiply",
-    CallsNumpyInBackward: "calls NumPy's einsum",
-    ReturnsANewArray: "calculates with an array",
-    WritesToItsWeights: "writes to an array",
-    LooksAtANumber: "looks at a number",
-    BranchesOnASum: "asks an array for its sum",
-    CompilesANumberIn: "asks an array for its max",
-    CountsInItsFrame: "does something else each time",
-    CountsInAField: "keeps count in Python",
-    CountsInItsClass: "keeps count in Python",
-    CountsInItsModule: "keeps count in Python",
-    counted(): "keeps count in Python",
-    DrawsInPython: "does something else each time",
-    BringsItsOwnNoise: "hands elementwise a ndarray of its own",
-    DrawsAndSeldomUsesIt: "keeps count in Python",
-    TakesMemory: "asks the backend for empty",
-    WorksThroughTheLibrary: "asks the backend for xp",
-    HandsItToNumpyUnseen: "hands an array to NumPy",
-    ReshapesIntoACopy: "asks for a copy",
-}
 
 
 @pytest.fixture(params=["cpu", "strict", pytest.param("cuda", marks=pytest.mark.cuda)])
@@ -234,8 +33,7 @@ def network(ops: Any, layer: gn.Layer, models: int | None = None) -> gn.Network:
 
 
 def trial(net: gn.Network) -> Trial:
-    run = net.compile(16, gn.CrossEntropy())
-    return Trial(run, net.ops.from_host(X[:16]), net.ops.from_host(Y[:16]), None)
+    return Trial(net, net.compile(16, gn.CrossEntropy()), net.ops.from_host(Y[:16]))
 
 
 @pytest.mark.parametrize("kind", OFFENDERS, ids=lambda kind: kind.__name__)
@@ -247,11 +45,23 @@ def test_a_layer_that_a_record_would_not_repeat_is_found_out(ops: Any, kind: Any
     assert kind.__name__ in fault
 
 
+@pytest.mark.parametrize("kind", OFFENDERS, ids=lambda kind: kind.__name__)
+def test_check_layer_finds_it_out(kind: Any) -> None:
+    with pytest.raises((AssertionError, TypeError, ValueError)):  # some cannot do models of a population
+        check_layer(kind(), (5,))
+
+
+def test_check_layer_says_what_a_record_would_not_repeat() -> None:
+    with pytest.raises(AssertionError, match=r"CountsInItsFrame\(\) cannot be recorded: .* something else each time"):
+        check_layer(CountsInItsFrame(), (5,))
+    check_layer(Gain(), (5,))
+
+
 @pytest.mark.parametrize("models", [None, 4])
 def test_a_layer_that_works_through_ops_alone_may_be_recorded(ops: Any, models: int | None) -> None:
     tried = trial(network(ops, Gain(), models))
     assert tried.fault() is None
-    tried.check()
+    assert tried.is_same()
     assert len(tried.first) > 10
 
 
@@ -269,23 +79,23 @@ def test_all_layers_of_gpunn_work_through_ops_alone(ops: Any, name: str) -> None
     for activation in ("relu", "gelu", "softmax"):
         net = zoo.network(zoo.LAYERS[name](activation), gn.CrossEntropy(), device=ops, dtype="float64")
         for training in (True, False):
-            run = net.compile(16, gn.CrossEntropy(), training=training)
-            assert Trial(run, net.ops.from_host(X[:16, :3]), net.ops.from_host(Y[:16]), None).fault() is None
+            batch_pass = net.compile(16, gn.CrossEntropy(), training=training)
+            assert Trial(net, batch_pass, net.ops.from_host(Y[:16])).fault() is None
 
 
 @pytest.mark.parametrize("loss", zoo.LOSSES, ids=repr)
 def test_all_losses_of_gpunn_work_through_ops_alone(loss: Any) -> None:
     net = zoo.network(gn.Dense(4), loss, device="cpu")
     y = np.zeros((16, 3)) if loss.target not in ("classes", "one_hot") or type(loss) is gn.NLLM else Y[:16]
-    assert Trial(net.compile(16, loss), X[:16, :3], y, np.ones((16, 1))).fault() is None
+    assert Trial(net, net.compile(16, loss), y).fault() is None
 
 
 def test_optimizers_and_regularizations_are_tried_too() -> None:
     net = network("cpu", Gain())
     tried = trial(net)
     optimizer, penalty = gn.AdamW(1e-3, weight_decay=0.1), MaxNorm(1.0)
-    tried.also(optimizer, optimizer.update, OptimizerFrame(net.ops, net.store, optimizer))
-    tried.also(penalty, penalty.after_update, RegularizationFrame(net.ops, net.store, penalty))
+    tried.also(optimizer, OptimizerFrame(net.ops, net.store, optimizer), optimizer.update)
+    tried.also(penalty, RegularizationFrame(net.ops, net.store, penalty), penalty.after_update)
     assert tried.fault() is None
     assert len(tried.first) > len(trial_calls(network("cpu", Gain()))) + 1
 
@@ -294,7 +104,7 @@ def test_optimizers_and_regularizations_are_tried_too() -> None:
         def update(self, t: Any) -> None:
             t.store.values *= 0.9
 
-    tried.also(Shrinks(0.1), Shrinks(0.1).update, OptimizerFrame(net.ops, net.store, Shrinks(0.1)))
+    tried.also(Shrinks(0.1), OptimizerFrame(net.ops, net.store, Shrinks(0.1)), Shrinks(0.1).update)
     assert "Shrinks.update" in (tried.fault() or "")
 
 
@@ -315,14 +125,13 @@ class Tempered(Gain):
         return t.A
 
 
-def test_a_step_that_has_become_another_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_has_become_another_one_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FACTOR, "now", 2.0)
     tried = trial(network("cpu", Tempered()))
     assert tried.fault() is None
-    tried.check()
+    assert tried.is_same()
     monkeypatch.setitem(FACTOR, "now", 3.0)
-    with pytest.raises(ConfigurationError, match="Tempered: expected the same operations in every step"):
-        tried.check()
+    assert not tried.is_same()
 
 
 def test_a_frame_may_hold_what_stays_the_same() -> None:

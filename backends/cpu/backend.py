@@ -40,8 +40,8 @@ class NumpyBackend(Backend):
         """What a record depends on: the thread and its scratch, the kernels of formulas, and who shares the models."""
         return self.recorder.thread, self.formulas.edition, self.recorder.model_threads
 
-    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Program:
-        if not own or os.environ.get("GPUNN_CAPTURE", "1") == "0":
+    def program(self, step: Callable[[], None], *, recorded: bool = True, models: int | None = None) -> Program:
+        if not recorded or os.environ.get("GPUNN_CAPTURE", "1") == "0":
             return Program(step)
         return RecordedStep(self, step, models)
 

@@ -211,8 +211,8 @@ class CupyBackend(Backend):
 
     # Programs and kernels
 
-    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Program:
-        return self.graphs.program(step)
+    def program(self, step: Callable[[], None], *, recorded: bool = True, models: int | None = None) -> Program:
+        return self.graphs.program(step) if recorded else Program(step)
 
     def launch(self, file: str, name: str, types: Types, grid: tuple[int, ...], *args: Any) -> None:
         """Launch a kernel of `<file>.cu`; Python ints and floats arrive as long long and double."""

@@ -120,10 +120,11 @@ class Backend:
         """Whether there is no NaN or infinity; waits for the device."""
         return bool(self.xp.isfinite(array).all())
 
-    def program(self, step: Callable[[], None], *, own: bool = True, models: int | None = None) -> Program:
+    def program(self, step: Callable[[], None], *, recorded: bool = True, models: int | None = None) -> Program:
         """The step as a program, to be run once or several times on end.
 
-        `own`: all its arrays are written by these operations, and not by code of others. `models`: K of a population.
+        `recorded`: it may be, since all that it does to numbers is done by these operations, and the same at every
+        run. `models`: K of a population.
         """
         return Program(step)
 

@@ -1,4 +1,4 @@
-"""The contract of a layer, in ten lines.
+"""The contract of a layer, in a dozen lines.
 
 - A layer is a frozen dataclass: it says what it is, in fields that keep `field_rules`, and holds no array.
 - `plan(shape)` takes the shape of one input and names all it needs: parameters, state, buffers, children. To know
@@ -8,6 +8,8 @@
   overwrite) and returns dX, or None where `t.wants_dX` is false. It must leave dA as it found it.
 - The frame `t` has everything the plan named, and `t.ops`, `t.training`; `t.X = X` keeps X for backward.
 - A layer reads and writes the last axes only; what stands before them is its caller's business.
+- All that it does to numbers it does through `t.ops`, and the same in every step: then a step is recorded and asks
+  it no more. One that calls NumPy, looks at numbers or counts in Python is found out and runs call by call.
 - Write with `out=` into planned buffers. In backward a layer may write over its own output: by then every
   layer that read it is done. So dZ commonly takes the place of A.
 """

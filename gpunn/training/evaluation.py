@@ -17,6 +17,7 @@ from gpunn.layers.activation import resolve
 from gpunn.losses import Loss
 from gpunn.metrics import EXCLUSIVE, Metric, WholeSet
 from gpunn.passes import Pass
+from gpunn.recordable import Trial, Trials
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.meters import Meters
 from gpunn.training.unequal import UnequalLoader
@@ -94,44 +95,46 @@ class Evaluator:
         chunk = min(chunk, size)
         sizes = [chunk] * (size // chunk) + [size % chunk] * (size % chunk > 0)
         self.chunks = sizes
-        self.scorers: dict[int, Scorer] = {}
-        self.programs = {n: self._program(n) for n in set(sizes)}
+        self.passes = {n: network.compile(n, loss, training=False, backward=False) for n in set(sizes)}
+        self.scorers = {n: Scorer(network, p, loss, metrics, self.meters) for n, p in self.passes.items()}
+        self.loaders = {n: self._loader(n) for n in self.passes}
+        self.programs: dict[int, Program] = {}
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Of what users have written of a chunk's program."""
+        if is_own(self.network.network, self.loss):
+            return Trials([])
+        return Trials([Trial(self.network, p, self.data.y[:n], backward=False) for n, p in self.passes.items()])
 
     def _program(self, n: int) -> Program:
         """Measure the n examples at the cursor, which moves on."""
-        network, cursor = self.network, self.cursor  # not `self`, which would keep itself and the set alive
-        batch_pass = network.compile(n, self.loss, training=False, backward=False)
-        loader = self._loader(n)
-        counted = loader.counted if isinstance(loader, UnequalLoader) else None
-        scorer = self.scorers[n] = Scorer(network, batch_pass, self.loss, self.metrics, self.meters)
-
-        def program() -> None:
-            loader.load()
-            A = batch_pass.forward(loader.X)
-            scorer.add(A, batch_pass.value(A, loader.y, loader.weight), loader.y, counted=counted)
-            network.ops.elementwise(formulas.add, (cursor, n), (cursor,))
-
-        own = is_own(network.network, self.loss, *(m for m in self.metrics.values() if not m.whole))
-        return network.ops.program(program, own=own, models=network.models)
+        if n not in self.programs:
+            measure = partial(_measure, self.passes[n], self.loaders[n], self.scorers[n], self.cursor)
+            recorded = is_own(*(m for m in self.metrics.values() if not m.whole)) and self.trials.recordable
+            self.programs[n] = self.network.ops.program(measure, recorded=recorded, models=self.network.models)
+        return self.programs[n]
 
     def _loader(self, n: int) -> Loader:
         place = self.network, self.order, n, self.cursor
         return Loader(*place) if self.data.lengths is None else UnequalLoader(*place, self.data.lengths)
 
     def run(self) -> None:
+        if self.trials.changed():  # since the last time
+            self.programs.clear()
         self.meters.begin()
         self.network.ops.fill(self.cursor, 0)
         if self.predictions is not None:
             self._run_and_keep(self.predictions)
             return
         for n, alike in groupby(self.chunks):
-            self.programs[n](len(list(alike)))
+            self._program(n)(len(list(alike)))
 
     def _run_and_keep(self, predictions: Array) -> None:
         """Chunk by chunk, each with its predictions put to the others; nothing waits for the device."""
         start, lead = 0, (slice(None),) * len(self.network.lead)
         for n in self.chunks:
-            self.programs[n]()
+            self._program(n)()
             self.network.ops.copy(self.scorers[n].prediction, out=predictions[(*lead, slice(start, start + n))])
             start += n
 
@@ -180,6 +183,15 @@ class Evaluator:
         """The numbers of the rows that each model is judged by, if each has rows of its own."""
         rows = self.network.ops.to_host(self.data.subsets)
         return list(rows) if self.data.lengths is None else [places[:n] for places, n in zip(rows, self.data.lengths)]
+
+
+def _measure(batch_pass: Pass, loader: Loader, scorer: Scorer, cursor: Array) -> None:
+    """The examples at the cursor; no method of the evaluator, which its programs would keep alive."""
+    loader.load()
+    A = batch_pass.forward(loader.X)
+    counted = loader.counted if isinstance(loader, UnequalLoader) else None
+    scorer.add(A, batch_pass.value(A, loader.y, loader.weight), loader.y, counted=counted)
+    batch_pass.ops.elementwise(formulas.add, (cursor, batch_pass.rows), (cursor,))
 
 
 def check_metrics(network: Engine, metrics: Mapping[str, Metric], loss: Loss, *sets: Any) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from gpunn.backends.program import Program
 from gpunn.errors import ConfigurationError
+from gpunn.opaque import Opaque
 from gpunn.optimizers.base import OptimizerFrame
 from gpunn.optimizers.lbfgs import LBFGS
+from gpunn.recordable import Trials
 from gpunn.regularization import Constraints, Penalty
 from gpunn.training.probe import FlowProbe
 from gpunn.training.rates import Rates
 from gpunn.training.step import Gradient, after_update
-from gpunn.value import is_own
 
 
 class Objective:
@@ -31,8 +33,7 @@ class Objective:
         (self.sizes,) = gradient.source.updates
         self.penalty = self.ops.zeros((), network.dtype)
         self.probes: list[FlowProbe] = []
-        ours = gradient.is_ours and is_own(*(frame.regularization for frame in constraints.frames))
-        self.program: Program | None = self.ops.program(self._evaluate, own=ours, models=network.models)
+        self.program: Program | None = None
 
     def _check(self) -> None:
         network = self.gradient.network
@@ -60,9 +61,29 @@ class Objective:
         self.constraints.before()
         self.constraints.penalty(self.penalty)
 
+    @property
+    def is_recordable(self) -> bool:
+        return self.gradient.is_recordable and self.trials.recordable
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Those of what users have written of it."""
+        trials = self.gradient.trials(*(frame.regularization for frame in self.constraints.frames))
+        for trial in trials:
+            for frame in self.constraints.frames:
+                penalty = partial(frame.regularization.penalty, out=Opaque(self.penalty))
+                trial.also(frame.regularization, frame, frame.regularization.add_gradient, penalty)
+        return Trials(trials)
+
+    def look_again(self) -> None:
+        if self.trials.changed():
+            self.program = None
+
     def value(self) -> float:
         """At the network's present values; the gradient is then in its gradient vector."""
-        assert self.program is not None
+        if self.program is None:
+            recorded, models = self.is_recordable, self.gradient.network.models
+            self.program = self.ops.program(self._evaluate, recorded=recorded, models=models)
         self.program()
         rows = sum(self.sizes) if self.gradient.loss.reduction == "mean" else 1.0
         return float(self.meters.read()["loss"][0] / rows + float(self.ops.to_host(self.penalty)))
@@ -107,6 +128,17 @@ class FullBatchStep:
 
     def program(self, update: int, most: int = 1) -> tuple[Program, int]:
         return Program(self._minimize), 1
+
+    @property
+    def is_recordable(self) -> bool:
+        return self.objective.is_recordable
+
+    @property
+    def trials(self) -> Trials:
+        return self.objective.trials
+
+    def look_again(self) -> None:
+        self.objective.look_again()
 
     def _minimize(self) -> None:
         self.rates.load()

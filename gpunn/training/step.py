@@ -20,6 +20,7 @@ from gpunn.engine import Engine
 from gpunn.losses import Loss
 from gpunn.metrics import Metric
 from gpunn.optimizers.base import Optimizer, OptimizerFrame
+from gpunn.recordable import Trial, Trials
 from gpunn.regularization import Constraints
 from gpunn.training.measures import Measures
 from gpunn.training.probe import FlowProbe
@@ -61,9 +62,15 @@ class Gradient:
         return self.measures.read(done, self.source)
 
     @property
-    def is_ours(self) -> bool:
-        """Whether it consists of nothing but gpunn's code."""
-        return self.source.by_operations and is_own(self.network.network, self.loss, *self.measures.metrics.values())
+    def is_recordable(self) -> bool:
+        """Whether it may be recorded, as far as that is known without a trial."""
+        return self.source.by_operations and is_own(*self.measures.metrics.values())
+
+    def trials(self, *others: Any) -> list[Trial]:
+        """One for each batch size, if users have written some layer, the loss, or one of the others."""
+        if is_own(self.network.network, self.loss, *others):
+            return []
+        return [Trial(self.network, batch_pass, self.source.y[:n]) for n, batch_pass in self.passes.items()]
 
     def __call__(self, sizes: Sizes, probes: Sequence[FlowProbe] = (), draws: int = 1) -> None:
         """Of the next batches of these sizes; the last one's place is not left yet."""
@@ -158,7 +165,7 @@ class Step:
             count += 1
         if kind not in self.programs:
             step = partial(self, self.source.updates[update], self.probes if update == self.probed else ())
-            self.programs[kind] = self.ops.program(step, own=self.is_ours, models=self.network.models)
+            self.programs[kind] = self.ops.program(step, recorded=self.is_recordable, models=self.network.models)
         return self.programs[kind], count
 
     def _kind(self, update: int) -> Hashable:
@@ -173,8 +180,23 @@ class Step:
         """What the epoch's first `done` updates have measured."""
         return self.gradient.read(done)
 
+    # Whether it may be recorded
+
+    @property
+    def is_recordable(self) -> bool:
+        return self.gradient.is_recordable and self.trials.recordable
+
     @cached_property
-    def is_ours(self) -> bool:
-        """Whether a step consists of nothing but gpunn's code."""
-        regularizations = (frame.regularization for frame in self.constraints.frames)
-        return self.gradient.is_ours and is_own(self.optimizer, *regularizations)
+    def trials(self) -> Trials:
+        """Those of what users have written of it."""
+        trials = self.gradient.trials(self.optimizer, *(frame.regularization for frame in self.constraints.frames))
+        for trial in trials:
+            trial.also(self.optimizer, self.frame, self.optimizer.update)
+            for frame in self.constraints.frames:
+                trial.also(rule := frame.regularization, frame, rule.add_gradient, rule.after_update)
+        return Trials(trials)
+
+    def look_again(self) -> None:
+        """After callbacks, which may have changed what a user's layer does: then its steps are recorded no more."""
+        if self.trials.changed():
+            self.programs.clear()

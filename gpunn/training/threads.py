@@ -17,7 +17,6 @@ from typing import Any
 from gpunn import cores
 from gpunn.engine import Engine
 from gpunn.training.watch import Watch
-from gpunn.value import is_own
 
 MODELS = 4  # for each thread, so that no share is much larger than another
 SMALL = 1e8  # operations of a step, about a millisecond of one core
@@ -28,12 +27,15 @@ def no_look() -> None:
     """Of a training whose number of threads stays as it is."""
 
 
-def threads_for(network: Engine, rows: int, *, fixed: bool = False) -> AbstractContextManager[Look]:
+def threads_for(
+    network: Engine, rows: int, *, fixed: bool = False, recorded: bool = True
+) -> AbstractContextManager[Look]:
     """One thread for steps of so many rows if they are small, else as many as BLAS has and cores can run at once.
 
     What is given should be called between two updates: with larger steps it takes fewer threads while cores are taken
     (see `Watch`), unless the number is to be `fixed`. A population of many models has threads of gpunn's own, each of
-    which does all of a step for a share of the models; where cores are taken, fewer of them do this for all.
+    which does all of a step for some of the models, if steps are `recorded`; where cores are taken, fewer of them do
+    this for all.
 
     On idle cores a second thread would save a fraction of a second in all; where something else runs, threads that wait
     for each other at every product make such a training many times slower. A step multiplies each row three times with
@@ -44,7 +46,7 @@ def threads_for(network: Engine, rows: int, *, fixed: bool = False) -> AbstractC
     if 6 * network.store.values.size * rows <= SMALL:
         return one_thread(fixed=fixed)
     threads = blas_threads()
-    if network.models and network.models >= MODELS * threads > MODELS and is_own(network.network):
+    if network.models and network.models >= MODELS * threads > MODELS and recorded:
         return by_model(network, network.models, threads, fixed)
     return _steady(threads, fixed=True) if fixed else _watched(threads)
 

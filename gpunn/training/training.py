@@ -20,6 +20,7 @@ from gpunn.training.full_batch import FullBatchStep
 from gpunn.training.history import History
 from gpunn.training.judge import Judge
 from gpunn.training.measures import BAD_STEP
+from gpunn.training.progress import Progress
 from gpunn.training.signals import EXIT_ON_TERMINATION, Signals
 from gpunn.training.source import rows_of
 from gpunn.training.standing import NOT_FINITE
@@ -58,6 +59,8 @@ class Training:
         self.signals = Signals()
         step.probes = probes_of(callbacks, step.gradient.last_pass)
         self._stepwise = [callback for callback in callbacks if callback.wants_steps]
+        # What callbacks do between epochs may change what a user's layer does.
+        self._changes_layers = any(not isinstance(callback, Progress) for callback in callbacks)
         self._saved = False
         self._most = 1  # updates on end
         self._look: Look = no_look  # whether cores are taken
@@ -77,12 +80,14 @@ class Training:
 
     def run(self) -> History:
         """Train until it is over, or somebody ends it."""
-        threads = threads_for(self.network, max(self.source.batch_sizes), fixed=self.deterministic)
+        rows, recorded = max(self.source.batch_sizes), self.step.is_recordable
+        threads = threads_for(self.network, rows, fixed=self.deterministic, recorded=recorded)
         with self.signals, closing(self.source), closing(self.step), self.network.ops.quiet(), threads as self._look:
             try:
                 self._tell(Callback.on_start.__name__)
                 while not self.over and not self.signals.raised:
                     self._epoch()
+                self.step.trials.check(now=True)
                 if self.saving and not self._saved:
                     self.saving.save(self)
             except DeviceLostError:  # nothing can be brought back
@@ -103,6 +108,8 @@ class Training:
         started, first, going = time.perf_counter(), at.update, at.going
         count = min(len(source.updates), first + self.total - at.done)
         rates = schedules.table(step.optimizer.rate, at.done - first, count, self.network.models) * at.factors
+        if self._changes_layers:
+            step.look_again()
         source.begin(at.epoch, first)
         step.begin(rates, first)
         while at.update < count and not self.signals.raised and not all(at.stopped):
@@ -110,6 +117,7 @@ class Training:
             program, times = step.program(at.update, self._at_most(count))
             program(times)
             self._move_on(times, time.perf_counter() - begun, count)
+        step.trials.check()
         if self.signals.raised and at.update < count:  # a resumed training finishes this epoch
             at.seconds += time.perf_counter() - started
             return
@@ -137,6 +145,7 @@ class Training:
             callback.on_step(self)
         if self._stepwise:  # which may have written to the parameters
             self.network.store.refresh()
+            self.step.look_again()
         if self.step.finished:
             self.stop(self.step.finished)
         elif saving and saving.every_steps and at.done % saving.every_steps == 0 and at.update < count:

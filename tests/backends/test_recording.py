@@ -84,9 +84,9 @@ def test_a_replayed_record_draws_random_numbers_of_the_current_step(name: str) -
 class Steps:
     """A program whose step adds 1 to a counter; `asked` counts how often the step ran in Python."""
 
-    def __init__(self, backend: NumpyBackend, own: bool = True) -> None:
+    def __init__(self, backend: NumpyBackend, recorded: bool = True) -> None:
         self.backend, self.asked, self.count = backend, 0, backend.zeros((3,), np.float64)
-        self.program = backend.program(self.step, own=own)
+        self.program = backend.program(self.step, recorded=recorded)
 
     def step(self) -> None:
         self.asked += 1
@@ -101,13 +101,13 @@ def test_the_second_run_of_a_step_is_recorded_and_later_runs_are_replays() -> No
     assert steps.asked == 2
 
 
-@pytest.mark.parametrize("why", ["GPUNN_CAPTURE=0", "the step is not gpunn's own"])
-def test_a_step_is_not_recorded_with_gpunn_capture_0_or_with_foreign_code(
+@pytest.mark.parametrize("why", ["GPUNN_CAPTURE=0", "the step does more than operations"])
+def test_a_step_is_not_recorded_with_gpunn_capture_0_or_where_it_may_not_be(
     why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "=" in why:
         monkeypatch.setenv(*why.split("="))
-    steps = Steps(NumpyBackend(), own="=" in why)
+    steps = Steps(NumpyBackend(), recorded="=" in why)
     for _ in range(4):
         steps.program()
     assert steps.asked == steps.count[0] == 4
