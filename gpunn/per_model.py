@@ -52,6 +52,7 @@ def check_models(value: Value, models: int | None, where: str | None = None, uni
 def check_count(
     where: str, entries: tuple[Any, ...], models: int | None, what: str = "number", *, unit: str = ""
 ) -> None:
+    """Refuse one entry for each of another number of models."""
     if len(entries) != models:
         raise ConfigurationError(
             where,

@@ -103,8 +103,8 @@ def test_a_model_has_its_own_entries_in_all_values_inside() -> None:
 
 
 def test_a_model_has_its_own_rate_and_betas() -> None:
-    optimizer = gn.Adam([1e-3, Cosine(1e-2, 10)], betas=([0.8, 0.9], 0.99), weight_decay=[0.0, 0.1])
-    assert optimizer.of_model(0) == gn.Adam(1e-3, betas=(0.8, 0.99))
+    optimizer = gn.Adam([1e-3, Cosine(1e-2, 10)], betas=(0.9, [0.98, 0.99]), weight_decay=[0.0, 0.1])
+    assert optimizer.of_model(0) == gn.Adam(1e-3, betas=(0.9, 0.98))
     assert optimizer.of_model(1) == gn.Adam(Cosine(1e-2, 10), betas=(0.9, 0.99), weight_decay=0.1)
 
 

@@ -116,10 +116,10 @@ def _recorded_name(where: str, value: Any) -> str:
     return value
 
 
-def _rules(value: str, models: int, epochs: int) -> dict[str, Rule]:
-    """Those of a state of a value for each model, which may be missing, and the epochs that each has waited."""
+def _rules(name: str, models: int, epochs: int) -> dict[str, Rule]:
+    """The rules of a state: under this name a number for each model, or null, and the epochs that each has waited."""
     waited = rules.each(rules.whole(0, epochs), models)
-    return {value: rules.each(rules.maybe(rules.number()), models), "waited": waited}
+    return {name: rules.each(rules.maybe(rules.number()), models), "waited": waited}
 
 
 @dataclass(frozen=True)
