@@ -214,10 +214,10 @@ class Engine:
 
     def rehearsed(self) -> tuple[Self, Rehearsal]:
         """This network where arrays take no memory, and what counts the bytes that they would take."""
-        stage, rehearsal = object.__new__(type(self)), Rehearsal(self.ops)
-        vars(stage).update(vars(self), ops=rehearsal, uses=Uses(), store=copy(self.store))
-        stage.store.ops = rehearsal
-        return stage, rehearsal
+        hollow, rehearsal = object.__new__(type(self)), Rehearsal(self.ops)
+        vars(hollow).update(vars(self), ops=rehearsal, uses=Uses(), store=copy(self.store))
+        hollow.store.ops = rehearsal
+        return hollow, rehearsal
 
     @property
     def smallest_batch(self) -> int:
@@ -284,9 +284,9 @@ class Engine:
     def summary(self, batch: int = 128) -> str:
         """A table of layers with output shapes, parameters and the memory of a training batch."""
         planned = self.built()
-        stage, rehearsal = self.rehearsed()
-        run = stage.compile(whole("summary batch", batch), training=False)
-        return summary_table(planned, run, rehearsal.bytes, self.store, batch)
+        hollow, rehearsal = self.rehearsed()
+        batch_pass = hollow.compile(whole("summary batch", batch), training=False)
+        return summary_table(planned, batch_pass, rehearsal.bytes, self.store, batch)
 
     def to_json(self) -> str:
         """The architecture, without values, as JSON."""

@@ -80,16 +80,19 @@ class Rehearsal(Backend):
 
 
 class Need:
-    """The bytes that something takes with a batch of `batch` rows, found by rehearsing it on a stage."""
+    """The bytes that something takes with a batch of `batch` rows, found by making it of hollow arrays.
 
-    def __init__(self, stage: Callable[[], tuple[Any, Rehearsal]], rehearse: Callable[[Any, int], Any]) -> None:
-        self.stage, self.rehearse = stage, rehearse
+    `hollow` gives a network for that, with what counts its bytes; `rehearse` makes the thing for that network.
+    """
+
+    def __init__(self, hollow: Callable[[], tuple[Any, Rehearsal]], rehearse: Callable[[Any, int], Any]) -> None:
+        self.hollow, self.rehearse = hollow, rehearse
         self.known: dict[int, int] = {}
 
     def __call__(self, batch: int) -> int:
         if batch not in self.known:
-            stage, rehearsal = self.stage()
-            self.rehearse(stage, batch)
+            network, rehearsal = self.hollow()
+            self.rehearse(network, batch)
             self.known[batch] = rehearsal.bytes
         return self.known[batch]
 

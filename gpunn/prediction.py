@@ -24,14 +24,14 @@ def outputs(network: Engine, X: Any, batch_size: int | None, link: str | None) -
     function = resolve(link, "link")
     inputs = Checked(array, network.dtype, len(planned.shape))
 
-    def rehearse(stage: Engine, size: int) -> None:
+    def rehearse(hollow: Engine, size: int) -> None:
         for rows in cut(n, size):
-            stage.compile(rows, training=False, backward=False)
-        stage.on_device(inputs.head(size).array)
+            hollow.compile(rows, training=False, backward=False)
+        hollow.on_device(inputs.head(size).array)
         if function is not None:
-            stage.ops.empty((*network.lead, min(n, size), *planned.plan.output), network.dtype)
+            hollow.ops.empty((*network.lead, min(n, size), *planned.plan.output), network.dtype)
         if stays:
-            stage.ops.empty(shape, network.dtype)
+            hollow.ops.empty(shape, network.dtype)
 
     if not all(network.keeps(rows, training=False, backward=False) for rows in cut(n, chunk)):
         require_room("predict batch_size", "batch_size={}", network, Need(network.rehearsed, rehearse), chunk, n)

@@ -64,9 +64,9 @@ class BatchLoader(Loader):
             self.ops.elementwise(to_mean_one, (self.weight, self.mass, float(self.rows)), (self.weight,))
             self.ops.elementwise(per_mass, (self.mass, self.alpha), (self.strength,))
 
-    def _load_inputs(self) -> None:
+    def load_inputs(self) -> None:
         if isinstance(self.data.X, np.ndarray) or self.ops.owns(self.data.X):
-            super()._load_inputs()
+            super().load_inputs()
         else:
             start = int(self.cursor[0])
             self.data.X[self.order[start : start + self.rows]].toarray(out=self.X)

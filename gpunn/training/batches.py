@@ -229,11 +229,12 @@ class Loader:
         return column.reshape(*lead, rows), column, y.reshape(-1, 1)
 
     def load(self) -> None:
-        self._load_inputs()
+        self.load_inputs()
         ops, data, place = self.ops, self.data, (self.order, self.cursor)
         ops.batch(self._source, *place, out=self._y)
         if data.weight is not None:
             ops.batch(data.weight, *place, out=self.weight)
 
-    def _load_inputs(self) -> None:
+    def load_inputs(self) -> None:
+        """Those of the rows at the cursor, to X."""
         self.ops.batch(self.data.X, self.order, self.cursor, out=self.X, scale=self.scale)

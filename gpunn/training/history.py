@@ -20,7 +20,7 @@ from gpunn.training.figures import draw, figure, save, spread
 from gpunn.training.stopping import improvement, monitored
 from gpunn.types import Array
 
-OWN_SCALE = ("gradient_norm", "rate")  # drawn over powers of ten
+LOGARITHMIC = ("gradient_norm", "rate")  # drawn over powers of ten
 NOT_DRAWN = ("seconds", "examples_per_second")
 WORDS = ("nan", "inf", "-inf")  # for what JSON has no numbers
 
@@ -117,7 +117,7 @@ class History(Mapping[Any, Array]):
 
     def __repr__(self) -> str:
         epochs = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
-        parts = [self._last(name) for name in self.names if name not in (*NOT_DRAWN, *OWN_SCALE)]
+        parts = [self._last(name) for name in self.names if name not in (*NOT_DRAWN, *LOGARITHMIC)]
         ends = Counter(why for why in self._stopped if why)
         told = "; ".join(f"{why} ({count} models)" if self.population else why for why, count in ends.items())
         return f"<History of {epochs}: {', '.join(parts) or 'nothing yet'}{'; ' if told else ''}{told}>"
@@ -187,14 +187,14 @@ class History(Mapping[Any, Array]):
                 panel.legend()
             if not self.population and self.best_epoch:
                 panel.axvline(self.best_epoch, color="grey", linestyle=":", linewidth=1)
-            if name in OWN_SCALE and bool((self[name] > 0).any()):
+            if name in LOGARITHMIC and bool((self[name] > 0).any()):
                 panel.set_yscale("log")
             panel.set(title=name.replace("_", " "), xlabel="epoch")
         return save(made, path)
 
 
 LIST = Rule("a list", lambda value: isinstance(value, list))
-PARTS = rules.record({
+FIELDS = rules.record({
     "population": rules.truth, "epochs": rules.whole(), "stopped": LIST, "best": LIST, "values": rules.mapping
 })  # fmt: skip
 
@@ -205,7 +205,7 @@ def _checked(written: Any) -> dict[str, Any]:
         data = json.loads(written)
     except (RecursionError, TypeError, ValueError) as error:
         require(False, "history", expected="JSON", got=f"{type(error).__name__}: {error}"[:200])
-    PARTS.check("history", data)
+    FIELDS.check("history", data)
     epochs, columns, models = data["epochs"], data["values"], _width(data)
     require(bool(columns) == bool(epochs), "history.values", expected=f"columns of {epochs} epochs", got=short(columns))
     require(models or not epochs, "history.values", expected="a number for each model", got="no model")

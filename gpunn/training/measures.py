@@ -16,7 +16,9 @@ from gpunn.training.meters import Meters
 from gpunn.training.source import Source, rows_of
 from gpunn.types import ROWS, Array
 
-BAD_STEP = "bad step"  # the first one whose loss is not finite
+# Beside loss, metrics and gradient_norm: the first update whose loss is not finite, of all values their sum, which is
+# finite if they are, and how many updates were made.
+BAD_STEP, SUM_OF_VALUES, MADE = "bad step", "sum of values", "updates made"
 
 
 class Measures:
@@ -25,8 +27,8 @@ class Measures:
     def __init__(self, network: Engine, loss: Loss, metrics: Mapping[str, Metric], *, gradient_norm: bool) -> None:
         ops = self.ops = network.ops
         self.network, self.loss, self.metrics = network, loss, metrics
-        more = ["gradient_norm"] * gradient_norm + ["made"] * (network.loss_scale is not None)
-        self.meters = Meters(ops, ("loss", BAD_STEP, "values", *metrics, *more), network.models or 1)
+        more = ["gradient_norm"] * gradient_norm + [MADE] * (network.loss_scale is not None)
+        self.meters = Meters(ops, ("loss", BAD_STEP, SUM_OF_VALUES, *metrics, *more), network.models or 1)
         self.update = ops.zeros((1,), np.int64)  # its number in the epoch
         self.squares = ops.empty((*network.lead, 1, 1), network.dtype) if gradient_norm else None
         self.total = ops.empty(network.lead, network.dtype)
@@ -49,7 +51,7 @@ class Measures:
 
     def count_made(self, made: Array) -> None:
         """`made` is 1 for models whose update is made, and 0 for those whose gradient overflowed."""
-        self.meters.add("made", made.reshape(-1), 1.0)
+        self.meters.add(MADE, made.reshape(-1), 1.0)
 
     def has_bad_step(self) -> Array:
         """Which models had a loss that is not finite in this epoch."""
@@ -60,17 +62,17 @@ class Measures:
     def read(self, done: int, source: Source) -> dict[str, np.ndarray[Any, Any]]:
         """All of the epoch's first `done` updates, one number for each model, in one transfer."""
         self.ops.total(self.network.vector[..., None, :], 1.0, out=self.total)
-        self.ops.copy(self.total.reshape(-1), out=self.meters.rows["values"])
+        self.ops.copy(self.total.reshape(-1), out=self.meters.rows[SUM_OF_VALUES])
         sums, rows = self.meters.read(), rows_of(source.updates[:done])
         record = {"loss": sums["loss"] / (rows if self.loss.reduction == "mean" else 1.0)}
         for name, metric in self.metrics.items():
             targets: Any = source.targets if metric.needs_targets else None
             record[name] = metric.finish(sums[name] / rows, targets, len(self.network.outputs))
-        if "made" in sums:
-            record["skipped"] = done - sums["made"]
+        if MADE in sums:
+            record["skipped"] = done - sums[MADE]
         if "gradient_norm" in sums:
             record["gradient_norm"] = np.sqrt(sums["gradient_norm"])
         # The loss is that before an update, so the last update's harm shows in the values alone.
-        spoilt = (sums[BAD_STEP] < 0) & ~np.isfinite(sums["values"])
+        spoilt = (sums[BAD_STEP] < 0) & ~np.isfinite(sums[SUM_OF_VALUES])
         record[BAD_STEP] = np.where(spoilt, done - 1, sums[BAD_STEP])
         return record

@@ -17,7 +17,7 @@ TALLEST = 4096  # rows of a chunk
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Chunk:
     """Some rows of one matrix, room for them in float64, for their squared lengths, and for the sum of those."""
 
     source: Array
@@ -34,11 +34,11 @@ class FlowProbe:
     parameters and those that keep an output: neither Dropout nor Flatten.
     """
 
-    def __init__(self, run: Pass) -> None:
-        self.ops = run.ops
+    def __init__(self, batch_pass: Pass) -> None:
+        self.ops = batch_pass.ops
         self.kinds: dict[str, str] = {}  # the class of each layer, by path
         matrices: dict[str, dict[str, list[Array]]] = {"activations": {}, "gradients": {}}
-        for node, frame in _walk(run.planned, run.frame):
+        for node, frame in _walk(batch_pass.planned, batch_pass.frame):
             if "A" in node.plan.buffers:
                 rank, width = len(node.plan.output), math.prod(node.plan.output[-1:])
                 matrices["activations"][node.path] = [frame.A.reshape(*frame.A.shape[: -rank - 1], -1, width)]
@@ -57,7 +57,7 @@ class FlowProbe:
         room = self.ops.empty((max((chunk.size for chunk in chunks), default=0),), np.float64)
         rows = self.ops.empty((max((chunk[..., 0].size for chunk in chunks), default=0),), np.float64)
         self.sums = self.ops.from_host(np.full((len(chunks), *lead), np.nan))
-        self.parts: dict[str, list[_Part]] = {kind: [] for kind in matrices}
+        self.chunks: dict[str, list[_Chunk]] = {kind: [] for kind in matrices}
         self.places: dict[str, dict[str, tuple[slice, int]]] = {kind: {} for kind in matrices}
         stop = 0
         for kind, paths in matrices.items():
@@ -66,7 +66,7 @@ class FlowProbe:
                 for chunk in (chunk for matrix in several for chunk in _chunks(matrix)):
                     column = rows[: chunk[..., 0].size].reshape(*chunk.shape[:-1], 1)
                     numbers = room[: chunk.size].reshape(chunk.shape)
-                    self.parts[kind].append(_Part(chunk, numbers, column, self.sums[stop, ...]))
+                    self.chunks[kind].append(_Chunk(chunk, numbers, column, self.sums[stop, ...]))
                     stop += 1
                 count = sum(matrix.size for matrix in several) // self.models
                 self.places[kind][path] = slice(start, stop), count
@@ -84,10 +84,10 @@ class FlowProbe:
         self._measure("gradients")
 
     def _measure(self, kind: str) -> None:
-        for part in self.parts[kind]:
-            self.ops.copy(part.source, out=part.numbers)
-            self.ops.sum_product(part.numbers, part.numbers, ROWS, out=part.rows)
-            self.ops.total(part.rows, 1.0, out=part.total)
+        for chunk in self.chunks[kind]:
+            self.ops.copy(chunk.source, out=chunk.numbers)
+            self.ops.sum_product(chunk.numbers, chunk.numbers, ROWS, out=chunk.rows)
+            self.ops.total(chunk.rows, 1.0, out=chunk.total)
 
     def read(self) -> dict[str, dict[str, Array]]:
         """{"activations": {path: array (K,)}, "gradients": ...} as last measured, NaN if never; one transfer."""

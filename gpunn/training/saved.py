@@ -39,7 +39,7 @@ from gpunn.rules import (
     whole,
 )  # fmt: skip
 from gpunn.training.history import History
-from gpunn.training.measures import BAD_STEP
+from gpunn.training.measures import BAD_STEP, MADE
 from gpunn.training.options import Options
 from gpunn.training.standing import NOT_FINITE, Standing
 from gpunn.training.training import Training
@@ -219,7 +219,7 @@ def _check_meters(training: Training, at: Standing, table: Array) -> None:
     """The sums of an epoch that goes on; what it leaves behind nobody reads."""
     rows = dict(zip(training.step.measures.meters.names, table))
     updates = at.update or len(training.source.updates)
-    bad, made = rows[BAD_STEP], rows.get("made", np.zeros(1))
+    bad, made = rows[BAD_STEP], rows.get(MADE, np.zeros(1))
     for row, low, high in ((bad, -1, updates - 1), (made, 0, updates)):
         fits = (row == np.floor(row)) & (row >= low) & (row <= high)
         require(fits.all(), "run/meters", expected=f"whole numbers from {low} to {high}", got=short(row.tolist()))

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpunn.engine import Engine
-from gpunn.errors import DataError
 from gpunn.training.batches import Examples, Loader
 from gpunn.training.unequal import order_of
 from gpunn.types import Array
@@ -39,16 +38,12 @@ def rows_of(updates: Sequence[Sizes]) -> int:
 
 
 class Source:
-    """Batches of a set. What changes within an epoch lies on the device: `cursor` is the place of the next batch.
-
-    `y` are all targets, `updates` the batch sizes of each update of the epoch that has begun. An epoch may have them in
-    another order than the one before, but always as many of each.
-    """
+    """Batches of a set; the place of the next one, `cursor`, lies on the device and is moved on by the step."""
 
     size: int  # rows that a model sees in an epoch
-    y: Array
-    updates: list[Sizes]
-    key: Hashable = ()  # where batches lie now: a program that was made with another one would read elsewhere
+    y: Array  # all targets
+    updates: list[Sizes]  # of the epoch that has begun; another one has the same ones, maybe in another order
+    key: Hashable = ()  # where batches lie now: a program reads from where they lay when it was made
     by_operations = True  # whether batches are made by the backend's operations alone
 
     def __init__(self, network: Engine) -> None:
@@ -64,7 +59,7 @@ class Source:
         raise NotImplementedError(f"{type(self).__name__} needs a loader method")
 
     def reach(self, update: int, most: int) -> int:
-        """See to it that the rows of this update are there; of how many from it on they are, at most `most`."""
+        """Bring the rows of this update; for how many updates from it on, at most `most`, the rows are there."""
         return most
 
     def close(self) -> None:
@@ -88,13 +83,6 @@ class WholeSet(Source):
     ) -> None:
         super().__init__(network)
         self.size, self.y, self.updates = data.size, data.y, cut(data.size)
-        if not self.updates:
-            raise DataError(
-                "fit X",
-                expected=f"at least {network.smallest_batch} examples for a batch",
-                got=f"{data.size}",
-                fix="use more data, or LayerNorm or RMSNorm, which do not look across the batch",
-            )
         self.order = order_of(network, data, sampling)
         self.loaders = {n: kind(network, self.order, n, self.cursor) for n in self.batch_sizes}
 

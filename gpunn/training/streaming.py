@@ -15,7 +15,7 @@ import numpy as np
 
 from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
-from gpunn.errors import ConfigurationError, DataError
+from gpunn.errors import ConfigurationError
 from gpunn.inputs import Checked, as_array, check_inputs, checked_targets
 from gpunn.losses import Loss
 from gpunn.randomness import Purpose, stream_key
@@ -156,8 +156,6 @@ class StreamedSet(Source):
         self.stream, self.cut, self.sampling, self.seed = data, cut, sampling, network.seeds[0]
         self.size, self.y = data.size, data.y
         self._lay_out(0)
-        if not self.updates:
-            raise DataError("fit X", expected="enough rows for a batch", got=f"{data.size}", fix="use more data")
         self.slots = [Slot(network, data, self.cursor, cut, sampling) for _ in range(2)]
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="gpunn-reader")
         self.pending: tuple[int, Future[None]] | None = None

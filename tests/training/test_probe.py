@@ -157,7 +157,7 @@ def test_the_first_measurement_of_a_probe_allocates_nothing(strict: Any) -> None
 def test_the_memory_of_a_probe_is_limited() -> None:
     _, run_pass, _ = prepared([gn.Dense(1000), gn.Dense(1), gn.Dense(3)], "cpu", None, rows=10_000)
     probe = FlowProbe(run_pass)
-    assert max(part.numbers.size for parts in probe.parts.values() for part in parts) <= module.CHUNK
-    assert max(part.rows.size for parts in probe.parts.values() for part in parts) <= module.TALLEST
-    starts = {part.numbers.ctypes.data for parts in probe.parts.values() for part in parts}
+    assert max(chunk.numbers.size for chunks in probe.chunks.values() for chunk in chunks) <= module.CHUNK
+    assert max(chunk.rows.size for chunks in probe.chunks.values() for chunk in chunks) <= module.TALLEST
+    starts = {chunk.numbers.ctypes.data for chunks in probe.chunks.values() for chunk in chunks}
     assert len(starts) == 1
