@@ -85,4 +85,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "data"})
+    """The public names, and of the modules that users import themselves those that have been imported."""
+    return sorted({*__all__, *({"backends", "estimators", "testing"} & globals().keys())})

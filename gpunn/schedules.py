@@ -21,6 +21,15 @@ from gpunn.per_model import PerModel, check_count, entries_of
 from gpunn.rules import Rule
 from gpunn.value import Value
 
+__all__ = [
+    "Constant", "Cosine", "Exponential", "InverseTime", "OneCycle", "Power", "ReduceOnPlateau", "Schedule", "Sequence",
+    "StepDecay", "Warmup",
+]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 @dataclass(frozen=True)
 class Schedule(Value, abstract=True):

@@ -4,11 +4,12 @@ import hashlib
 import math
 import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpunn.archive import NO_DIGEST
+from gpunn.archive import NO_DIGEST, write
 
 ARRAYS = {
     "0.W": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -18,6 +19,13 @@ ARRAYS = {
     "none": np.zeros((3, 0), np.float16),
 }
 META = {"name": "naïve \U0001f600", "history": {"loss": [0.1, math.inf, -0.0]}, "big": 2**64, "none": None, "no": False}
+
+
+def write_sample(folder: Path) -> Path:
+    """A new archive of these arrays and this JSON."""
+    path = folder / "file.gpunn"
+    write(path, ARRAYS, META)
+    return path
 
 
 def bits(value: Any) -> Any:

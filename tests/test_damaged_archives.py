@@ -17,16 +17,14 @@ import gpunn as gn
 from gpunn import archive
 from gpunn.archive import START, read, write
 from gpunn.errors import CheckpointError
-from tests.archives import ARRAYS, META, parts, same, seal, sealed
+from tests.archives import ARRAYS, parts, same, seal, sealed, write_sample
 from tests.faults import FORM
 from tests.unprivileged import unprivileged
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    target = tmp_path / "file.gpunn"
-    write(target, ARRAYS, META)
-    return target
+    return write_sample(tmp_path)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What users of Keras, PyTorch or scikit-learn type in their first hour gives a right answer or a helpful error."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -13,25 +15,24 @@ target = 3 * X[:, 0] - X[:, 1]
 ADAM = gn.Adam(0.01)
 
 
-def test_a_loss_that_misreads_a_final_sigmoid_is_refused_with_advice_that_works() -> None:
-    net = gn.Network([gn.Dense(16, "relu"), gn.Dense(1, "sigmoid")], device="cpu")
-    with pytest.raises(ConfigurationError, match=r"layers.1 Dense: .* end the network in sigmoid and use NLL\(\)"):
-        net.fit(X, y, loss=gn.BinaryCrossEntropy(), optimizer=ADAM)
-    net.fit(X, y, loss=gn.NLL(), optimizer=ADAM, epochs=20)
+@pytest.mark.parametrize(
+    ("end", "units", "wrong", "right", "advice"),
+    [
+        ("sigmoid", 1, gn.BinaryCrossEntropy(), gn.NLL(), "end the network in sigmoid and use NLL()"),
+        ("softmax", 2, gn.CrossEntropy(), gn.NLLM(), "leave that activation out, or use NLLM()"),
+    ],
+    ids=["sigmoid", "softmax"],
+)
+def test_a_loss_that_misreads_the_last_activation_is_refused_with_advice_that_works(
+    end: str, units: int, wrong: gn.losses.Loss, right: gn.losses.Loss, advice: str
+) -> None:
+    net = gn.Network([gn.Dense(16, "relu"), gn.Dense(units, end)], device="cpu")
+    with pytest.raises(ConfigurationError, match=rf"layers.1 Dense: .* {re.escape(advice)}"):
+        net.fit(X, y, loss=wrong, optimizer=ADAM)
+    net.fit(X, y, loss=right, optimizer=ADAM, epochs=20)
     assert net.evaluate(X, y, metrics=["accuracy"])["accuracy"] > 0.97
-    without = gn.Network([gn.Dense(16, "relu"), gn.Dense(1)], device="cpu")
-    without.fit(X, y, loss=gn.BinaryCrossEntropy(), optimizer=ADAM, epochs=20)
-    np.testing.assert_allclose(without.predict_probability(X), net.predict_probability(X), atol=1e-3)
-
-
-def test_a_loss_that_misreads_a_final_softmax_is_refused_with_advice_that_works() -> None:
-    net = gn.Network([gn.Dense(16, "relu"), gn.Dense(2, "softmax")], device="cpu")
-    with pytest.raises(ConfigurationError, match=r"layers.1 Dense: .* leave that activation out, or use NLLM\(\)"):
-        net.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM)
-    net.fit(X, y, loss=gn.NLLM(), optimizer=ADAM, epochs=20)
-    assert net.evaluate(X, y, metrics=["accuracy"])["accuracy"] > 0.97
-    without = gn.Network([gn.Dense(16, "relu"), gn.Dense(2)], device="cpu")
-    without.fit(X, y, loss=gn.CrossEntropy(), optimizer=ADAM, epochs=20)
+    without = gn.Network([gn.Dense(16, "relu"), gn.Dense(units)], device="cpu")
+    without.fit(X, y, loss=wrong, optimizer=ADAM, epochs=20)
     np.testing.assert_allclose(without.predict_probability(X), net.predict_probability(X), atol=1e-3)
 
 

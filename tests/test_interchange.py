@@ -52,6 +52,11 @@ class Tensor:
 FOREIGN = {"interface": Column, "dlpack": Tensor}
 
 
+OPTIONS: dict[str, Any] = {
+    "loss": gn.CrossEntropy(), "optimizer": gn.SGD(0.1), "epochs": 2, "batch_size": 5, "class_weight": "balanced",
+}  # fmt: skip
+
+
 def network(ops: Any = "cpu", **options: Any) -> gn.Network:
     return gn.Network([gn.Dense(4, "tanh"), gn.Dense(2)], 3, device=ops, **options)
 
@@ -101,17 +106,10 @@ def test_predicting_for_a_foreign_array_on_the_gpu_copies_no_data() -> None:
 def test_training_on_foreign_arrays_on_the_gpu_equals_that_on_numpy_arrays(kind: str) -> None:
     ops = strict_backend()
     wrap = FOREIGN[kind]
-    given = {
-        "loss": gn.CrossEntropy(),
-        "optimizer": gn.SGD(0.1),
-        "epochs": 2,
-        "batch_size": 5,
-        "class_weight": "balanced",
-    }
     ours, theirs = network(ops), network(ops)
-    ours.fit(X, LABELS, validation=(X, LABELS), sample_weight=np.arange(12.0), **given)
+    ours.fit(X, LABELS, validation=(X, LABELS), sample_weight=np.arange(12.0), **OPTIONS)
     weight = wrap(np.arange(12.0))
-    theirs.fit(wrap(X), wrap(LABELS), validation=(wrap(X), wrap(LABELS)), sample_weight=weight, **given)
+    theirs.fit(wrap(X), wrap(LABELS), validation=(wrap(X), wrap(LABELS)), sample_weight=weight, **OPTIONS)
     np.testing.assert_array_equal(ops.to_host(ours.vector), ops.to_host(theirs.vector))
     assert ours.evaluate(X, LABELS) == theirs.evaluate(wrap(X), wrap(LABELS))
 
@@ -280,16 +278,9 @@ def test_a_torch_tensor_in_host_memory_is_uploaded_once() -> None:
 
 def test_training_on_torch_tensors_equals_that_on_numpy_arrays(backend: Any) -> None:
     torch = pytest.importorskip("torch")
-    given = {
-        "loss": gn.CrossEntropy(),
-        "optimizer": gn.SGD(0.1),
-        "epochs": 2,
-        "batch_size": 5,
-        "class_weight": "balanced",
-    }
     ours, theirs = network(backend), network(backend)
-    ours.fit(X, LABELS, validation=0.25, **given)
-    theirs.fit(torch.from_numpy(X), torch.from_numpy(LABELS), validation=0.25, **given)
+    ours.fit(X, LABELS, validation=0.25, **OPTIONS)
+    theirs.fit(torch.from_numpy(X), torch.from_numpy(LABELS), validation=0.25, **OPTIONS)
     np.testing.assert_array_equal(backend.to_host(ours.vector), backend.to_host(theirs.vector))
 
 

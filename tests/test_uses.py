@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -200,10 +200,10 @@ def test_a_callback_may_not_train_the_network_in_training(name: str) -> None:
         raise error
 
 
-@pytest.mark.parametrize("name", ["fit", "load_parameters"])
-def test_a_network_cannot_be_changed_while_another_thread_reads_it(name: str) -> None:
-    network, entered, leave = make("cpu"), threading.Event(), threading.Event()
-    before = network.vector.copy()
+@contextmanager
+def read_by_another_thread(network: gn.Network) -> Iterator[None]:
+    """Within the block another thread reads the network."""
+    entered, leave = threading.Event(), threading.Event()
 
     def read() -> None:
         with network.uses.reading("predict"):
@@ -214,13 +214,19 @@ def test_a_network_cannot_be_changed_while_another_thread_reads_it(name: str) ->
     thread.start()
     entered.wait()
     try:
-        with pytest.raises(
-            ConcurrencyError, match=rf"^Network\.{name}: .*got calls that read it, 1 at the moment; wait until"
-        ):
-            OTHERS[name](network)
+        yield
     finally:
         leave.set()
         thread.join()
+
+
+@pytest.mark.parametrize("name", ["fit", "load_parameters"])
+def test_a_network_cannot_be_changed_while_another_thread_reads_it(name: str) -> None:
+    network = make("cpu")
+    before = network.vector.copy()
+    message = rf"^Network\.{name}: .*got calls that read it, 1 at the moment; wait until"
+    with read_by_another_thread(network), pytest.raises(ConcurrencyError, match=message):
+        OTHERS[name](network)
     assert_same(network.vector, before)
     OTHERS[name](network)
 
@@ -344,17 +350,8 @@ def test_only_a_few_unused_compiled_passes_are_kept() -> None:
 
 
 def test_a_forked_process_does_not_count_the_readers_of_its_parent() -> None:
-    network, entered, leave = make("cpu"), threading.Event(), threading.Event()
-
-    def read() -> None:
-        with network.uses.reading("predict"):
-            entered.set()
-            leave.wait()
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    entered.wait()
-    try:
+    network = make("cpu")
+    with read_by_another_thread(network):
         with warnings.catch_warnings(action="ignore"):  # Python 3.12 warns of threads
             child = os.fork()
         if not child:
@@ -364,9 +361,6 @@ def test_a_forked_process_does_not_count_the_readers_of_its_parent() -> None:
                 os._exit(1)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-    finally:
-        leave.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("name", ["predict", "evaluate", "loss_of", "gradients"])

@@ -109,6 +109,15 @@ def test_every_public_layer_loss_and_initializer_is_tested_as_a_value() -> None:
     assert {type(value) for value in VALUES.values()} == named - bases
 
 
+def assert_same(again: Any, code: str) -> None:
+    """Another object, which is in every way the value of this code."""
+    value = VALUES[code]
+    assert type(again) is type(value)
+    assert again == value
+    assert hash(again) == hash(value)
+    assert repr(again) == code
+
+
 @pytest.mark.parametrize("code", VALUES)
 def test_a_value_prints_as_code_that_makes_it(code: str) -> None:
     assert repr(VALUES[code]) == code
@@ -119,12 +128,7 @@ def test_a_value_prints_as_code_that_makes_it(code: str) -> None:
 
 @pytest.mark.parametrize("code", VALUES)
 def test_a_value_is_stored_as_json_and_restored(code: str) -> None:
-    value = VALUES[code]
-    back = from_json(json.loads(json.dumps(to_json(value))))
-    assert type(back) is type(value)
-    assert back == value
-    assert hash(back) == hash(value)
-    assert repr(back) == code
+    assert_same(from_json(json.loads(json.dumps(to_json(VALUES[code])))), code)
 
 
 @pytest.mark.parametrize("code", VALUES)
@@ -135,10 +139,7 @@ def test_a_value_is_pickled_and_copied(code: str) -> None:
         models = 2 if code == "Dropout((0.1, 0.2))" else None
         gn.Network([value], inputs, device="cpu", models=models).compile(2)
     for again in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value), copy.copy(value)):
-        assert type(again) is type(value)
-        assert again == value
-        assert hash(again) == hash(value)
-        assert repr(again) == code
+        assert_same(again, code)
 
 
 @pytest.mark.parametrize("code", VALUES)

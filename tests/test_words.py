@@ -35,6 +35,8 @@ TO_FIT = "give it to fit: fit(X, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e
 ANY_LOSS = "write loss= and one of gpunn's losses, such as gn.CrossEntropy()"
 PARAMETERS = "expected a rate, got a {}; an optimizer takes no parameters here: gn.{}(1e-3)"
 COMPILE = "gpunn has no compile step: pass loss= and optimizer= to fit"
+OPTIMIZER = "fit optimizer: expected an optimizer such as gn.Adam(1e-3)"
+A_LOSS = "fit loss: expected a loss such as gn.CrossEntropy()"
 NO_WIDTH = "leave the width out: a layer takes it from the one before"
 WORDS: dict[str, tuple[Callable[[], Any], str]] = {
     "Adam lr": (lambda: gn.Adam(lr=0.01), "Adam: expected rate=, got lr=; write rate=0.01"),
@@ -238,22 +240,12 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
     "Adam epsilon": (
         lambda: gn.Adam(epsilon=1e-7), "Adam epsilon: expected 'pytorch' or 'hat', got 1e-07; write eps=1e-07",
     ),
-    "optimizer by name": (
-        lambda: fit(optimizer="adam"),
-        "fit optimizer: expected an optimizer such as gn.Adam(1e-3), got 'adam'; write gn.Adam(1e-3)",
-    ),
+    "optimizer by name": (lambda: fit(optimizer="adam"), f"{OPTIMIZER}, got 'adam'; write gn.Adam(1e-3)"),
     "optimizer of no name": (
-        lambda: fit(optimizer="newton"),
-        "fit optimizer: expected an optimizer such as gn.Adam(1e-3), got 'newton'; pass one of gpunn's optimizers",
+        lambda: fit(optimizer="newton"), f"{OPTIMIZER}, got 'newton'; pass one of gpunn's optimizers",
     ),
-    "loss by name": (
-        lambda: fit(loss="mse"),
-        "fit loss: expected a loss such as gn.CrossEntropy(), got 'mse'; write gn.SquaredError()",
-    ),
-    "loss of no name": (
-        lambda: fit(loss="hinge"),
-        "fit loss: expected a loss such as gn.CrossEntropy(), got 'hinge'; pass one of gpunn's losses",
-    ),
+    "loss by name": (lambda: fit(loss="mse"), f"{A_LOSS}, got 'mse'; write gn.SquaredError()"),
+    "loss of no name": (lambda: fit(loss="hinge"), f"{A_LOSS}, got 'hinge'; pass one of gpunn's losses"),
     "monitor": (
         lambda: fit(stopping=gn.EarlyStopping(monitor="val_loss"), validation=(X, Y)),
         "EarlyStopping: expected one of the recorded names loss, validation_loss, seconds, got 'val_loss'; "
@@ -303,7 +295,7 @@ def test_the_error_for_a_class_of_another_library_names_ours() -> None:
             getattr(gn, name)
     with pytest.raises(AttributeError, match="^module 'gpunn' has no attribute 'unheard'$"):
         gn.unheard  # noqa: B018
-    assert not {*words.NAMES, *words.LOSSES} & {*gn.__all__, *dir(gn)}
+    assert not {*words.NAMES, *words.LOSSES} & {*gn.__all__, *vars(gn)}
 
 
 def test_the_error_for_a_method_of_another_library_names_ours() -> None:

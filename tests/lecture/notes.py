@@ -126,3 +126,15 @@ def same(got: Any, wanted: Any, tolerance: float = TOLERANCE) -> None:
     got, wanted = np.asarray(got), np.asarray(wanted)
     assert got.shape == wanted.shape
     np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max(initial=0.0))
+
+
+def assert_drawn_on_the_device(net: gn.Network, X: Any) -> None:
+    """A second training pass on the stand-in for CUDA transfers, allocates and waits for nothing."""
+    run, ops = net.compile(len(X), training=True, backward=False, track=False), net.ops
+    on_device = ops.from_host(X)
+    run.forward(on_device)
+    ops.xp.counters.reset()
+    run.forward(on_device)
+    counts = ops.xp.counters.snapshot()
+    assert counts["launches"] > 0
+    assert (counts["transfers"], counts["synchronisations"], counts["allocations"]) == (0, 0, 0)

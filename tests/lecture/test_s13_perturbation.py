@@ -8,7 +8,7 @@ import pytest
 
 import gpunn as gn
 from gpunn.backends.reference.backend import Backend
-from tests.lecture.notes import WEIGHTED, derivative, forward, load, same
+from tests.lecture.notes import WEIGHTED, assert_drawn_on_the_device, derivative, forward, load, same
 
 ROWS, WIDTH = 400, 50
 N = ROWS * WIDTH
@@ -109,12 +109,4 @@ def test_gaussian_noise_acts_as_weight_decay_on_average(backend: Any) -> None:
 
 
 def test_gaussian_noise_is_drawn_on_the_device(strict: Any) -> None:
-    net = network(0.5, strict)
-    run = net.compile(ROWS, training=True, backward=False, track=False)
-    on_device = strict.from_host(X)
-    run.forward(on_device)
-    strict.xp.counters.reset()
-    run.forward(on_device)
-    counts = strict.xp.counters.snapshot()
-    assert counts["launches"] > 0
-    assert (counts["transfers"], counts["synchronisations"], counts["allocations"]) == (0, 0, 0)
+    assert_drawn_on_the_device(network(0.5, strict), X)

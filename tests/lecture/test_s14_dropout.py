@@ -12,7 +12,7 @@ import pytest
 
 import gpunn as gn
 from gpunn.backends.reference.backend import Backend
-from tests.lecture.notes import WEIGHTED, derivative, forward, load, same
+from tests.lecture.notes import WEIGHTED, assert_drawn_on_the_device, derivative, forward, load, same
 
 ROWS, WIDTH = 400, 50
 N = ROWS * WIDTH
@@ -123,12 +123,4 @@ def test_a_neuron_turned_off_by_dropout_gets_and_passes_no_gradient(backend: Any
 
 
 def test_dropout_masks_are_drawn_on_the_device(strict: Any) -> None:
-    net = network(0.5, strict)
-    run = net.compile(ROWS, training=True, backward=False, track=False)
-    on_device = strict.from_host(X)
-    run.forward(on_device)
-    strict.xp.counters.reset()
-    run.forward(on_device)
-    counts = strict.xp.counters.snapshot()
-    assert counts["launches"] > 0
-    assert (counts["transfers"], counts["synchronisations"], counts["allocations"]) == (0, 0, 0)
+    assert_drawn_on_the_device(network(0.5, strict), X)

@@ -194,18 +194,21 @@ def test_a_callback_cannot_change_the_count_of_epochs() -> None:
     assert seen == [1, 1, 2, 2, 3, 3]
 
 
+def refused(match: str, **options: Any) -> None:
+    """Fitting with these options is refused, and the network has not changed."""
+    net = network()
+    before = net.vector.tobytes()
+    with pytest.raises(ConfigurationError, match=match):
+        fit(net, **options)
+    assert net.vector.tobytes() == before
+
+
 def test_a_callback_with_a_bad_probe_is_refused() -> None:
     class Wrong(Callback):
         def probe(self, run_pass: Any) -> Any:
             return 5
 
-    net = network()
-    before = net.vector.tobytes()
-    with pytest.raises(
-        ConfigurationError, match=r"^callbacks Wrong.probe: expected a FlowProbe, or None, got 5; leave"
-    ):
-        fit(net, callbacks=Wrong())
-    assert net.vector.tobytes() == before
+    refused(r"^callbacks Wrong.probe: expected a FlowProbe, or None, got 5; leave", callbacks=Wrong())
 
 
 class Ended(Exception):
@@ -302,10 +305,4 @@ def test_a_stopping_criterion_without_a_method_is_refused_before_the_first_step(
     given = {"monitored": lambda self, names: "loss", "judge": lambda self, state, record: np.array([True])}
     for name in set(given) - {missing}:
         setattr(Half, name, given[name])
-    net = network()
-    before = net.vector.tobytes()
-    with pytest.raises(
-        ConfigurationError, match=rf"^stopping Half: expected a {missing} method, got none of its own; "
-    ):
-        fit(net, stopping=Half())
-    assert net.vector.tobytes() == before
+    refused(rf"^stopping Half: expected a {missing} method, got none of its own; ", stopping=Half())

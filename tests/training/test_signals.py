@@ -72,17 +72,27 @@ def goes_on(path: Path, whole: tuple[str, dict[str, bytes]]) -> None:
     assert history.stopped == f"finished {EPOCHS} epochs"
 
 
-def test_ctrl_c_ends_fit_with_the_best_weights(
-    start: Callable[[str], Child], tmp_path: Path, whole: tuple[str, dict[str, bytes]]
-) -> None:
-    run = start("ctrl-c")
-    run.send(signal.SIGINT)
+@pytest.mark.parametrize(
+    ("task", "number", "exit_code", "stopped"),
+    [("ctrl-c", signal.SIGINT, 0, "interrupted"), ("termination", signal.SIGTERM, 143, "terminated")],
+    ids=["ctrl-c", "sigterm"],
+)
+def test_ctrl_c_and_sigterm_leave_the_best_weights_and_a_checkpoint_that_resumes(
+    start: Callable[[str], Child], tmp_path: Path, whole: tuple[str, dict[str, bytes]],
+    task: str, number: int, exit_code: int, stopped: str,
+) -> None:  # fmt: skip
+    run = start(task)
+    run.send(number)
     code, report, errors = run.end()
-    assert (code, errors) == (0, "")
+    assert (code, errors) == (exit_code, "")
     assert report.pop("weights") == weights(gn.load(tmp_path / NAME, "cpu"))
     assert report == {
-        "returned": True, "stopped": "interrupted", "best": True, "done": BETWEEN, "epochs": 4, "handlers": True
+        "returned": exit_code == 0, "stopped": stopped, "best": True, "done": BETWEEN, "epochs": 4, "handlers": True
     }  # fmt: skip
+    seen = Look()
+    with pytest.raises(ZeroDivisionError):
+        fit(network(), resume=tmp_path / NAME, callbacks=[seen, Look(BETWEEN + 1, lambda run: 1 / 0)])
+    assert seen.run.at.done == BETWEEN + 1  # it went on at the very step
     goes_on(tmp_path / NAME, whole)
 
 
@@ -97,24 +107,6 @@ def test_a_second_ctrl_c_ends_the_process_with_the_best_weights(start: Callable[
     assert not report["returned"] and report["best"] and report["handlers"]
     assert report["stopped"] == "interrupted"
     assert weights(gn.load(tmp_path / NAME, "cpu")) == report["weights"]  # of the epoch before
-
-
-def test_sigterm_writes_a_checkpoint_and_exits_with_143(
-    start: Callable[[str], Child], tmp_path: Path, whole: tuple[str, dict[str, bytes]]
-) -> None:
-    run = start("termination")
-    run.send(signal.SIGTERM)
-    code, report, errors = run.end()
-    assert (code, errors) == (143, "")
-    assert weights(gn.load(tmp_path / NAME, "cpu")) == report.pop("weights")
-    assert report == {
-        "returned": False, "stopped": "terminated", "best": True, "done": BETWEEN, "epochs": 4, "handlers": True
-    }  # fmt: skip
-    seen = Look()
-    with pytest.raises(ZeroDivisionError):
-        fit(network(), resume=tmp_path / NAME, callbacks=[seen, Look(BETWEEN + 1, lambda run: 1 / 0)])
-    assert seen.run.at.done == BETWEEN + 1  # it went on at the very step
-    goes_on(tmp_path / NAME, whole)
 
 
 def test_sigterm_without_a_checkpoint_exits_with_143(start: Callable[[str], Child], tmp_path: Path) -> None:
