@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
+from types import ModuleType
 from typing import Any, TypeVar
 
 Arguments = Mapping[str, Any]  # of a call, by name
@@ -67,6 +68,7 @@ class Operation:
                     yield name, item
 
 
+Around = Callable[[Operation, Callable[..., Any]], Callable[..., Any]]
 OPERATIONS: dict[str, Operation] = {}  # all that there are, by name
 
 
@@ -80,15 +82,20 @@ def operation(*, writes: Sequence[str], elementary: bool = True, **axes: Axes) -
     return declared
 
 
-def around_operations(wrap: Callable[[Operation, Callable[..., Any]], Any]) -> Callable[[Class], Class]:
-    """Of a backend's class: `wrap` goes around every operation, those that the class inherits too."""
+def operations_from(*families: ModuleType, around: Around | None = None) -> Callable[[Class], Class]:
+    """Of a backend's class: it has the operations that these files write, and inherits the others.
 
-    def wrapped(backend: Class) -> Class:
+    `around` goes around every one of them, those that the class inherits too.
+    """
+
+    def complete(backend: Class) -> Class:
         for declared in OPERATIONS.values():
-            setattr(backend, declared.name, wrap(declared, getattr(backend, declared.name)))
+            own = [vars(family)[declared.name] for family in families if declared.name in vars(family)]
+            function = own[0] if own else getattr(backend, declared.name)
+            setattr(backend, declared.name, around(declared, function) if around else function)
         return backend
 
-    return wrapped
+    return complete
 
 
 def same_as(name: str) -> Callable[[Arguments], int]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gpunn.backends.operation import Operation, around_operations
+from gpunn.backends.operation import Operation, operations_from
 from gpunn.backends.reference.backend import Backend
 from gpunn.errors import DeviceMemoryError, readable
 from gpunn.types import Array, Shape
@@ -42,7 +42,7 @@ def _not_done(operation: Operation, function: Callable[..., Any]) -> Callable[..
     return call
 
 
-@around_operations(_not_done)
+@operations_from(around=_not_done)
 class Rehearsal(Backend):
     """Stands in for a backend in whatever makes arrays, to learn what it will take: `bytes`.
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gpunn.backends.operation import Operation, around_operations
+from gpunn.backends.operation import Operation, operations_from
 from gpunn.backends.reference.backend import Backend
 from gpunn.frame import Frame
 from gpunn.optimizers.base import OptimizerFrame, Part
@@ -191,7 +191,7 @@ def key_of(value: Any) -> Any:
     return repr(value) if isinstance(value, (str, int, float, bool, np.generic)) else id(value)
 
 
-@around_operations(_written)
+@operations_from(around=_written)
 class WritingOps(Backend):
     """Stands in for a backend in a step that is tried."""
 

@@ -212,3 +212,21 @@ OFFENDERS: dict[Any, str] = {
     HandsItToNumpyUnseen: "hands an array to NumPy",
     ReshapesIntoACopy: "asks for a copy",
 }
+
+
+FACTOR = {"now": 2.0}
+
+
+@dataclass(frozen=True)
+class Tempered(Gain):
+    """Its factor is a number of Python's, compiled into the step."""
+
+    def forward(self, t: Any, X: Any) -> Any:
+        t.X = X
+        t.ops.elementwise(formulas.scaled_product, (X, t.G, FACTOR["now"]), (t.A,))
+        return t.A
+
+    def backward(self, t: Any, dA: Any) -> Any:
+        dX = super().backward(t, dA)
+        t.ops.elementwise(formulas.multiply, (dX, FACTOR["now"]), (dX,))
+        return dX

@@ -17,7 +17,7 @@ from gpunn.testing import check_layer
 from gpunn.types import Array
 from tests import zoo
 from tests.conftest import backend_named
-from tests.offenders import OFFENDERS, CallsNumpyInBackward, CountsInItsFrame, Gain
+from tests.offenders import FACTOR, OFFENDERS, CallsNumpyInBackward, CountsInItsFrame, Gain, Tempered
 
 X = np.random.default_rng(0).normal(size=(64, 6))
 Y = np.random.default_rng(1).integers(0, 3, 64)
@@ -112,17 +112,6 @@ def trial_calls(net: gn.Network) -> Any:
     tried = trial(net)
     assert tried.fault() is None
     return tried.first
-
-
-FACTOR = {"now": 2.0}
-
-
-@dataclass(frozen=True)
-class Tempered(Gain):
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        t.ops.elementwise(formulas.scaled_product, (X, t.G, FACTOR["now"]), (t.A,))
-        return t.A
 
 
 def test_a_step_that_has_become_another_one_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

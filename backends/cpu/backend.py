@@ -11,12 +11,12 @@ from gpunn.backends.cpu.model_threads import ModelThreads
 from gpunn.backends.cpu.recording import RecordedStep, Recorder, recorded
 from gpunn.backends.cpu.scratch import Scratch
 from gpunn.backends.cpu.tiles import TiledFormulas
-from gpunn.backends.operation import around_operations
+from gpunn.backends.operation import operations_from
 from gpunn.backends.program import Program
 from gpunn.backends.reference.backend import Backend
 
 
-@around_operations(recorded)
+@operations_from(elements, products, reductions, rows, normalization, indexing, random, around=recorded)
 class NumpyBackend(Backend):
     """Tiled formulas, reductions and row operations with `out=`; nothing is allocated that is held.
 
@@ -54,35 +54,3 @@ class NumpyBackend(Backend):
         finally:
             self.recorder.model_threads = before
             made.close()
-
-    # Operations that NumPy does in a way of its own; the others are those of `Backend`
-
-    elementwise = elements.elementwise
-    copy = elements.copy
-    fill = elements.fill
-
-    matmul = products.matmul
-    affine = products.affine
-
-    sum = reductions.sum
-    sum_product = reductions.sum_product
-    total = reductions.total
-
-    softmax = rows.softmax
-    softmax_gradient = rows.softmax_gradient
-    log_softmax = rows.log_softmax
-    log_softmax_gradient = rows.log_softmax_gradient
-    softmax_cross_entropy = rows.softmax_cross_entropy
-
-    row_means = normalization.row_means
-
-    gather = indexing.gather
-    batch = indexing.batch
-    lookup = indexing.lookup
-    lookup_gradient = indexing.lookup_gradient
-
-    random_words = random.random_words
-    random_bits = random.random_bits
-    random_uniform = random.random_uniform
-    random_normal = random.random_normal
-    permutation = random.permutation

@@ -23,15 +23,9 @@ def matmul(ops: NumpyBackend, A: Array, B: Array, out: Array) -> Array:
 
 @call_by_call
 def affine(
-    ops: NumpyBackend,
-    X: Array,
-    W: Array,
-    b: Array | None,
-    activation: ActivationFunction | None,
-    out: Array,
-    Z: Array | None = None,
-    aux: Array | None = None,
-) -> Array:
+    ops: NumpyBackend, X: Array, W: Array, b: Array | None, activation: ActivationFunction | None, out: Array,
+    Z: Array | None = None, aux: Array | None = None,
+) -> Array:  # fmt: skip
     product = out if Z is None else Z
     ops.do(_product(X, W, product), X, W, product)
     return add_bias_and_activate(ops, b, activation, out, Z)

@@ -52,15 +52,9 @@ def log_softmax_gradient(ops: NumpyBackend, dA: Array, A: Array, out: Array) -> 
 
 @call_by_call
 def softmax_cross_entropy(
-    ops: NumpyBackend,
-    Z: Array,
-    target: Array,
-    smoothing: float,
-    weight: Array | None,
-    scale: float,
-    loss: Array,
+    ops: NumpyBackend, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array,
     dZ: Array,
-) -> Array:
+) -> Array:  # fmt: skip
     if not dZ.flags.c_contiguous:
         ops.recorder.do_whole(reference.softmax_cross_entropy, ops, Z, target, smoothing, weight, scale, loss, dZ)
         return dZ
@@ -122,15 +116,9 @@ def _cross_entropy_of_few(ops: NumpyBackend, Z: Array, target: Array, scale: flo
 
 
 def _soft_cross_entropy(
-    ops: NumpyBackend,
-    Z: Array,
-    target: Array,
-    smoothing: float,
-    weight: Array | None,
-    scale: float,
-    loss: Array,
+    ops: NumpyBackend, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array,
     dZ: Array,
-) -> Array:
+) -> Array:  # fmt: skip
     classes = Z.shape[-1]
     T = ops.scratch.array("rows", dZ.shape, dZ.dtype)
     if target.dtype.kind == "f":

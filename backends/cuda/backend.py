@@ -29,7 +29,7 @@ from gpunn.backends.cuda.guard import guarded, in_turn, waiting
 from gpunn.backends.cuda.kernels import BLOCK, Kernels, Types
 from gpunn.backends.cuda.launch import MOST_MODELS, IrregularOperandError
 from gpunn.backends.cuda.turns import Turns
-from gpunn.backends.operation import around_operations
+from gpunn.backends.operation import operations_from
 from gpunn.backends.program import Program
 from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError, DeviceError, DeviceMemoryError, readable
@@ -44,7 +44,7 @@ def import_cupy() -> Any:
         raise diagnose_import(error) from error
 
 
-@around_operations(guarded)
+@operations_from(elements, products, reductions, rows, scores, normalization, indexing, random, around=guarded)
 class CupyBackend(Backend):
     """See `Backend` for what every operation means.
 
@@ -231,40 +231,3 @@ class CupyBackend(Backend):
         if key not in self._scratch:
             self._scratch[key] = self.empty((key[0],), dtype)
         return self._scratch[key][:size].reshape(models, rows, columns)
-
-    # Operations with a kernel or a product of their own; the others are those of `Backend`
-
-    elementwise = elements.elementwise
-    copy = elements.copy
-
-    matmul = products.matmul
-    affine = products.affine
-    affine_gradients = products.affine_gradients
-    input_gradient = products.input_gradient
-
-    sum = reductions.sum
-    sum_product = reductions.sum_product
-    total = reductions.total
-
-    softmax = rows.softmax
-    softmax_gradient = rows.softmax_gradient
-    log_softmax = rows.log_softmax
-    log_softmax_gradient = rows.log_softmax_gradient
-    softmax_cross_entropy = rows.softmax_cross_entropy
-
-    correct = scores.correct
-    row_error = scores.row_error
-
-    normalize = normalization.normalize
-    normalize_gradient = normalization.normalize_gradient
-
-    gather = indexing.gather
-    batch = indexing.batch
-    lookup = indexing.lookup
-    lookup_gradient = indexing.lookup_gradient
-
-    random_words = random.random_words
-    random_bits = random.random_bits
-    random_uniform = random.random_uniform
-    random_normal = random.random_normal
-    permutation = random.permutation

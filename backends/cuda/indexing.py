@@ -5,19 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from gpunn.backends.cuda.launch import (
-    MOST_BLOCKS,
-    SUMS,
-    IrregularOperandError,
-    blocks,
-    c_name,
-    float_types,
-    mixed_types,
-    operand,
-    plain_where_irregular,
-    result,
-    vectors,
-)
+from gpunn.backends.cuda import launch
+from gpunn.backends.cuda.launch import plain_where_irregular
 from gpunn.types import Array
 
 if TYPE_CHECKING:
@@ -33,7 +22,7 @@ def gather(ops: CupyBackend, source: Array, indices: Array, out: Array, scale: f
 
 def batch(ops: CupyBackend, source: Array, order: Array, cursor: Array, out: Array, scale: float = 1.0) -> Array:
     models = int(order.shape[0]) if order.ndim == 2 else 1
-    rows, stretch = out.shape[order.ndim - 1], vectors(order, (order.shape[-1],), models)
+    rows, stretch = out.shape[order.ndim - 1], launch.vectors(order, (order.shape[-1],), models)
     return _gather(ops, source, (*stretch, cursor), (rows,), models, out, scale)
 
 
@@ -43,14 +32,14 @@ def _gather(
     """`index` is the row numbers, the distance between those of two models, and the cursor or None; `own` is the
     shape of one model's."""
     rows, columns = math.prod(own), math.prod(source.shape[1:])
-    vectors(source, tuple(source.shape), 1)
-    target = vectors(out, (*own, *source.shape[1:]), models)
-    product = "float32" if SUMS.get(source.dtype.name) == "float32" else "float64"
+    launch.vectors(source, tuple(source.shape), 1)
+    target = launch.vectors(out, (*own, *source.shape[1:]), models)
+    product = "float32" if launch.SUMS.get(source.dtype.name) == "float32" else "float64"
     types = (
-        ("S", c_name(source.dtype)), ("T", c_name(out.dtype)), ("I", c_name(index[0].dtype)),
+        ("S", launch.c_name(source.dtype)), ("T", launch.c_name(out.dtype)), ("I", launch.c_name(index[0].dtype)),
         ("ACC", product),
     )  # fmt: skip
-    grid = min(blocks(rows * columns), MOST_BLOCKS), models
+    grid = min(launch.blocks(rows * columns), launch.MOST_BLOCKS), models
     ops.launch("gather", "gather", types, grid, source, index, target, rows, columns, float(scale))
     return out
 
@@ -60,10 +49,10 @@ def lookup(ops: CupyBackend, table: Array, indices: Array, out: Array) -> Array:
     (entries, columns), dtype = table.shape[-2:], out.dtype
     models, index, own = _indices(indices, tuple(out.shape[:-1]), populated=table.ndim == 3)
     rows = math.prod(own)
-    types = (*float_types(dtype, S=dtype), ("I", c_name(indices.dtype)))
-    grid = min(blocks(rows * columns), MOST_BLOCKS), models
-    source = operand(table, models, entries, columns, dtype)
-    target = vectors(out, (*own, columns), models)
+    types = (*launch.float_types(dtype, S=dtype), ("I", launch.c_name(indices.dtype)))
+    grid = min(launch.blocks(rows * columns), launch.MOST_BLOCKS), models
+    source = launch.operand(table, models, entries, columns, dtype)
+    target = launch.vectors(out, (*own, columns), models)
     ops.launch("lookup", "lookup", types, grid, source, index, target, rows, columns)
     return out
 
@@ -73,10 +62,10 @@ def lookup_gradient(ops: CupyBackend, d: Array, indices: Array, out: Array) -> A
     (entries, columns), dtype = out.shape[-2:], out.dtype
     models, index, own = _indices(indices, tuple(d.shape[:-1]), populated=out.ndim == 3)
     rows = math.prod(own)
-    types = (*mixed_types(dtype, S=d.dtype), ("I", c_name(indices.dtype)))
-    source = vectors(d, (*own, columns), models)
-    target = result(out, models, entries, columns, dtype)
-    grid = blocks(entries * columns), models
+    types = (*launch.mixed_types(dtype, S=d.dtype), ("I", launch.c_name(indices.dtype)))
+    source = launch.vectors(d, (*own, columns), models)
+    target = launch.result(out, models, entries, columns, dtype)
+    grid = launch.blocks(entries * columns), models
     ops.launch("lookup", "lookup_gradient", types, grid, source, index, target, rows, columns, entries)
     return out
 
@@ -85,5 +74,5 @@ def _indices(indices: Array, lead: tuple[int, ...], populated: bool) -> tuple[in
     """Models, the indices as kernels take them, and their shape in one model; `lead` is their shape, broadcast."""
     models, own = (lead[0], lead[1:]) if populated else (1, lead)
     if 0 in lead or indices.dtype.kind not in "iu":
-        raise IrregularOperandError(f"no kernel for indices {indices.shape} of {indices.dtype}")
-    return models, vectors(indices, own, models), own
+        raise launch.IrregularOperandError(f"no kernel for indices {indices.shape} of {indices.dtype}")
+    return models, launch.vectors(indices, own, models), own

@@ -63,15 +63,9 @@ def _plain_matmul(ops: CupyBackend, A: Array, B: Array, out: Array) -> Array:
 
 
 def affine(
-    ops: CupyBackend,
-    X: Array,
-    W: Array,
-    b: Array | None,
-    activation: ActivationFunction | None,
-    out: Array,
-    Z: Array | None = None,
-    aux: Array | None = None,
-) -> Array:
+    ops: CupyBackend, X: Array, W: Array, b: Array | None, activation: ActivationFunction | None, out: Array,
+    Z: Array | None = None, aux: Array | None = None,
+) -> Array:  # fmt: skip
     if _affine(ops, X, W, b, activation, out, Z, aux):
         return out
     return reference.affine(ops, X, W, b, activation, out, Z, aux)
@@ -99,15 +93,9 @@ def affine_gradients(ops: CupyBackend, X: Array, dZ: Array, dW: Array, db: Array
 
 
 def input_gradient(
-    ops: CupyBackend,
-    dZ: Array,
-    W: Array,
-    dX: Array,
-    activation: ActivationFunction | None,
-    kept: Array,
-    aux: Array | None,
-    out: Array,
-) -> Array:
+    ops: CupyBackend, dZ: Array, W: Array, dX: Array, activation: ActivationFunction | None, kept: Array,
+    aux: Array | None, out: Array,
+) -> Array:  # fmt: skip
     ending = None if activation is None else activation.ending
     if ending == "gelu" and _fused(ops, "gelu_gradient", dZ, W.mT, out, aux=kept):
         return out

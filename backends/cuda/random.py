@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpunn.backends.cuda import launch
 from gpunn.backends.cuda.kernels import BLOCK
-from gpunn.backends.cuda.launch import MOST_BLOCKS, SUMS, IrregularOperandError, blocks, vectors
 from gpunn.types import Array
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def _fill(ops: CupyBackend, name: str, key: Array, step: Array, out: Array, each
     shape = tuple(out.shape[key.ndim - 1 :])
     size = math.prod(shape)
     if key.ndim > 2 or key.dtype != np.uint64 or step.dtype.itemsize != 8 or out.dtype != dtype:
-        raise IrregularOperandError(f"no kernel for {out.dtype} from keys {key.shape} {key.dtype}")
-    types = (("T", out.dtype.name if out.dtype.name in SUMS else "float64"),)
-    keys, target = vectors(key, (2,), models), vectors(out, shape, models)
+        raise launch.IrregularOperandError(f"no kernel for {out.dtype} from keys {key.shape} {key.dtype}")
+    types = (("T", out.dtype.name if out.dtype.name in launch.SUMS else "float64"),)
+    keys, target = launch.vectors(key, (2,), models), launch.vectors(out, shape, models)
     if size:
-        grid = min(blocks(size, each * BLOCK), MOST_BLOCKS), models
+        grid = min(launch.blocks(size, each * BLOCK), launch.MOST_BLOCKS), models
         ops.launch("random", name, types, grid, keys, step.view(np.uint64), target, size, *more)
     return out

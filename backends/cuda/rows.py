@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpunn.backends.cuda.launch import (
-    mixed_types,
-    models_of,
-    operand,
-    plain_where_irregular,
-    result,
-    row_blocks,
-    sums_of,
-)
+from gpunn.backends.cuda import launch
+from gpunn.backends.cuda.launch import plain_where_irregular
 from gpunn.types import Array
 
 if TYPE_CHECKING:
@@ -24,11 +17,11 @@ def _rows(ops: CupyBackend, file: str, name: str, inputs: tuple[Array, ...], out
     if out.ndim > 3 and all(X.shape == out.shape and X.flags.c_contiguous for X in (*inputs, out)):
         inputs = tuple(X.reshape(-1, X.shape[-1]) for X in inputs)  # no row looks at another
         out = out.reshape(-1, out.shape[-1])
-    models, (rows, columns) = models_of(out), out.shape[-2:]
-    arrays = [operand(X, models, rows, columns, X.dtype) for X in inputs]
-    arrays.append(result(out, models, rows, columns, out.dtype))
-    types = mixed_types(out.dtype, S=inputs[0].dtype, R=inputs[-1].dtype)
-    ops.launch(file, name, types, (row_blocks(rows), models), *arrays, rows, columns)
+    models, (rows, columns) = launch.models_of(out), out.shape[-2:]
+    arrays = [launch.operand(X, models, rows, columns, X.dtype) for X in inputs]
+    arrays.append(launch.result(out, models, rows, columns, out.dtype))
+    types = launch.mixed_types(out.dtype, S=inputs[0].dtype, R=inputs[-1].dtype)
+    ops.launch(file, name, types, (launch.row_blocks(rows), models), *arrays, rows, columns)
     return target
 
 
@@ -54,29 +47,23 @@ def log_softmax_gradient(ops: CupyBackend, dA: Array, A: Array, out: Array) -> A
 
 @plain_where_irregular
 def softmax_cross_entropy(
-    ops: CupyBackend,
-    Z: Array,
-    target: Array,
-    smoothing: float,
-    weight: Array | None,
-    scale: float,
-    loss: Array,
+    ops: CupyBackend, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array,
     dZ: Array,
-) -> Array:
-    models, (rows, columns), dtype = models_of(dZ), dZ.shape[-2:], sums_of(dZ.dtype)
+) -> Array:  # fmt: skip
+    models, (rows, columns), dtype = launch.models_of(dZ), dZ.shape[-2:], launch.sums_of(dZ.dtype)
     # Without weights any pointer of their type does: the kernel does not follow it.
-    row_weight = (loss, 0, 0) if weight is None else operand(weight, models, rows, 1, dtype)
-    logits = operand(Z, models, rows, columns, Z.dtype)
-    written = result(loss, models, rows, 1, dtype), result(dZ, models, rows, columns, dZ.dtype)
-    types = mixed_types(dZ.dtype, R=Z.dtype)
+    row_weight = (loss, 0, 0) if weight is None else launch.operand(weight, models, rows, 1, dtype)
+    logits = launch.operand(Z, models, rows, columns, Z.dtype)
+    written = launch.result(loss, models, rows, 1, dtype), launch.result(dZ, models, rows, columns, dZ.dtype)
+    types = launch.mixed_types(dZ.dtype, R=Z.dtype)
     if target.dtype.kind in "iu":
         types, name = (*types, ("I", target.dtype.name)), "cross_entropy_classes"
-        wanted = operand(target[..., None], models, rows, 1, target.dtype)
+        wanted = launch.operand(target[..., None], models, rows, 1, target.dtype)
     else:
         types, name = (*types, ("I", "int64")), "cross_entropy_weights"
-        wanted = operand(target, models, rows, columns, dtype)
+        wanted = launch.operand(target, models, rows, columns, dtype)
     ops.launch(
-        "cross_entropy", name, types, (row_blocks(rows), models), logits, wanted, row_weight, *written,
+        "cross_entropy", name, types, (launch.row_blocks(rows), models), logits, wanted, row_weight, *written,
         rows, columns, int(weight is not None), float(smoothing), float(scale),
     )  # fmt: skip
     return dZ

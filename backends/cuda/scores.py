@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gpunn.backends.cuda.launch import (
-    c_name,
-    mixed_types,
-    models_of,
-    operand,
-    plain_where_irregular,
-    result,
-    row_blocks,
-)
+from gpunn.backends.cuda import launch
+from gpunn.backends.cuda.launch import plain_where_irregular
 from gpunn.types import Array
 
 if TYPE_CHECKING:
@@ -34,10 +27,10 @@ def row_error(ops: CupyBackend, A: Array, y: Array, power: int, out: Array) -> A
 
 
 def _score(ops: CupyBackend, name: str, A: Array, y: Array, out: Array, *options: Any) -> Array:
-    models, (rows, columns) = models_of(out), A.shape[-2:]
-    types = (*mixed_types(out.dtype, S=A.dtype), ("I", c_name(y.dtype)))
-    X = operand(A, models, rows, columns, A.dtype)
-    target = operand(y, models, rows, 1 if name == "correct_class" else columns, y.dtype)
-    written = result(out, models, rows, 1, out.dtype)
-    ops.launch("scores", name, types, (row_blocks(rows), models), X, target, written, rows, columns, *options)
+    models, (rows, columns) = launch.models_of(out), A.shape[-2:]
+    types = (*launch.mixed_types(out.dtype, S=A.dtype), ("I", launch.c_name(y.dtype)))
+    X = launch.operand(A, models, rows, columns, A.dtype)
+    target = launch.operand(y, models, rows, 1 if name == "correct_class" else columns, y.dtype)
+    written = launch.result(out, models, rows, 1, out.dtype)
+    ops.launch("scores", name, types, (launch.row_blocks(rows), models), X, target, written, rows, columns, *options)
     return out

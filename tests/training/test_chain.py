@@ -11,7 +11,7 @@ import pytest
 
 import gpunn as gn
 
-FRAMES, FILES = 15, 9
+FRAMES, FILES = 12, 7
 ROOT = Path(gn.__file__).resolve().parent
 OURS = tuple(f"{os.path.realpath(folder)}{os.sep}" for folder in (ROOT, ROOT / "backends"))
 

@@ -1,7 +1,6 @@
 """Trainings with layers of users: recorded where a record repeats all that they do, and right in every case."""
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,14 +8,13 @@ import pytest
 
 import gpunn as gn
 from gpunn import recordable
-from gpunn.backends import formulas
 from gpunn.backends.cpu.model_threads import ThreadedRecord
 from gpunn.backends.program import Program
 from gpunn.errors import ConfigurationError
 from gpunn.training import threads
 from gpunn.training.step import Step
 from tests.conftest import backend_named
-from tests.offenders import OFFENDERS, CountsInItsFrame, Gain
+from tests.offenders import FACTOR, OFFENDERS, CountsInItsFrame, Gain, Tempered
 
 X = np.random.default_rng(0).normal(size=(50, 6))
 Y = np.random.default_rng(1).integers(0, 3, 50)
@@ -135,24 +133,6 @@ def _drawless(kind: Any, monkeypatch: pytest.MonkeyPatch) -> gn.Network:
 def test_an_offender_is_not_captured_on_cuda(programs: list[Program]) -> None:
     trained(CountsInItsFrame(), backend_named("strict"), epochs=3)
     assert programs and not any(hasattr(program, "graph") for program in programs)
-
-
-FACTOR = {"now": 2.0}
-
-
-@dataclass(frozen=True)
-class Tempered(Gain):
-    """Its factor is a number of Python's, compiled into the step."""
-
-    def forward(self, t: Any, X: Any) -> Any:
-        t.X = X
-        t.ops.elementwise(formulas.scaled_product, (X, t.G, FACTOR["now"]), (t.A,))
-        return t.A
-
-    def backward(self, t: Any, dA: Any) -> Any:
-        dX = super().backward(t, dA)
-        t.ops.elementwise(formulas.multiply, (dX, FACTOR["now"]), (dX,))
-        return dX
 
 
 def cools(epoch: int, record: Any) -> None:
