@@ -75,10 +75,10 @@ def _check_arrays(architecture: Mapping[str, Any], values: Mapping[str, Host]) -
     if not isinstance(seeds, list) or len(seeds) != (1 if models is None else models):
         raise ValueError(f"{models!r} models with seeds {seeds!r}")
     planned = plan_layer(Sequential(from_json(architecture["layers"])), tuple(architecture["inputs"]))
-    lead = () if models is None else (models,)
+    model_axes = () if models is None else (models,)
     dtype = stored_dtype(dtype)
-    wanted = {name: (dtype, (*lead, *p.shape)) for name, p in planned.parameters.items()}
-    wanted |= {name: (dtype, (*lead, *s.shape)) for name, s in planned.state.items()}
+    wanted = {name: (dtype, (*model_axes, *p.shape)) for name, p in planned.parameters.items()}
+    wanted |= {name: (dtype, (*model_axes, *s.shape)) for name, s in planned.state.items()}
     found = {name: (array.dtype.name, array.shape) for name, array in values.items()}
     wrong = sorted(name for name in {**wanted, **found} if wanted.get(name) != found.get(name))
     if wrong:

@@ -227,7 +227,7 @@ class Engine:
     # Parameters
 
     @property
-    def lead(self) -> Shape:
+    def model_axes(self) -> Shape:
         """What stands before the rows in the shape of an activation: nothing, or (K,)."""
         return () if self.models is None else (self.models,)
 

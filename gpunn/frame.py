@@ -215,12 +215,12 @@ class Setting:
     loss_scale: Array | None = None  # (1,) or (K, 1): what gradients of half precision are multiplied by
 
     @property
-    def lead(self) -> Shape:
+    def model_axes(self) -> Shape:
         return () if self.store.models is None else (self.store.models,)
 
     def allocate(self, buffer: Buffer) -> Array:
         rows = (self.rows,) if buffer.rows else ()
-        return self.ops.empty((*self.lead, *rows, *buffer.shape), self.dtype(buffer))
+        return self.ops.empty((*self.model_axes, *rows, *buffer.shape), self.dtype(buffer))
 
     def dtype(self, buffer: Buffer) -> Any:
         """The dtype that a buffer stands for."""
@@ -234,7 +234,7 @@ class Setting:
     def key(self, path: str) -> Array:
         number = zlib.crc32(path.encode())
         keys = np.stack([stream_key(seed, Purpose.LAYER, number) for seed in self.store.seeds])
-        return self.ops.from_host(keys if self.lead else keys[0])
+        return self.ops.from_host(keys if self.model_axes else keys[0])
 
 
 def bytes_needed(planned: Planned, rows: int, backward: bool, itemsize: int, models: int = 1) -> int:

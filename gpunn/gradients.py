@@ -33,8 +33,8 @@ def _pass_over(
     loss_of_network("loss", loss, network.network)
     array, ops = network.checked_inputs(X), network.ops
     axis = array.ndim - len(network.inputs) - 1
-    rows, lead = array.shape[axis], array.shape[: axis + 1]
-    target = checked_targets(y, loss, lead, network.outputs, ops, network.dtype)
+    rows, row_axes = array.shape[axis], array.shape[: axis + 1]
+    target = checked_targets(y, loss, row_axes, network.outputs, ops, network.dtype)
     inputs = Checked(array, network.dtype, len(network.inputs))
 
     def rehearse(hollow: Engine, n: int) -> None:

@@ -228,8 +228,8 @@ def _check_indices(path: str, layer: Embedding, array: Array, places: range, sha
     """The numbers at these places of each input must be rows of the table."""
     part = f"[:, {places.start}:{places.stop}]" if len(places) < math.prod(shape) else ""
     if part:
-        lead = array.shape[: array.ndim - len(shape)]
-        array = array.reshape(*lead, math.prod(shape))[..., places.start : places.stop]
+        outer = array.shape[: array.ndim - len(shape)]
+        array = array.reshape(*outer, math.prod(shape))[..., places.start : places.stop]
     _check_whole(
         f"X{part} for layers.{path} Embedding",
         array,
@@ -240,13 +240,13 @@ def _check_indices(path: str, layer: Embedding, array: Array, places: range, sha
     )
 
 
-def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend, dtype: Any) -> Checked:
-    """y as this loss wants it for outputs of shape (*lead, *output): `lead` is (n,) or (K, n).
+def checked_targets(y: Any, loss: Loss, row_axes: Shape, output: Shape, ops: Backend, dtype: Any) -> Checked:
+    """y as this loss wants it for outputs of shape (*row_axes, *output): `row_axes` is (n,) or (K, n).
 
     A last axis of 1 may be missing or be too many: (n,) is read as (n, 1) for one output, (n, 1) as (n,) for classes.
     """
     array = as_array("y", y, ops)
-    allowed = [(*lead, *output), (lead[-1], *output)]
+    allowed = [(*row_axes, *output), (row_axes[-1], *output)]
     if loss.target in ("classes", "one_hot"):
         if len(output) != 1 or output[0] < 2:
             raise ShapeError(
@@ -255,15 +255,17 @@ def checked_targets(y: Any, loss: Loss, lead: Shape, output: Shape, ops: Backend
                 got=f"outputs of shape {output}",
                 fix="end the network in Dense(classes), or use BinaryCrossEntropy for one output",
             )
-        one_hot = array.shape == (lead[-1], *output) and array.dtype.kind == "f"  # of K = n models it could be either
-        labels, added = (array, 0) if one_hot else _last_axis(array, [lead, lead[-1:]])
+        one_hot = (
+            array.shape == (row_axes[-1], *output) and array.dtype.kind == "f"
+        )  # of K = n models it could be either
+        labels, added = (array, 0) if one_hot else _last_axis(array, [row_axes, row_axes[-1:]])
         if labels is not None and not one_hot:
             return replace(_classes(labels, loss, output[0], ops, dtype), added=added)
     read, added = _last_axis(array, allowed)
     if read is None:
         raise ShapeError(
             "y",
-            expected=_wanted(loss, lead, output),
+            expected=_wanted(loss, row_axes, output),
             got=f"{array.shape}",
             fix="give y one row for each example of X and one column for each output",
         )
@@ -311,7 +313,7 @@ def _classes(array: Array, loss: Loss, classes: int, ops: Backend, dtype: Any) -
     return Checked(array, np.dtype(np.int64)) if loss.target == "classes" else Checked(array, dtype, 0, classes)
 
 
-def _wanted(loss: Loss, lead: Shape, output: Shape) -> str:
-    full = f"shape {(lead[-1], *output)}"
-    wanted = f"{lead[-1]} classes or {full}" if loss.target in ("classes", "one_hot") else full
-    return wanted if len(lead) == 1 else f"{wanted}, or that for each of {lead[0]} models"
+def _wanted(loss: Loss, row_axes: Shape, output: Shape) -> str:
+    full = f"shape {(row_axes[-1], *output)}"
+    wanted = f"{row_axes[-1]} classes or {full}" if loss.target in ("classes", "one_hot") else full
+    return wanted if len(row_axes) == 1 else f"{wanted}, or that for each of {row_axes[0]} models"

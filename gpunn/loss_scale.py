@@ -26,13 +26,13 @@ PATIENCE = 2000.0  # updates after which it is doubled
 @elementwise
 def adapt(xp: Any, squares: Any, scale: Any, streak: Any) -> Any:
     """Whether the gradient's square is a number, the next scale, and for how many updates it has been good."""
-    sound = squares <= np.finfo(np.float64).max
-    grows = sound & (streak >= PATIENCE - 1.0)
+    finite = squares <= np.finfo(np.float64).max
+    grows = finite & (streak >= PATIENCE - 1.0)
     larger, smaller = xp.minimum(scale * 2.0, LARGEST), xp.maximum(scale * 0.5, SMALLEST)
     return (
-        xp.where(sound, 1.0, 0.0),
-        xp.where(grows, larger, xp.where(sound, scale, smaller)),
-        xp.where(grows, 0.0, xp.where(sound, streak + 1.0, 0.0)),
+        xp.where(finite, 1.0, 0.0),
+        xp.where(grows, larger, xp.where(finite, scale, smaller)),
+        xp.where(grows, 0.0, xp.where(finite, streak + 1.0, 0.0)),
     )
 
 
@@ -42,7 +42,7 @@ class LossScale:
     def __init__(self, ops: Backend, store: ParameterStore) -> None:
         self.ops, self.store = ops, store
         shape = (1,) if store.models is None else (store.models, 1)
-        self.scale, self.streak, self.sound = (ops.from_host(np.full(shape, v, np.float32)) for v in (FIRST, 0, 1))
+        self.scale, self.streak, self.finite = (ops.from_host(np.full(shape, v, np.float32)) for v in (FIRST, 0, 1))
         self.squares = ops.zeros((*shape, 1), np.float64)
 
     def remove(self) -> None:
@@ -55,7 +55,7 @@ class LossScale:
         g = self.store.gradients[..., None, :]
         self.ops.sum_product(g, g, ROWS, out=self.squares)
         squares = self.squares[..., 0]
-        self.ops.elementwise(adapt, (squares, self.scale, self.streak), (self.sound, self.scale, self.streak))
+        self.ops.elementwise(adapt, (squares, self.scale, self.streak), (self.finite, self.scale, self.streak))
 
     def settle(self, again: Callable[[], None]) -> None:
         """Divide the factor out of gradients just made; where they overflowed, make them again with smaller ones."""
@@ -63,7 +63,7 @@ class LossScale:
         before = {name: host(array) for name, array in self.state().items()}
         self.remove()
         self.judge()
-        while not host(self.sound).all() and host(self.scale).min() > SMALLEST:
+        while not host(self.finite).all() and host(self.scale).min() > SMALLEST:
             again()
             self.remove()
             self.judge()
@@ -76,28 +76,28 @@ class LossScale:
 
 
 class Guarded:
-    """A backend whose formulas leave what they update in place as it was, for models whose gradient was not sound."""
+    """A backend whose formulas leave what they update in place as it was, for models whose gradient was not finite."""
 
-    def __init__(self, ops: Backend, sound: Array) -> None:
-        self._ops, self._sound = ops, sound
+    def __init__(self, ops: Backend, finite: Array) -> None:
+        self._ops, self._finite = ops, finite
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ops, name)
 
     def elementwise(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
         places = tuple(next((i for i, x in enumerate(inputs) if x is out), None) for out in outputs)
-        self._ops.elementwise(_guarded(formula, places), (self._sound, *inputs), outputs)
+        self._ops.elementwise(_guarded(formula, places), (self._finite, *inputs), outputs)
 
 
 @cache
 def _guarded(formula: Formula, places: tuple[int | None, ...]) -> Formula:
     """The formula with, for each output, the place of the input that it would replace."""
 
-    def guarded(xp: Any, sound: Any, *arguments: Any) -> Any:
+    def guarded(xp: Any, finite: Any, *arguments: Any) -> Any:
         results = formula(xp, *arguments)
         results = results if isinstance(results, tuple) else (results,)
         return tuple(
-            result if place is None else xp.where(sound > 0.0, result, arguments[place])
+            result if place is None else xp.where(finite > 0.0, result, arguments[place])
             for result, place in zip(results, places)
         )
 

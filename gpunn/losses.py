@@ -101,8 +101,8 @@ def _matrix(L: Array, rank: int) -> Array:
     """One row an example, whatever the shape of its terms."""
     if rank == 1:
         return L
-    lead = L.shape[: L.ndim - rank]
-    return L.reshape(*lead, math.prod(L.shape[len(lead) :]))
+    outer = L.shape[: L.ndim - rank]
+    return L.reshape(*outer, math.prod(L.shape[len(outer) :]))
 
 
 @elementwise

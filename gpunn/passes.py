@@ -167,14 +167,14 @@ class Pass:
         # The last layer's output; of a network whose last activation the loss took over, the logits. No method, so that
         # nothing but layers stands between a step and the first product.
         self.forward: Callable[[Array], Array] = partial(self.network.forward, self.frame)
-        if setting.lead and not self.planned.trains:
+        if setting.model_axes and not self.planned.trains:
             self.forward = partial(_forward_for_each, self.network, self.frame, setting.allocate(Buffer(output)))
         if self.loss is not None:
             leaf = Planned(self.network, "loss", output, self.loss.plan(output), {})
             self.loss_frame = Frame(setting, leaf, wants_dX=False)
         self.seed: Array | None = None  # ∂L/∂A in half precision, where the network computes in that
         if self.loss is not None and setting.backward and setting.store.compute != setting.store.dtype:
-            self.seed = self.ops.empty((*setting.lead, setting.rows, *output), setting.store.compute)
+            self.seed = self.ops.empty((*setting.model_axes, setting.rows, *output), setting.store.compute)
             self.loss_scale: Array | float = 1.0
             if setting.loss_scale is not None:
                 self.loss_scale = setting.loss_scale.reshape(-1, *(1,) * (self.seed.ndim - 1))

@@ -89,8 +89,8 @@ def mapped(function: Callable[[float], float], value: Number) -> Number:
 
 def as_array(value: Number, models: int | None, axes: int, dtype: Any) -> np.ndarray[Any, Any]:
     """The entries as an array (K, 1, ...), or (1, ...) without a population, with so many axes of length 1."""
-    lead = () if models is None else (models,)
-    return np.array(entries_of(value, models or 1), dtype).reshape(*lead, *(1,) * axes)
+    model_axes = () if models is None else (models,)
+    return np.array(entries_of(value, models or 1), dtype).reshape(*model_axes, *(1,) * axes)
 
 
 def for_formula(value: Number, ops: Backend, dtype: Any) -> Any:

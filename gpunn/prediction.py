@@ -20,7 +20,7 @@ def outputs(network: Engine, X: Any, batch_size: int | None, link: str | None) -
     axis = array.ndim - len(planned.shape) - 1
     n, chunk = array.shape[axis], network.chunk(batch_size)
     stays = network.ops.owns(array)
-    shape = (*network.lead, n, *planned.plan.output)
+    shape = (*network.model_axes, n, *planned.plan.output)
     function = resolve(link, "link")
     inputs = Checked(array, network.dtype, len(planned.shape))
 
@@ -29,7 +29,7 @@ def outputs(network: Engine, X: Any, batch_size: int | None, link: str | None) -
             hollow.compile(rows, training=False, backward=False)
         hollow.on_device(inputs.head(size).array)
         if function is not None:
-            hollow.ops.empty((*network.lead, min(n, size), *planned.plan.output), network.dtype)
+            hollow.ops.empty((*network.model_axes, min(n, size), *planned.plan.output), network.dtype)
         if stays:
             hollow.ops.empty(shape, network.dtype)
 
@@ -44,7 +44,7 @@ def outputs(network: Engine, X: Any, batch_size: int | None, link: str | None) -
             P = network.ops.empty(A.shape, network.dtype)  # A may be X itself
             function.value(network.ops, A, None, out=P)
             A = P
-        place = (slice(None),) * len(network.lead) + (rows,)
+        place = (slice(None),) * len(network.model_axes) + (rows,)
         if stays:
             network.ops.copy(A, out=out[place])
         else:

@@ -49,9 +49,9 @@ class RegularizationFrame:
         self.ops, self.store, self.regularization = ops, store, regularization
         self.W, self.dW = store.values[..., : store.decaying], store.gradients[..., : store.decaying]
         self.G = store.gradients
-        lead = store.values.shape[:-1]
+        model_axes = store.values.shape[:-1]
         self.buffers = {
-            name: ops.zeros((*lead, *shape), store.dtype) for name, shape in regularization.buffers(store).items()
+            name: ops.zeros((*model_axes, *shape), store.dtype) for name, shape in regularization.buffers(store).items()
         }
         check_models(regularization, store.models)
         for f in fields(regularization):

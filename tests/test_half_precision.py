@@ -112,7 +112,7 @@ def test_half_precision_networks_keep_values_gradients_and_moments_in_float32(de
     frame = run.frame.children
     assert net.dtype == net.vector.dtype == net.gradient_vector.dtype == net.state["1.mean"].dtype == np.float32
     assert frame["0"].W.dtype == frame["0"].A.dtype == frame["1"].Xhat.dtype == net.precision.compute
-    assert frame["1"].G.dtype == frame["1"].scale.dtype == run.loss_frame.dA.dtype == np.float32
+    assert frame["1"].G.dtype == frame["1"].inverse.dtype == run.loss_frame.dA.dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", HALVES)

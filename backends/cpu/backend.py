@@ -37,7 +37,7 @@ class NumpyBackend(Backend):
 
     @property
     def recorded_with(self) -> tuple[object, ...]:
-        """What a record depends on: the thread and its scratch, the kernels of formulas, and who shares the models."""
+        """What a record depends on: the thread with its scratch, the kernels of formulas, the model threads."""
         return self.recorder.thread, self.formulas.edition, self.recorder.model_threads
 
     def program(self, step: Callable[[], None], *, recorded: bool = True, models: int | None = None) -> Program:

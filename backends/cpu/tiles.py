@@ -178,5 +178,5 @@ def _index(a: Any, shape: Shape, tile: tuple[slice, ...]) -> tuple[slice, ...] |
     if not isinstance(a, np.ndarray) or a.size == 1:
         return None
     extents = (math.prod(a.shape),) if len(shape) == 1 else a.shape
-    lead = len(shape) - len(extents)
-    return tuple(tile[lead + i] if extent == shape[lead + i] else slice(None) for i, extent in enumerate(extents))
+    outer = len(shape) - len(extents)
+    return tuple(tile[outer + i] if extent == shape[outer + i] else slice(None) for i, extent in enumerate(extents))

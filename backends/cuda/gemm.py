@@ -78,7 +78,7 @@ class Prepared:
 
 
 class Gemm:
-    """``out = A @ B``, or ``out += A @ B`` with ``accumulate``, on the current stream; and products with endings.
+    """``out = A @ B`` on the current stream, and products with endings.
 
     Handle and workspace are this object's own, on the device current at construction. The workspace serves one
     stream at a time, and its address is frozen into captured graphs: keep the object as long as they live. An
@@ -105,15 +105,14 @@ class Gemm:
         self._handle = 0
         self._finalizer()
 
-    def __call__(self, A: Any, B: Any, out: Any, accumulate: bool = False) -> Any:
+    def __call__(self, A: Any, B: Any, out: Any) -> Any:
         if 0 in A.shape or 0 in B.shape:
-            product = plan_product(A, B, out)
-            if not product.k and not accumulate:
+            if not plan_product(A, B, out).k:
                 out.fill(0)
             return out
         prepared = self._find(None, A, B, out, None, None)
         assert prepared is not None
-        self._launch(prepared, A, B, out, accumulate)
+        self._launch(prepared, A, B, out)
         return out
 
     def fused(self, ending: str, A: Any, B: Any, out: Any, vector: Any = None, aux: Any = None) -> bool:
@@ -131,12 +130,12 @@ class Gemm:
             if array is not None and array.data.ptr != held.value:
                 held.value = array.data.ptr
                 _set(self._lt.matmul_desc_set_attribute, prepared.operation, name, held)
-        self._launch(prepared, A, B, out, accumulate=False)
+        self._launch(prepared, A, B, out)
         return True
 
-    def _launch(self, prepared: Prepared, A: Any, B: Any, out: Any, accumulate: bool) -> None:
+    def _launch(self, prepared: Prepared, A: Any, B: Any, out: Any) -> None:
         first, second = (B, A) if prepared.swapped else (A, B)
-        beta, c = prepared.one if accumulate else prepared.zero, out.data.ptr
+        beta, c = prepared.zero, out.data.ptr
         factors = (prepared.one, first.data.ptr, prepared.first, second.data.ptr, prepared.second)
         stream = self._cupy.cuda.get_current_stream().ptr
         self._lt.matmul(

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @plain_where_irregular
 def gather(ops: CupyBackend, source: Array, indices: Array, out: Array, scale: float = 1.0) -> Array:
-    lead = tuple(out.shape[: out.ndim - source.ndim + 1])
-    models, index, own = _indices(indices, lead, populated=len(lead) > 1)
-    return _gather(ops, source, (*index, None), own, models, out, scale)
+    index_shape = tuple(out.shape[: out.ndim - source.ndim + 1])
+    models, index, single = _indices(indices, index_shape, populated=len(index_shape) > 1)
+    return _gather(ops, source, (*index, None), single, models, out, scale)
 
 
 def batch(ops: CupyBackend, source: Array, order: Array, cursor: Array, out: Array, scale: float = 1.0) -> Array:
@@ -27,13 +27,19 @@ def batch(ops: CupyBackend, source: Array, order: Array, cursor: Array, out: Arr
 
 
 def _gather(
-    ops: CupyBackend, source: Array, index: tuple[Any, ...], own: tuple[int, ...], models: int, out: Array, scale: float
+    ops: CupyBackend,
+    source: Array,
+    index: tuple[Any, ...],
+    single: tuple[int, ...],
+    models: int,
+    out: Array,
+    scale: float,
 ) -> Array:
-    """`index` is the row numbers, the distance between those of two models, and the cursor or None; `own` is the
+    """`index` is the row numbers, the distance between those of two models, and the cursor or None; `single` is the
     shape of one model's."""
-    rows, columns = math.prod(own), math.prod(source.shape[1:])
+    rows, columns = math.prod(single), math.prod(source.shape[1:])
     launch.vectors(source, tuple(source.shape), 1)
-    target = launch.vectors(out, (*own, *source.shape[1:]), models)
+    target = launch.vectors(out, (*single, *source.shape[1:]), models)
     product = "float32" if launch.SUMS.get(source.dtype.name) == "float32" else "float64"
     types = (
         ("S", launch.c_name(source.dtype)), ("T", launch.c_name(out.dtype)), ("I", launch.c_name(index[0].dtype)),
@@ -47,32 +53,34 @@ def _gather(
 @plain_where_irregular
 def lookup(ops: CupyBackend, table: Array, indices: Array, out: Array) -> Array:
     (entries, columns), dtype = table.shape[-2:], out.dtype
-    models, index, own = _indices(indices, tuple(out.shape[:-1]), populated=table.ndim == 3)
-    rows = math.prod(own)
+    models, index, single = _indices(indices, tuple(out.shape[:-1]), populated=table.ndim == 3)
+    rows = math.prod(single)
     types = (*launch.float_types(dtype, S=dtype), ("I", launch.c_name(indices.dtype)))
     grid = min(launch.blocks(rows * columns), launch.MOST_BLOCKS), models
     source = launch.operand(table, models, entries, columns, dtype)
-    target = launch.vectors(out, (*own, columns), models)
+    target = launch.vectors(out, (*single, columns), models)
     ops.launch("lookup", "lookup", types, grid, source, index, target, rows, columns)
     return out
 
 
 def lookup_gradient(ops: CupyBackend, d: Array, indices: Array, out: Array) -> Array:
-    """Refuses what has no kernel: CuPy's own way is atomic, so its sums change from run to run."""
+    """Refuses what has no kernel: CuPy's single way is atomic, so its sums change from run to run."""
     (entries, columns), dtype = out.shape[-2:], out.dtype
-    models, index, own = _indices(indices, tuple(d.shape[:-1]), populated=out.ndim == 3)
-    rows = math.prod(own)
+    models, index, single = _indices(indices, tuple(d.shape[:-1]), populated=out.ndim == 3)
+    rows = math.prod(single)
     types = (*launch.mixed_types(dtype, S=d.dtype), ("I", launch.c_name(indices.dtype)))
-    source = launch.vectors(d, (*own, columns), models)
+    source = launch.vectors(d, (*single, columns), models)
     target = launch.result(out, models, entries, columns, dtype)
     grid = launch.blocks(entries * columns), models
     ops.launch("lookup", "lookup_gradient", types, grid, source, index, target, rows, columns, entries)
     return out
 
 
-def _indices(indices: Array, lead: tuple[int, ...], populated: bool) -> tuple[int, tuple[Array, int], tuple[int, ...]]:
-    """Models, the indices as kernels take them, and their shape in one model; `lead` is their shape, broadcast."""
-    models, own = (lead[0], lead[1:]) if populated else (1, lead)
-    if 0 in lead or indices.dtype.kind not in "iu":
+def _indices(
+    indices: Array, index_shape: tuple[int, ...], populated: bool
+) -> tuple[int, tuple[Array, int], tuple[int, ...]]:
+    """Models, the indices as kernels take them, and their shape in one model; `index_shape` is that of all."""
+    models, single = (index_shape[0], index_shape[1:]) if populated else (1, index_shape)
+    if 0 in index_shape or indices.dtype.kind not in "iu":
         raise launch.IrregularOperandError(f"no kernel for indices {indices.shape} of {indices.dtype}")
-    return models, launch.vectors(indices, own, models), own
+    return models, launch.vectors(indices, single, models), single

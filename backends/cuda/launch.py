@@ -57,8 +57,8 @@ def sums_of(dtype: Any) -> Any:
 
 def float_types(dtype: Any, **others: Any) -> Types:
     """The types for results of a float dtype, with sums in theirs, and others by their names in the text."""
-    own = (("T", dtype.name), ("ACC", sums_of(dtype).name))
-    return (*own, *((symbol, other.name) for symbol, other in others.items()))
+    single = (("T", dtype.name), ("ACC", sums_of(dtype).name))
+    return (*single, *((symbol, other.name) for symbol, other in others.items()))
 
 
 def mixed_types(dtype: Any, **others: Any) -> Types:
@@ -109,16 +109,16 @@ def result(X: Array, models: int, rows: int, columns: int, dtype: Any) -> tuple[
 
 def vectors(X: Array, shape: tuple[int, ...], models: int) -> tuple[Array, int]:
     """An array whose elements of one model, of this shape, lie one after the other: first element, model distance."""
-    own = X.shape[X.ndim - len(shape) :]
-    lead = X.shape[: X.ndim - len(shape)]
+    single = X.shape[X.ndim - len(shape) :]
+    outer = X.shape[: X.ndim - len(shape)]
     expected = X.itemsize
-    for extent, stride in zip(reversed(own), reversed(X.strides), strict=False):
+    for extent, stride in zip(reversed(single), reversed(X.strides), strict=False):
         if extent > 1 and stride != expected:
             raise IrregularOperandError(f"no kernel for strides {X.strides} of shape {X.shape}")
         expected *= extent
-    if own != shape or lead not in ((), (1,), (models,)):
+    if single != shape or outer not in ((), (1,), (models,)):
         raise IrregularOperandError(f"no kernel for {X.shape} as {(models, *shape)}")
-    return X, X.strides[0] // X.itemsize if lead and lead[0] > 1 else 0
+    return X, X.strides[0] // X.itemsize if outer and outer[0] > 1 else 0
 
 
 def blocks(count: int, each: int = BLOCK) -> int:

@@ -29,8 +29,8 @@ class Flatten(Layer):
         return X.reshape(*X.shape[: X.ndim - len(t.shape)], *self.target(t.shape))
 
     def backward(self, t: Frame, dA: Array) -> Array | None:
-        lead = dA.ndim - len(self.target(t.shape))
-        return dA.reshape(*dA.shape[:lead], *t.shape) if t.wants_dX else None
+        outer = dA.ndim - len(self.target(t.shape))
+        return dA.reshape(*dA.shape[:outer], *t.shape) if t.wants_dX else None
 
 
 def _shape(where: str, value: Any) -> Shape:

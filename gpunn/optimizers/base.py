@@ -117,23 +117,23 @@ class OptimizerFrame(_Named):
     ) -> None:
         self.ops, self.store, self.optimizer = ops, store, optimizer
         if loss_scale is not None:
-            self.ops = Guarded(ops, loss_scale.sound)  # type: ignore[assignment]  # which stands for it
+            self.ops = Guarded(ops, loss_scale.finite)  # type: ignore[assignment]  # which stands for it
         check_models(optimizer, store.models)
         plan = optimizer.plan()
-        lead = store.values.shape[:-1]
-        self.count = ops.from_host(np.ones(1 if loss_scale is None else (*lead, 1)))
-        self.rate = ops.zeros((*lead, 1), store.dtype)
+        model_axes = store.values.shape[:-1]
+        self.count = ops.from_host(np.ones(1 if loss_scale is None else (*model_axes, 1)))
+        self.rate = ops.zeros((*model_axes, 1), store.dtype)
         if not any(map(callable, entries_of(optimizer.rate))):
             first = table(optimizer.rate, 0, 1, store.models).reshape(self.rate.shape)
             ops.copy(ops.from_host(first), out=self.rate)
         self.moments = {name: self._moment(start) for name, start in plan.moments.items()}
-        self.kept = {name: ops.from_host(np.full((*lead, 1), start)) for name, start in plan.kept.items()}
+        self.kept = {name: ops.from_host(np.full((*model_axes, 1), start)) for name, start in plan.kept.items()}
         for name, value in plan.numbers.items():
             setattr(self, name, for_formula(value, ops, store.dtype))
         for name, value in plan.exact.items():
             setattr(self, name, for_formula(value, ops, np.float64))
         for name in plan.scalars:
-            setattr(self, name, ops.zeros((*lead, 1), store.dtype))
+            setattr(self, name, ops.zeros((*model_axes, 1), store.dtype))
         for name, array in self.kept.items():
             setattr(self, name, array)
         self.parts = self._parts(for_formula(plan.decay, ops, store.dtype), any_positive(plan.decay))

@@ -90,18 +90,18 @@ def examples_of(
     """The same where the inputs are an array already."""
     network.require_inputs(array)
     rank = len(network.inputs) + 1
-    lead = array.shape[: array.ndim - rank + 1]
-    target = checked_targets(y, loss, lead, network.outputs, network.ops, network.dtype)
+    row_axes = array.shape[: array.ndim - rank + 1]
+    target = checked_targets(y, loss, row_axes, network.outputs, network.ops, network.dtype)
     subsets = None
     if array.ndim > rank:  # a set for each model: laid end to end, each model seeing its own stretch
         known = target.array
         if known.ndim < 2 + target.rank:  # one for all models
             known = network.ops.to_host(known) if network.ops.owns(known) else known
-            known = np.broadcast_to(known, (lead[0], *known.shape))
+            known = np.broadcast_to(known, (row_axes[0], *known.shape))
         array, target = _joined(array), replace(target, array=_joined(known))
-        subsets, _ = _subsets(where, np.arange(len(array)).reshape(lead), len(array), network)
+        subsets, _ = _subsets(where, np.arange(len(array)).reshape(row_axes), len(array), network)
     kept = array.dtype if array.dtype.kind in "ub" or network.reads_indices else network.dtype
-    checked = CheckedExamples(Checked(array, kept), target, None, subsets, lead[-1])
+    checked = CheckedExamples(Checked(array, kept), target, None, subsets, row_axes[-1])
     return checked if weight is None else checked.weighted(where, weights_on_host(where, weight, network), network)
 
 
@@ -166,18 +166,18 @@ class Order:
         ops = self.ops = network.ops
         self.sampling, self.size, self.data = sampling, data.size, data
         shared = network.models is None or (sampling == "sequential" and data.subsets is None)
-        self.lead: Shape = () if shared else (len(network.seeds),)
+        self.model_axes: Shape = () if shared else (len(network.seeds),)
         purpose = Purpose.SHUFFLE if sampling == "shuffle" else Purpose.SAMPLE
         self.keys = np.stack([stream_key(seed, purpose) for seed in network.seeds])
-        self.key = ops.from_host(self.keys if self.lead else self.keys[0])
+        self.key = ops.from_host(self.keys if self.model_axes else self.keys[0])
         self.epoch = ops.zeros((1,), np.uint64)
-        self.rows = ops.from_host(np.broadcast_to(np.arange(self.size), (*self.lead, self.size)))
+        self.rows = ops.from_host(np.broadcast_to(np.arange(self.size), (*self.model_axes, self.size)))
         if sampling == "replacement":
-            self.uniform = ops.empty((*self.lead, self.size), np.float64)
+            self.uniform = ops.empty((*self.model_axes, self.size), np.float64)
         width = self.size if data.subsets is None else data.subsets.shape[1]
-        starts = np.arange(math.prod(self.lead))[:, None] * width
-        self.starts = ops.from_host(starts if self.lead else starts[0])
-        self.chosen = None if data.subsets is None else ops.empty((*self.lead, self.size, 1), np.int64)
+        starts = np.arange(math.prod(self.model_axes))[:, None] * width
+        self.starts = ops.from_host(starts if self.model_axes else starts[0])
+        self.chosen = None if data.subsets is None else ops.empty((*self.model_axes, self.size, 1), np.int64)
         self.places = None if data.subsets is None else ops.empty(self.rows.shape, np.int64)
 
     @property
@@ -211,22 +211,22 @@ class Loader:
 
     def __init__(self, network: Engine, order: Order, rows: int, cursor: Array) -> None:
         ops: Backend = network.ops
-        data, lead = order.data, order.lead
+        data, model_axes = order.data, order.model_axes
         self.ops, self.data, self.cursor, self.scale = ops, data, cursor, network.scale
         dtype = np.int64 if network.reads_indices else network.precision.compute
-        self.X = ops.empty((*lead, rows, *network.inputs), dtype)
-        self.y, self._y, self._source = self._target(lead, rows)
-        self.weight = None if data.weight is None else ops.empty((*lead, rows, 1), network.dtype)
+        self.X = ops.empty((*model_axes, rows, *network.inputs), dtype)
+        self.y, self._y, self._source = self._target(model_axes, rows)
+        self.weight = None if data.weight is None else ops.empty((*model_axes, rows, 1), network.dtype)
         self.order = order.current
 
-    def _target(self, lead: Shape, rows: int) -> tuple[Array, Array, Array]:
+    def _target(self, model_axes: Shape, rows: int) -> tuple[Array, Array, Array]:
         """The batch's target; the same memory as the gather writes it; the whole set's, as the gather reads it."""
         y = self.data.y
         if y.ndim > 1:
-            batch = self.ops.empty((*lead, rows, *y.shape[1:]), y.dtype)
+            batch = self.ops.empty((*model_axes, rows, *y.shape[1:]), y.dtype)
             return batch, batch, y
-        column = self.ops.empty((*lead, rows, 1), y.dtype)
-        return column.reshape(*lead, rows), column, y.reshape(-1, 1)
+        column = self.ops.empty((*model_axes, rows, 1), y.dtype)
+        return column.reshape(*model_axes, rows), column, y.reshape(-1, 1)
 
     def load(self) -> None:
         self.load_inputs()

@@ -32,13 +32,13 @@ class Scorer:
         self, network: Engine, batch_pass: Pass, loss: Loss, metrics: Mapping[str, Metric], meters: Meters
     ) -> None:
         self.ops, self.meters = network.ops, meters
-        lead, n = network.lead, batch_pass.rows
+        model_axes, n = network.model_axes, batch_pass.rows
         self.factor = n if loss.reduction == "mean" else 1.0  # of a batch's loss in the sum
-        shape = (*lead, n, *network.outputs)
+        shape = (*model_axes, n, *network.outputs)
         by_row = {name: metric for name, metric in metrics.items() if not metric.whole}
         if by_row:
-            self.rows = self.ops.empty((*lead, n, 1), network.dtype)
-            self.value = self.ops.empty(lead, network.dtype)
+            self.rows = self.ops.empty((*model_axes, n, 1), network.dtype)
+            self.value = self.ops.empty(model_axes, network.dtype)
         self.scores = {name: m.prepared(self.ops, shape, network.dtype, loss) for name, m in by_row.items()}
         self.fused = batch_pass.fused
         self.link = self.fused or resolve(loss.link, "link")
@@ -87,7 +87,7 @@ class Evaluator:
         size = max(data.lengths or (data.size,))
         self.predictions: Array | None = None  # of the whole set, for metrics that look at all of it
         if len(by_row) < len(metrics):
-            self.predictions = network.ops.empty((*network.lead, size, *network.outputs), network.dtype)
+            self.predictions = network.ops.empty((*network.model_axes, size, *network.outputs), network.dtype)
         self.y = network.ops.to_host(data.y) if any(metric.needs_targets for metric in metrics.values()) else None
         self.order = Order(network, replace(data, size=size, lengths=None), "sequential")
         self.order.begin(0)
@@ -132,10 +132,10 @@ class Evaluator:
 
     def _run_and_keep(self, predictions: Array) -> None:
         """Chunk by chunk, each with its predictions put to the others; nothing waits for the device."""
-        start, lead = 0, (slice(None),) * len(self.network.lead)
+        start, model_axes = 0, (slice(None),) * len(self.network.model_axes)
         for n in self.chunks:
             self._program(n)()
-            self.network.ops.copy(self.scorers[n].prediction, out=predictions[(*lead, slice(start, start + n))])
+            self.network.ops.copy(self.scorers[n].prediction, out=predictions[(*model_axes, slice(start, start + n))])
             start += n
 
     def read(self) -> dict[str, Any]:

@@ -30,8 +30,8 @@ class Measures:
         more = ["gradient_norm"] * gradient_norm + [MADE] * (network.loss_scale is not None)
         self.meters = Meters(ops, ("loss", BAD_STEP, SUM_OF_VALUES, *metrics, *more), network.models or 1)
         self.update = ops.zeros((1,), np.int64)  # its number in the epoch
-        self.squares = ops.empty((*network.lead, 1, 1), network.dtype) if gradient_norm else None
-        self.total = ops.empty(network.lead, network.dtype)
+        self.squares = ops.empty((*network.model_axes, 1, 1), network.dtype) if gradient_norm else None
+        self.total = ops.empty(network.model_axes, network.dtype)
 
     def begin(self, first_update: int) -> None:
         self.update[...] = first_update

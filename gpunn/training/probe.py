@@ -52,11 +52,11 @@ class FlowProbe:
         """Cut everything into chunks, and make room for the largest."""
         every = [matrix for paths in matrices.values() for several in paths.values() for matrix in several]
         chunks = [chunk for matrix in every for chunk in _chunks(matrix)]
-        lead = every[0].shape[:-2] if every else ()
-        self.population, self.models = bool(lead), math.prod(lead)
+        model_axes = every[0].shape[:-2] if every else ()
+        self.population, self.models = bool(model_axes), math.prod(model_axes)
         room = self.ops.empty((max((chunk.size for chunk in chunks), default=0),), np.float64)
         rows = self.ops.empty((max((chunk[..., 0].size for chunk in chunks), default=0),), np.float64)
-        self.sums = self.ops.from_host(np.full((len(chunks), *lead), np.nan))
+        self.sums = self.ops.from_host(np.full((len(chunks), *model_axes), np.nan))
         self.chunks: dict[str, list[_Chunk]] = {kind: [] for kind in matrices}
         self.places: dict[str, dict[str, tuple[slice, int]]] = {kind: {} for kind in matrices}
         stop = 0

@@ -91,7 +91,7 @@ def _drawn(network: Engine, rows: int, fraction: float) -> tuple[Array, Array]:
     rng = np.random.Generator(np.random.Philox(key=stream_key(network.seeds[0], Purpose.SPLIT)))
     order = rng.permutation(rows)
     kept, left_out = (
-        np.broadcast_to(np.sort(drawn), (*network.lead, len(drawn))) for drawn in (order[count:], order[:count])
+        np.broadcast_to(np.sort(drawn), (*network.model_axes, len(drawn))) for drawn in (order[count:], order[:count])
     )
     return kept, left_out
 

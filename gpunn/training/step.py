@@ -128,7 +128,7 @@ class Step:
         """Penalties, clipping, the optimizer's formula, and what must hold after it."""
         if self.loss_scale is not None:
             self.loss_scale.judge()
-            self.measures.count_made(self.loss_scale.sound)
+            self.measures.count_made(self.loss_scale.finite)
         self.constraints.before()
         self.measures.take_norm()
         self.rates.load()

@@ -76,7 +76,7 @@ class UnequalLoader(Loader):
         super().__init__(network, order, rows, cursor)
         self.places = self.ops.from_host(np.arange(rows)[:, None])
         self.lengths = self.ops.from_host(np.array(lengths)[:, None, None])
-        self.counted = self.ops.empty((*order.lead, rows, 1), network.dtype)
+        self.counted = self.ops.empty((*order.model_axes, rows, 1), network.dtype)
         self.given, self.weight = self.weight, self.counted if self.weight is None else self.weight
 
     def load(self) -> None:

@@ -121,7 +121,7 @@ def test_relu_masks_are_kept_on_cuda_if_a_backward_pass_may_follow(backend: Any,
     network, run, (_, _) = prepared([gn.Dense(130, "relu"), gn.Dense(3)], backend, models)
     frame = run.frame.children["0"]
     if backend.name == "cuda":
-        assert frame.mask.shape == (*network.lead, 6, 32)
+        assert frame.mask.shape == (*network.model_axes, 6, 32)
         assert frame.mask.dtype == np.uint8
     else:
         assert frame.mask is None

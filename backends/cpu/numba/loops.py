@@ -244,9 +244,9 @@ def _extents(array: Array, shape: Shape) -> Shape:
 
 def _runs(array: Array, shape: Shape, suffix: int) -> bool:
     """Whether the array has the last axes of the shape whole and contiguous, or only once."""
-    lead = len(shape) - array.ndim
+    outer = len(shape) - array.ndim
     axes = [axis for axis in range(suffix, len(shape)) if shape[axis] > 1]
-    once = [axis < lead or array.shape[axis - lead] == 1 for axis in axes]
+    once = [axis < outer or array.shape[axis - outer] == 1 for axis in axes]
     if any(once):
         return all(once)
-    return all(array.strides[axis - lead] == array.itemsize * math.prod(shape[axis + 1 :]) for axis in axes)
+    return all(array.strides[axis - outer] == array.itemsize * math.prod(shape[axis + 1 :]) for axis in axes)
