@@ -115,3 +115,10 @@ def test_compiled_passes_are_kept_and_the_oldest_is_dropped() -> None:
     for rows in range(2, 8):
         network.compile(rows)
     assert network.compile(1) is not first
+
+
+def test_a_population_in_which_no_layer_has_parameters_has_an_output_for_each_model() -> None:
+    network = gn.Network([gn.Flatten()], (2, 2), device="cpu", models=3)
+    X = np.arange(8.0, dtype=np.float32).reshape(2, 2, 2)
+    A = network.compile(2, training=False, backward=False).forward(X)
+    np.testing.assert_array_equal(A, np.broadcast_to(X.reshape(2, 4), (3, 2, 4)))

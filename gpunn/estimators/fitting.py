@@ -16,17 +16,16 @@ from gpunn.engine import Engine
 from gpunn.errors import DataError
 from gpunn.estimators import parameters
 from gpunn.estimators.memory import Memory
-from gpunn.estimators.training import RulesJudge, Validation, step_by_batches, whole_set
+from gpunn.estimators.training import RulesJudge, Validation, objective, step_by_batches
 from gpunn.inputs import checked_targets, to_device
 from gpunn.losses import Loss
 from gpunn.optimizers import LBFGS
-from gpunn.regularization import Constraints
 from gpunn.training.batches import Examples
 from gpunn.training.callbacks import as_callbacks
 from gpunn.training.full_batch import FullBatchStep, Objective
 from gpunn.training.history import History
 from gpunn.training.rates import check_rates
-from gpunn.training.step import Gradient, Step
+from gpunn.training.step import Step
 from gpunn.training.threads import threads_for
 from gpunn.training.training import Training
 from gpunn.types import Array
@@ -65,7 +64,7 @@ def fit_by_batches(
     network, optimizer = task.network, parameters.optimizer_of(e)
     step: Step | FullBatchStep
     if isinstance(optimizer, LBFGS):
-        step = FullBatchStep(*of_mean_one(e, task, data), optimizer, told=task.outputs)
+        step = FullBatchStep(whole_set(e, task, data), optimizer)
     else:
         step = step_by_batches(
             network, data, task.loss, optimizer, batch_size(e, data.size), alpha=float(e.alpha),
@@ -100,7 +99,7 @@ def batch_size(e: Any, rows: int) -> int:
     return min(int(e.batch_size), rows)
 
 
-def of_mean_one(e: Any, task: Task, data: Examples) -> tuple[Gradient, Constraints]:
+def whole_set(e: Any, task: Task, data: Examples) -> Objective:
     """The whole set as one function, its weights with mean 1."""
     mass, ops = float(data.size), task.network.ops
     if data.weight is not None:
@@ -108,34 +107,34 @@ def of_mean_one(e: Any, task: Task, data: Examples) -> tuple[Gradient, Constrain
         data = Examples(data.X, data.y, data.weight * (data.size / mass), None, data.size)
     if sparse.issparse(data.X):
         data = Examples(ops.from_host(data.X.toarray()), data.y, data.weight, None, data.size)
-    return whole_set(task.network, data, task.loss, e.alpha / mass)
+    return objective(task.network, data, task.loss, e.alpha / mass, outputs=task.outputs)
 
 
 def fit_by_scipy(e: Any, task: Task, data: Examples) -> tuple[float, int]:
     """SciPy's L-BFGS-B on gpunn's loss and gradient, as scikit-learn does it: the loss and the number of steps."""
     network, ops = task.network, task.network.ops
-    objective = Objective(*of_mean_one(e, task, data), told=task.outputs)
+    whole = whole_set(e, task, data)
 
     def function(vector: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
         ops.copy(ops.from_host(vector, network.dtype), out=network.vector)
-        loss = objective.value()
+        loss = whole.value()
         look()
         return loss, ops.to_host(network.gradient_vector).astype(np.float64)
 
     options = {"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol}
-    with closing(objective), ops.quiet(), threads_for(network, data.size) as look:
+    with closing(whole), ops.quiet(), threads_for(network, data.size) as look:
         end = optimize.minimize(
             function, ops.to_host(network.vector).astype(np.float64), method="L-BFGS-B", jac=True, options=options
         )
         ops.copy(ops.from_host(end.x, network.dtype), out=network.vector)
-        objective.value()
+        whole.value()
     if e.verbose:
         print(f"lbfgs: loss {end.fun:.8f} after {end.nit} steps and {end.nfev} evaluations; {end.message}")
     if end.status != 0:
         warnings.warn(
             f"lbfgs did not converge: {end.message}; raise max_iter or scale the data", ConvergenceWarning, stacklevel=4
         )
-    return float(objective.read()["loss"][0]) / task.outputs, min(int(end.nit), e.max_iter)
+    return float(whole.read()["loss"][0]) / task.outputs, min(int(end.nit), e.max_iter)
 
 
 def refuse_wild_weights(network: Engine, stopped: str) -> None:

@@ -17,6 +17,7 @@ from gpunn.optimizers import Optimizer
 from gpunn.regularization import Constraints, HalfL2, half_l2_gradient
 from gpunn.training.batches import Examples, Loader, Order
 from gpunn.training.best import Best
+from gpunn.training.full_batch import Objective
 from gpunn.training.history import History
 from gpunn.training.judge import Record
 from gpunn.training.source import WholeSet, updates_of
@@ -136,12 +137,15 @@ def step_by_batches(
     return Step(gradient, BatchPenalty(network, source, total, alpha, outputs), optimizer)
 
 
-def whole_set(network: Engine, data: Examples, loss: Loss, strength: float) -> tuple[Gradient, Constraints]:
-    """Σ w ℓ / Σ w + ½ α ‖W‖² / Σ w of the whole set, as loss and constraint; `data.weight` has mean 1."""
+def objective(network: Engine, data: Examples, loss: Loss, strength: float, *, outputs: int) -> Objective:
+    """Σ w ℓ / Σ w + ½ α ‖W‖² / Σ w of the whole set; `data.weight` has mean 1, and `strength` is α / Σ w.
+
+    In the loss that is told the penalty counts `outputs` times.
+    """
     batch = min(data.size, BLOCK)
     cut = partial(updates_of, batch_size=batch, smallest=network.smallest_batch, accumulate=data.size)
     gradient = Gradient(network, WholeSet(network, data, cut, "sequential"), loss, {})
-    return gradient, Constraints(network.ops, network.store, HalfL2(strength))
+    return Objective(gradient, Constraints(network.ops, network.store, HalfL2(strength)), penalty_factor=outputs)
 
 
 class Validation:

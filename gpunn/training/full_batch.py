@@ -22,12 +22,12 @@ from gpunn.training.step import Gradient, after_update
 class Objective:
     """Loss and penalties of the whole set, each time with the same random numbers.
 
-    The loss that is read has the penalties in it `told` times; in `fit` it has not.
+    In the loss that is read the penalties count `penalty_factor` times: not at all where `fit` reads it.
     """
 
-    def __init__(self, gradient: Gradient, constraints: Constraints, told: float = 0.0) -> None:
+    def __init__(self, gradient: Gradient, constraints: Constraints, penalty_factor: float = 0.0) -> None:
         network = gradient.network
-        self.gradient, self.constraints, self.told = gradient, constraints, told
+        self.gradient, self.constraints, self.penalty_factor = gradient, constraints, penalty_factor
         self._check()
         self.ops, self.meters = network.ops, gradient.measures.meters
         (self.sizes,) = gradient.source.updates
@@ -91,8 +91,8 @@ class Objective:
     def read(self) -> dict[str, np.ndarray[Any, Any]]:
         """What the last evaluation has measured."""
         record = self.gradient.read(1)
-        if self.told:
-            record["loss"] = record["loss"] + self.told * self.ops.to_host(self.penalty)
+        if self.penalty_factor:
+            record["loss"] = record["loss"] + self.penalty_factor * self.ops.to_host(self.penalty)
         return record
 
     def close(self) -> None:
@@ -103,12 +103,12 @@ class Objective:
 class FullBatchStep:
     """One step of L-BFGS an epoch; for what it has in common with `Step` see there."""
 
-    def __init__(self, gradient: Gradient, constraints: Constraints, optimizer: LBFGS, told: float = 0.0) -> None:
+    def __init__(self, objective: Objective, optimizer: LBFGS) -> None:
+        gradient = objective.gradient
         if gradient.network.models is not None:
             optimizer.refuse_population(gradient.network.models)
         self.gradient, self.measures, self.source = gradient, gradient.measures, gradient.source
-        self.optimizer, self.constraints = optimizer, constraints
-        self.objective = Objective(gradient, constraints, told)
+        self.objective, self.constraints, self.optimizer = objective, objective.constraints, optimizer
         self.frame = OptimizerFrame(gradient.ops, gradient.network.store, optimizer)
         self.rates = Rates(gradient.network, self.frame, self.measures.update)
         self.finished = ""

@@ -13,7 +13,7 @@ from gpunn.passes import loss_of_network
 from gpunn.regularization import Constraints
 from gpunn.training.batches import CheckedExamples
 from gpunn.training.evaluation import Evaluator, check_metrics
-from gpunn.training.full_batch import FullBatchStep
+from gpunn.training.full_batch import FullBatchStep, Objective
 from gpunn.training.judge import MonitorJudge
 from gpunn.training.options import Options
 from gpunn.training.progress import Progress
@@ -121,5 +121,5 @@ def _step(gradient: Gradient, options: Options) -> Step | FullBatchStep:
     network, clips = gradient.network, {"clip_norm": options.clip_norm, "clip_value": options.clip_value}
     constraints = Constraints(network.ops, network.store, options.regularization, **clips)
     if isinstance(options.optimizer, LBFGS):
-        return FullBatchStep(gradient, constraints, options.optimizer)
+        return FullBatchStep(Objective(gradient, constraints), options.optimizer)
     return Step(gradient, constraints, options.optimizer)

@@ -43,7 +43,10 @@ class Saving:
 
 
 class Training:
-    """What callbacks see of it is `network`, `epoch`, `history` and `stop`."""
+    """Of `total` updates at most, each a step; the judge decides what was best and whether it ends before.
+
+    What callbacks see of it is `network`, `epoch`, `history` and `stop`.
+    """
 
     def __init__(
         self, network: Engine, step: Step | FullBatchStep, judge: Judge, *, total: int,
