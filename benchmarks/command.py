@@ -14,7 +14,7 @@ import click
 # In the order they run; what a GPU is asked when nothing is named fits into eight minutes.
 QUESTIONS = (
     "step", "profile", "products", "digits", "accuracy", "epoch", "batching", "update", "estimators", "populations",
-    "requests", "scaling", "busy", "passes", "memory", "mapped", "install",
+    "requests", "layers", "scaling", "busy", "passes", "memory", "mapped", "install",
 )  # fmt: skip
 ON_CUDA = ("step", "products", "digits")
 STEP_MINUTES = 5.0

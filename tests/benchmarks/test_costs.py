@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import busy, install, memory, profile, requests, scaling
+from benchmarks import busy, install, layers, memory, profile, requests, scaling
 from benchmarks.cases import Case
-from benchmarks.harness import DisagreementError, Row, Setting
+from benchmarks.harness import REFUSED, DisagreementError, Row, Setting
 from benchmarks.peers import ours
+from gpunn.value import is_own
 
 SMALL = Case((6, 5, 4, 3), 4)
 QUICK = Setting(quick=True)
@@ -337,3 +338,17 @@ def test_digests_show_which_training_differs_between_two_versions(tmp_path: Path
     compared = ask(str(tmp_path / "before.json"))
     assert compared.returncode == 1
     assert compared.stdout.startswith("embedding: 0 before, ") and compared.stdout.endswith(" 1 differences\n")
+
+
+def test_a_users_layer_is_timed_beside_gpunns_own() -> None:
+    rows = layers.run(Setting(quick=True))
+    assert [row.competitor for row in rows] == list(layers.KINDS)
+    assert not [row.note for row in rows if row.note] and all(row.runs for row in rows)
+    assert type(layers.OwnGain()).__module__.startswith("gpunn.") and is_own(layers.OwnGain())
+    assert not is_own(layers.UsersGain())
+
+
+def test_a_layer_that_learns_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = layers.UsersGain.forward
+    monkeypatch.setattr(layers.NumpyGain, "forward", lambda layer, t, X: plain(layer, t, X) * 2)
+    assert [row.note.startswith(REFUSED) for row in layers.run(Setting(quick=True))] == [False, False, True]

@@ -26,6 +26,7 @@ LATER = (
     "populations",
     "scaling",
     "requests",
+    "layers",
     "busy",
     "memory",
     "install",
