@@ -5,8 +5,8 @@
                 name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}, padded with spaces
     the rest   the arrays, little-endian, wider elements first, without gaps
 
-The digest is that of the whole file with 64 zeros in its place; the header up to and with it is alike in all formats.
-A file is taken only if its header is, byte for byte, what `write` makes of its content. Nothing is ever unpickled.
+The digest is that of the whole file with 64 zeros in its place; up to it, the header is the same in all formats.
+A file is refused unless its header is, byte for byte, what `write` makes of its content. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Specs = dict[str, tuple[str, Shape]]  # the safetensors code and the shape of ea
 
 FORMAT = 1
 HEADER_LIMIT = 100_000_000  # bytes; safetensors' own
-DEPTH_LIMIT = 650  # of nested JSON: that of a network, and what is around it; Python's own is some 1,000
+DEPTH_LIMIT = 650  # of nested JSON: that of a network and a few more; Python's own limit is about 1,000
 CHUNK = 1 << 20
 NO_DIGEST = "0" * 64
 DTYPES = {
@@ -72,11 +72,11 @@ def _failed(where: str, expected: str, error: OSError, fix: str) -> CheckpointEr
 
 
 def _header(specs: Specs, text: str, version: str) -> tuple[bytes, dict[str, int]]:
-    """The header, without a digest, of arrays and JSON, and where each array starts, in the order of the file."""
+    """The header for these arrays and this JSON, with no digest yet, and the start of each array, in file order."""
     widths = {name: np.dtype(DTYPES[code]).itemsize for name, (code, _) in specs.items()}
     sizes = {name: widths[name] * math.prod(shape) for name, (_, shape) in specs.items()}
     starts, end = {}, 0
-    for name in sorted(specs, key=lambda name: -widths[name]):  # stable; leaves every array aligned
+    for name in sorted(specs, key=lambda name: -widths[name]):  # stable; so every array is aligned
         starts[name], end = end, end + sizes[name]
     header: dict[str, Any] = {"__metadata__": {
         "gpunn_format": str(FORMAT), "gpunn_version": version, "data_bytes": str(end), "sha256": NO_DIGEST, "meta": text
@@ -89,30 +89,30 @@ def _header(specs: Specs, text: str, version: str) -> tuple[bytes, dict[str, int
 
 
 def _check_json(where: str, value: dict[Any, Any] | list[Any]) -> None:
-    """Only what JSON gives back as it was; but a tuple comes back as a list, and every NaN as the same one."""
+    """Refuse what JSON would not return unchanged; but tuples, which return as lists, and NaN are accepted."""
     waiting: list[tuple[Any, int, Any]] = [(value, 0, None)]
     while waiting:
-        whole, depth, place = waiting.pop()
+        container, depth, place = waiting.pop()
         if depth > DEPTH_LIMIT:
-            raise _too_deep(_named(where, place)[:200])
-        for key, item in whole.items() if isinstance(whole, dict) else enumerate(whole):
-            if isinstance(whole, dict) and not isinstance(key, str):
+            raise _too_deep(_path_in_json(where, place)[:200])
+        for key, item in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(container, dict) and not isinstance(key, str):
                 raise CheckpointError(
-                    _named(where, place), expected="names as keys", got=repr(key), fix="turn the keys into text"
+                    _path_in_json(where, place), expected="names as keys", got=repr(key), fix="turn the keys into text"
                 )
             if isinstance(item, (dict, list, tuple)):
                 waiting.append((item, depth + 1, (place, key)))
             elif item is not None and not isinstance(item, (str, int, float)):
                 raise CheckpointError(
-                    _named(where, (place, key)),
+                    _path_in_json(where, (place, key)),
                     expected="numbers, text, lists and dicts",
                     got=f"a {type(item).__name__}",
                     fix="convert it, as float(x) and x.tolist() do, or store it as an array",
                 )
 
 
-def _named(where: str, place: Any) -> str:
-    """What errors call a part of JSON: `place` is its key, after the place of what it is in."""
+def _path_in_json(where: str, place: Any) -> str:
+    """What errors call a value in JSON: `place` is the place of its container, then its key there."""
     keys = []
     while place is not None:
         place, key = place
@@ -130,14 +130,14 @@ def _too_deep(where: str) -> CheckpointError:
 
 
 def write(path: Path, arrays: Mapping[str, Host], meta: Mapping[str, Any]) -> None:
-    """Put arrays and JSON into one file, which is replaced at once or stays as it was; links are followed.
+    """Write arrays and JSON to one file, which is replaced as a whole or stays as it was; links are followed.
 
-    Needs 1 MiB beside the arrays, and a copy of those that are not contiguous, one at a time.
+    Needs 1 MiB beside the arrays, and a copy of each array that is not contiguous, one at a time.
     """
     name, where = named(path)
     specs = {key: _spec(where, key, array) for key, array in arrays.items()}
     _check_json(f"{where} meta", dict(meta))
-    version: str = sys.modules["gpunn"].__version__  # to import it here would be a cycle
+    version: str = sys.modules["gpunn"].__version__  # an import here would be a cycle
     try:
         header, starts = _header(specs, json.dumps(dict(meta)), version)
     except ValueError as error:
@@ -187,7 +187,7 @@ def _fill(header: bytes, arrays: Iterable[Host], file: BinaryIO) -> None:
 
 
 def _pieces(header: bytes, arrays: Iterable[Host]) -> Iterator[bytes]:
-    """The file in copies of a chunk each: what is hashed is what is written, even of an array that changes."""
+    """The file in pieces, each a copy: the same bytes are hashed and written, even if an array changes meanwhile."""
     yield len(header).to_bytes(8, "little") + header
     for array in arrays:
         flat = np.ascontiguousarray(array, DTYPES[CODES[array.dtype.name]]).reshape(-1).view(np.uint8)
@@ -199,9 +199,9 @@ def _pieces(header: bytes, arrays: Iterable[Host]) -> Iterator[bytes]:
 
 
 def read(path: Path) -> tuple[dict[str, Host], dict[str, Any]]:
-    """The arrays and JSON of a file that `write` wrote; the arrays are writable parts of one buffer.
+    """The arrays and JSON of a file that `write` wrote; the arrays are writable views of one buffer.
 
-    Needs the size of the file, and some 30 times that of its header, which is at most 100 MB.
+    Needs memory for the file and about 30 times for its header, which is at most 100 MB.
     """
     name, where = named(path)
     try:
@@ -224,7 +224,7 @@ def read(path: Path) -> tuple[dict[str, Host], dict[str, Any]]:
 
 
 def _checked_bytes(where: str, file: BufferedReader) -> tuple[bytes, Host, re.Match[bytes]]:
-    """Header and data of an undamaged checkpoint of any format; nothing is larger than the file is."""
+    """The header and data of a checkpoint in any format; refuses a damaged one. Takes no more memory than the file."""
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(8 + len(MARK))
     if prefix[8:] != MARK:
@@ -244,7 +244,7 @@ def _checked_bytes(where: str, file: BufferedReader) -> tuple[bytes, Host, re.Ma
     digest = hashlib.sha256(prefix[:8] + header[: start.start(4)] + NO_DIGEST.encode() + header[start.end(4) :])
     for begin in range(0, data.size, CHUNK):
         piece = data[begin : begin + CHUNK]
-        file.readinto(piece.data)  # past the end it leaves what is there, which cannot have the digest
+        file.readinto(piece.data)  # if the file has become shorter, the digest is wrong
         digest.update(piece.data)
     if digest.hexdigest().encode() != start[4]:
         raise CheckpointError(where, expected=f"SHA-256 {start[4].decode()}", got=digest.hexdigest(), fix=DAMAGED)
@@ -252,14 +252,14 @@ def _checked_bytes(where: str, file: BufferedReader) -> tuple[bytes, Host, re.Ma
 
 
 def _parsed(where: str, header: bytes, data: Host, start: re.Match[bytes]) -> tuple[dict[str, Host], dict[str, Any]]:
-    """The content, if the header is the one that `write` would write for it."""
+    """The content; refuses a header that differs from the one that `write` makes for it."""
     try:
         entries = json.loads(header.decode("ascii"))
         text = entries.pop("__metadata__")["meta"]
         meta = _loaded(f"{where} meta", text)
         if isinstance(meta, dict):
             _check_json(f"{where} meta", meta)
-        specs = {name: _declared(entry) for name, entry in entries.items()}
+        specs = {name: _spec_in_header(entry) for name, entry in entries.items()}
         expected, starts = _header(specs, text, start[2].decode())
         same = header == expected.replace(NO_DIGEST.encode(), start[4], 1)
         if not (same and isinstance(meta, dict) and json.dumps(meta) == text):
@@ -283,8 +283,8 @@ def _loaded(where: str, text: str) -> Any:
         raise _too_deep(where) from None
 
 
-def _declared(entry: Any) -> tuple[str, Shape]:
-    """The code and shape that a header gives an array; the rest of the entry follows from them."""
+def _spec_in_header(entry: Any) -> tuple[str, Shape]:
+    """The code and shape of an array in a header; the rest of its entry follows from them."""
     code, shape = entry["dtype"], tuple(entry["shape"])
     if code not in DTYPES or any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
         raise ValueError(f"an array of dtype {code!r} and shape {shape!r}")

@@ -1,4 +1,4 @@
-"""Checkpoints: networks, and whatever else training needs, as arrays and JSON in one file."""
+"""Checkpoints: a network, and for a training all that it needs to go on, as arrays and JSON in one file."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ __all__ = ["load_network", "network_of", "network_parts", "read", "write"]
 def network_of(
     where: str, arrays: Mapping[str, Host], meta: Mapping[str, Any], device: str | Backend, dtype: str | None = None
 ) -> Network:
-    """The network in what `read` gave; whatever else is there is left to others. Nothing is built before all fits."""
+    """The network in what `read` returned, built after all is checked; arrays of a training are ignored."""
     ops = device if isinstance(device, Backend) else get_backend(device)
     values = {name.removeprefix("network/"): array for name, array in arrays.items() if name.startswith("network/")}
     try:
         if "network" not in meta:
             raise LookupError("a checkpoint without one")
-        described = meta["network"]
-        loss, step = from_json(described["loss"]), described["step"]
+        saved = meta["network"]
+        loss, step = from_json(saved["loss"]), saved["step"]
         if not (loss is None or isinstance(loss, Loss)) or type(step) is not int or not 0 <= step < 2**64:
             raise ValueError(f"loss {loss!r} and step {step!r}")
         preprocessing = None
-        if described.get("preprocessing") is not None:
-            from gpunn.data.preprocessing import Preprocessing  # a third of the time of importing gpunn
+        if saved.get("preprocessing") is not None:
+            from gpunn.data.preprocessing import Preprocessing  # lazily: a third of the time to import gpunn
 
-            preprocessing = from_json(described["preprocessing"])
+            preprocessing = from_json(saved["preprocessing"])
             if not isinstance(preprocessing, Preprocessing):
                 raise ValueError(f"{preprocessing!r} as preprocessing")
-        columns = stored_columns(described.get("columns"), described["architecture"]["inputs"])
-        _check_arrays(described["architecture"], values)
-        architecture = described["architecture"] if dtype is None else {**described["architecture"], "dtype": dtype}
+        columns = stored_columns(saved.get("columns"), saved["architecture"]["inputs"])
+        _check_arrays(saved["architecture"], values)
+        architecture = saved["architecture"] if dtype is None else {**saved["architecture"], "dtype": dtype}
         network = Network.from_json(json.dumps(architecture), device=ops)
         network.load_parameters(values)
     except DeviceMemoryError:
@@ -70,7 +70,7 @@ def network_of(
 
 
 def _check_arrays(architecture: Mapping[str, Any], values: Mapping[str, Host]) -> None:
-    """Names, shapes and dtype, before anything of a size that a file merely claims is allocated."""
+    """Check names, shapes and dtypes before anything is allocated whose size only the file's JSON states."""
     models, seeds, dtype = architecture["models"], architecture["seeds"], architecture["dtype"]
     if not isinstance(seeds, list) or len(seeds) != (1 if models is None else models):
         raise ValueError(f"{models!r} models with seeds {seeds!r}")
@@ -89,7 +89,7 @@ def _check_arrays(architecture: Mapping[str, Any], values: Mapping[str, Host]) -
 def load_network(path: Path, device: str | Backend = "auto", *, dtype: str | None = None) -> Network:
     """A network as it was saved, bit for bit, on any device.
 
-    `dtype` is another one to compute in: "float32" brings a network of half precision, whose values are kept in
+    `dtype` is another one to compute in: "float32" brings a network of half precision, whose values are stored in
     float32, to the CPU.
     """
     where = named(path)[1]

@@ -1,6 +1,6 @@
-"""The cores that this process may use, and how far others take them.
+"""The cores that this process may use, and how much of them other processes take.
 
-Where the system does not tell (there is no /proc on macOS), nothing is known: no thread ever waited, no core was idle.
+If the system does not say (macOS has no /proc), `waits` is empty and `idle_seconds` is None.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CGROUP, PROC = Path("/sys/fs/cgroup"), Path("/proc")
 
 
 def read(path: Path) -> str:
-    """A file's text; nothing where there is no such file, as on other systems than Linux."""
+    """A file's text; empty if there is no such file, as on other systems than Linux."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -26,24 +26,24 @@ def usable_numbers() -> set[int]:
 
 
 def usable_cpus() -> int:
-    """The cores that this process may run on."""
+    """The number of cores that this process may run on."""
     return len(usable_numbers())
 
 
 def cpu_limit(cgroup: Path = CGROUP) -> float | None:
-    """How many cores' time a container may take; None without a limit."""
+    """The number of cores whose time a container may take; None without a limit."""
     quota, _, period = read(cgroup / "cpu.max").partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.strip().isdigit() else None
 
 
 def most_threads() -> int:
-    """How many threads can run at once, at least one; a container often has less than the machine."""
+    """How many threads can run at once, at least one; a container often has fewer cores than the machine."""
     usable = usable_cpus()
     return max(1, int(min(usable, cpu_limit() or usable)))
 
 
 def waits(proc: Path = PROC) -> dict[str, float]:
-    """For each thread of this process, the seconds for which it could have run and had no core."""
+    """For each thread of this process, the seconds for which it was ready to run but had no core."""
     found = {}
     for task in _threads(proc / "self" / "task"):
         numbers = read(task / "schedstat").split()  # time on a core, time waiting for one, turns
@@ -68,16 +68,16 @@ def idle_seconds(proc: Path = PROC) -> float | None:
     """Seconds for which the usable cores together had nothing to do, since the machine started; None if unknown."""
     names = {f"cpu{number}" for number in usable_numbers()}
     lines = [line.split() for line in read(proc / "stat").splitlines()]
-    # What a core does when it is idle, and when it only waits for a disk.
+    # The time in which a core was idle, and in which it only waited for a disk.
     ticks = [int(line[4]) + int(line[5]) for line in lines if len(line) > 5 and line[0] in names]
     return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
 
 
 def taken_by_others(seconds: float) -> float | None:
-    """How many of the usable cores others keep busy, measured for so long; None if unknown."""
-    started, own, idle = time.perf_counter(), time.process_time(), idle_seconds()
+    """How many of the usable cores other processes use, measured for so many seconds; None if unknown."""
+    started, used, idle = time.perf_counter(), time.process_time(), idle_seconds()
     time.sleep(seconds)
-    passed, own, still = time.perf_counter() - started, time.process_time() - own, idle_seconds()
-    if idle is None or still is None:
+    passed, used, idle_now = time.perf_counter() - started, time.process_time() - used, idle_seconds()
+    if idle is None or idle_now is None:
         return None
-    return max(0.0, usable_cpus() - (still - idle + own) / passed)
+    return max(0.0, usable_cpus() - (idle_now - idle + used) / passed)

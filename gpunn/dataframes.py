@@ -1,11 +1,11 @@
-"""Tables with named columns, of pandas, Polars, pyarrow or what is like them: names that are matched, and matrices.
+"""Tables with named columns, of pandas, Polars, pyarrow or alike: their columns are found by name, and made a matrix.
 
-No library is imported for it: a table has two axes and says what its columns are called.
+None of these libraries is imported: anything with two axes and names of columns counts as a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,9 @@ def _shape(value: Any) -> tuple[Any, ...]:
 
 
 def column_names(where: str, value: Any) -> tuple[str, ...] | None:
-    """The names of a table's columns; None of arrays, and of tables whose columns are merely counted, as pandas does.
+    """The names of a table's columns; None for arrays, and for tables whose columns are only numbered, as in pandas.
 
-    Numbers out of order are refused: columns that were moved could not be told from those that were not.
+    Numbers out of order are refused, because moved columns could not be recognised.
     """
     names = _names(value)
     if names is None or (all(isinstance(name, (int, np.integer)) for name in names) and names == sorted(names)):
@@ -62,9 +62,9 @@ def column_names(where: str, value: Any) -> tuple[str, ...] | None:
 
 
 def arranged(where: str, value: Any, names: tuple[str, ...] | None) -> Any:
-    """A table with these columns in this order and no others; what has no names of columns, as it is.
+    """A table with only these columns, in this order; arrays and tables without names are returned as they are.
 
-    Without `names` the order of the columns is that of training; names that contradict that are refused here, too.
+    If `names` is None, the table is returned as it is, but bad names are refused here, too.
     """
     found = column_names(where, value)
     if names is None or found is None or found == names:
@@ -73,20 +73,22 @@ def arranged(where: str, value: Any, names: tuple[str, ...] | None) -> Any:
     if missing:
         raise DataError(
             where,
-            expected=f"the columns of training: {_listed(names)}",
-            got=f"a table without {_listed(missing)}",
+            expected=f"the columns of training: {listed(names)}",
+            got=f"a table without {listed(missing)}",
             fix="add or rename what is missing, or pass an array whose columns are in the order of training",
         )
     return value.select(list(names)) if hasattr(value, "column_names") else value[list(names)]
 
 
-def _listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """A few names for a message, and how many more there are."""
+    names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+    return ", ".join(map(repr, names[:most])) + more if names else "none"
 
 
 def stored_columns(names: Any, inputs: Any) -> tuple[str, ...] | None:
-    """Names of columns out of a file, which may hold anything, as may its shape of inputs; None where it has none."""
+    """The names of columns in a file, None if it has none; refuses names that do not fit its shape of inputs."""
     if names is None:
         return None
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -96,13 +98,13 @@ def stored_columns(names: Any, inputs: Any) -> tuple[str, ...] | None:
 
 
 def matrix(where: str, table: Any) -> Host:
-    """The numbers and truth values of a table, one row a row; refuses the first column that has others, or gaps."""
+    """The numbers and truth values of a table as a matrix; refuses columns with other values or gaps."""
     names = _names(table) or []
     kinds = [str(kind) for kind in getattr(table, "dtypes", ())]
     if "category" in kinds:
         raise _no_numbers(f"{where} column {names[kinds.index('category')]!r}", "categories")
     array = np.asarray(table)
-    if array.dtype.kind not in "fiub" and names:  # of columns of several kinds, or of what is no number
+    if array.dtype.kind not in "fiub" and names:  # columns of several kinds, or other values than numbers
         array = np.stack([_column(f"{where} column {name!r}", _values(table, j)) for j, name in enumerate(names)], 1)
     with np.errstate(invalid="ignore"):
         gaps = array.dtype.kind == "f" and array.size > 0 and bool(np.isnan(array.min()))

@@ -1,8 +1,8 @@
-"""Files that are replaced at once or stay as they were: a temporary file beside the target, fsync, rename, fsync.
+"""Files that are replaced as a whole or stay as they were: a temporary file beside the target, fsync, rename, fsync.
 
-A writer holds a lock on its temporary file until the rename. The kernel frees it however the writer ends, so a file
-without a lock is abandoned, whichever process has got its writer's number since. Locks may not reach other machines,
-and some file systems have none: what cannot be told is left alone for a day.
+A writer holds a lock on its temporary file until the rename. The kernel releases it when the writer ends, so a
+temporary file without a lock is abandoned. Other machines may not see the lock, and some file systems have no locks:
+if it is not known whether a file is abandoned, it is left alone for a day.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ TEXT_LIMIT = 64 << 20  # bytes of a text that is read whole
 
 
 def replace(target: str, fill: Callable[[BinaryIO], None]) -> None:
-    """Make `target`, which is no link, the file that `fill` writes; any failure leaves what was there.
+    """Make `target`, which is not a link, the file that `fill` writes; after any failure it is as before.
 
     A new file gets the mode of the umask, an existing one keeps its own. Removes what killed writers of this target
-    left behind. The rename lasts once `sync_folder` has been called.
+    left behind. The rename is on the disk only after `sync_folder`.
     """
     mode = _mode(target)
     _sweep(target)
@@ -54,7 +54,7 @@ def replace(target: str, fill: Callable[[BinaryIO], None]) -> None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> bool:
-    """Make the folder and those above it that are missing, to last; returns whether it was missing itself."""
+    """Make the folder and its missing parents, and bring them to the disk; returns whether the folder was missing."""
     folder = os.path.realpath(path)
     if os.path.isdir(folder):
         return False
@@ -84,7 +84,7 @@ def sync_folder(target: str) -> None:
 
 
 def require_file(mode: int) -> None:
-    """Refuse what has this mode unless it is a plain file: a pipe would block, a device be replaced."""
+    """Refuse a mode other than that of a plain file: a pipe would block, and a device would be replaced."""
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(EISDIR, "a folder of that name")
     if not stat.S_ISREG(mode):
@@ -92,11 +92,11 @@ def require_file(mode: int) -> None:
 
 
 def open_file(name: str | os.PathLike[str]) -> BufferedReader:
-    """A plain file to read from; whatever else has this name is refused and waited for by nobody."""
-    require_file(os.stat(name).st_mode)  # even to open a device may do something
+    """A plain file to read from; refuses anything else, without waiting for it."""
+    require_file(os.stat(name).st_mode)  # before it is opened, which may change the state of a device
     file = open(name, "rb", opener=_open_at_once)  # noqa: SIM115  # the caller closes it
     try:
-        require_file(os.fstat(file.fileno()).st_mode)  # it may be another one by now
+        require_file(os.fstat(file.fileno()).st_mode)  # it may have been replaced since
     except OSError:
         file.close()
         raise
@@ -104,7 +104,7 @@ def open_file(name: str | os.PathLike[str]) -> BufferedReader:
 
 
 def read_text(name: str | os.PathLike[str]) -> str:
-    """All of a plain file in UTF-8, whose size is looked at first; raises OSError or UnicodeDecodeError."""
+    """The text of a plain file in UTF-8; checks its size first; raises OSError or UnicodeDecodeError."""
     with open_file(name) as file:
         size = os.fstat(file.fileno()).st_size
         if size > TEXT_LIMIT:
@@ -127,7 +127,7 @@ def _mode(target: str) -> int | None:
 
 
 def _prefix(target: str) -> str:
-    """How temporary files of this target begin; a digest, since its name may be as long as names can be."""
+    """The start of the names of this target's temporary files; a digest, as the target's name may be very long."""
     return f".gpunn-{hashlib.sha256(os.fsencode(os.path.basename(target))).hexdigest()[:16]}-"
 
 
@@ -146,11 +146,11 @@ def _temporary(target: str, mode: int | None) -> BinaryIO:
         lock(file, wait=True)
         if os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # swept between its creation and the lock
+        file.close()  # another writer removed it between its creation and the lock
 
 
 def lock(file: BinaryIO, *, wait: bool) -> bool | None:
-    """Whether the file is now ours; None where there are no locks."""
+    """Lock a file; returns whether it is locked now, or None if the file system has no locks."""
     if fcntl is None:
         return None
     try:
@@ -163,7 +163,7 @@ def lock(file: BinaryIO, *, wait: bool) -> bool | None:
 
 
 def _sweep(target: str) -> None:
-    """Remove what killed writers of this target left; nothing here may keep a new one from writing."""
+    """Remove what killed writers of this target left behind; no error here may keep the new one from writing."""
     prefix = _prefix(target)
     with suppress(OSError), os.scandir(os.path.dirname(target)) as entries:
         for entry in entries:
@@ -173,7 +173,7 @@ def _sweep(target: str) -> None:
 
 
 def _remove_abandoned(entry: os.DirEntry[str], ours: bool) -> None:
-    """Remove a temporary file that has no writer, under its lock so that none can take it meanwhile."""
+    """Remove a temporary file without a writer; it is locked meanwhile, so that no writer can take it."""
     status = entry.stat(follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
         return

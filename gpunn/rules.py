@@ -1,8 +1,8 @@
-"""What a value that a file holds must be: rules made of rules, which name the place where one is broken.
+"""Rules for the values in a file; rules are made of rules, and an error names the place where a rule is broken.
 
     record({"epoch": whole(), "best": each(maybe(number()), 3)}).check("progress", value)
 
-does nothing where the value keeps the rule, and else raises a CheckpointError at a place such as `progress.best[1]`.
+does nothing if the value keeps the rule; else it raises a CheckpointError at a place such as `progress.best[1]`.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ FIX = "give a file as gpunn wrote it"
 
 
 def short(value: Any) -> str:
-    """A value as JSON, cut where it is long."""
-    told = json.dumps(value, default=repr)
-    return told if len(told) <= 200 else told[:200] + "..."
+    """A value as JSON, cut after 200 characters."""
+    written = json.dumps(value, default=repr)
+    return written if len(written) <= 200 else written[:200] + "..."
 
 
 def require(fact: Any, where: str, *, expected: str, got: str) -> None:
-    """Refuse a file in which something does not hold."""
+    """Refuse a file if a fact that must be true of it is false."""
     if not fact:
         raise CheckpointError(where, expected=expected, got=got, fix=FIX)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be, and, where it holds others, the place, the rule and the value of each of them."""
+    """What a value must be; `contents` gives the place, rule and value of each value in it."""
 
     expected: str
     holds: Callable[[Any], bool]
-    parts: Callable[[Any], Iterable[tuple[str, Rule, Any]]] = lambda value: ()
+    contents: Callable[[Any], Iterable[tuple[str, Rule, Any]]] = lambda value: ()
 
     def check(self, where: str, value: Any) -> None:
         require(self.holds(value), where, expected=self.expected, got=short(value))
-        for place, rule, part in self.parts(value):
-            rule.check(where + place, part)
+        for place, rule, content in self.contents(value):
+            rule.check(where + place, content)
 
 
 def whole(low: int = 0, high: int | None = None) -> Rule:
@@ -52,7 +52,7 @@ def whole(low: int = 0, high: int | None = None) -> Rule:
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Rule:
-    """A finite number in an interval that includes both ends; a whole one only where a float holds it exactly."""
+    """A finite number in an interval that includes both ends; a whole number only if a float holds it exactly."""
     bounds = f" >= {low:g}" * (low > -math.inf) + f" <= {high:g}" * (high < math.inf)
     return Rule(f"a finite number{bounds}", lambda v: _is_number(v) and low <= v <= high)
 
@@ -62,16 +62,16 @@ def _is_number(value: Any) -> bool:
 
 
 def maybe(rule: Rule) -> Rule:
-    """The same, or null."""
+    """A value that keeps this rule, or null."""
     return Rule(
         f"{rule.expected}, or null",
         lambda v: v is None or rule.holds(v),
-        lambda v: () if v is None else rule.parts(v),
+        lambda v: () if v is None else rule.contents(v),
     )
 
 
 def each(rule: Rule, count: int) -> Rule:
-    """A list of so many values that keep one rule."""
+    """A list of `count` values that keep one rule."""
     return items([rule] * count)
 
 
@@ -80,7 +80,7 @@ def items(rules: Sequence[Rule]) -> Rule:
     return Rule(
         f"a list of {len(rules)}",
         lambda v: isinstance(v, list) and len(v) == len(rules),
-        lambda v: ((f"[{i}]", rule, part) for i, (rule, part) in enumerate(zip(rules, v))),
+        lambda v: ((f"[{i}]", rule, item) for i, (rule, item) in enumerate(zip(rules, v))),
     )
 
 
@@ -89,12 +89,12 @@ def record(rules: Mapping[str, Rule], optional: Collection[str] = ()) -> Rule:
     return Rule(
         f"an object of {', '.join(rules) or 'no names'}",
         lambda v: isinstance(v, dict) and rules.keys() - optional <= v.keys() <= rules.keys(),
-        lambda v: ((f".{name}", rules[name], part) for name, part in v.items()),
+        lambda v: ((f".{name}", rules[name], field) for name, field in v.items()),
     )
 
 
 def _is_text(value: Any) -> bool:
-    """Half of a character in UTF-16, which JSON can spell, cannot be written anywhere."""
+    """Text that can be encoded; JSON can also spell lone surrogates, which cannot."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 

@@ -1,4 +1,4 @@
-"""`gpunn benchmark`: how fast this machine trains, as `fit` measures itself."""
+"""`gpunn benchmark`: how fast this machine trains, by the times that `fit` records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import gpunn as gn
-from gpunn.cli.checks import HAND_CHOSEN, installed
+from gpunn.cli.checks import HAND_SET, installed
 from gpunn.cli.machine import blas_libraries, processor
 from gpunn.cli.options import device_option, dtype_option
 from gpunn.cli.output import json_option, print_document, print_table
@@ -20,11 +20,11 @@ from gpunn.data import read
 
 
 def measure(net: gn.Network, batch_size: int, epochs: int) -> dict[str, float]:
-    """A training step on the digits in microseconds, of the median epoch and of the fastest and slowest one.
+    """A training step on the digits in microseconds: of the median epoch, the fastest and the slowest one.
 
-    Epochs are timed whole, shuffling and the look at the device included; the first one, which allocates, compiles and
-    captures, does not count. The last, short batch is left out so that all steps are alike. The small rate keeps the
-    loss from coming near 0, where tiny numbers would slow the processor down.
+    Whole epochs are timed, with shuffling and the transfer of results; the first one, which allocates, compiles and
+    captures, does not count. The last, shorter batch is left out so that all steps do the same. The small rate keeps
+    the loss from coming near 0, where tiny numbers would slow the processor down.
     """
     X, y = read("digits").arrays()
     history = net.fit(
@@ -40,7 +40,7 @@ def measure(net: gn.Network, batch_size: int, epochs: int) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on beside the network."""
+    """What the times depend on beside the network."""
     pools = blas_libraries()
     return {
         "system": platform.platform(),
@@ -50,7 +50,7 @@ def machine() -> dict[str, Any]:
         "blas": [
             f"{p['internal_api']} {p['version']} {p.get('architecture')}, {p['num_threads']} threads" for p in pools
         ],
-        "set": [name for name in HAND_CHOSEN if name in os.environ],
+        "set": [name for name in HAND_SET if name in os.environ],
         "versions": [f"gpunn {gn.__version__}", f"numpy {installed('numpy')}", f"Python {platform.python_version()}"],
     }
 
@@ -75,13 +75,13 @@ def command(hidden: str, batch_size: int, epochs: int, device: str, dtype: str, 
     """
     layers = [*hidden_layers(widths(hidden), "relu", 0.0, batch_norm=True), gn.Dense(10)]
     net = gn.Network(layers, 64, device=device, dtype=dtype)
-    figures = measure(net, batch_size, epochs)
-    asked = {"network": f"64-{hidden.replace(',', '-')}-10", "batch_size": batch_size, "epochs": epochs,
-             "device": net.ops.device, "dtype": net.precision.name}  # fmt: skip
-    about = machine()
+    results = measure(net, batch_size, epochs)
+    settings = {"network": f"64-{hidden.replace(',', '-')}-10", "batch_size": batch_size, "epochs": epochs,
+                "device": net.ops.device, "dtype": net.precision.name}  # fmt: skip
+    facts = machine()
     if as_json:
-        print_document({**asked, **figures, "machine": about})
+        print_document({**settings, **results, "machine": facts})
         return
-    rows = [(name.replace("_", " "), value) for name, value in {**asked, **figures}.items()]
-    rows += [(name, ", ".join(value) if isinstance(value, list) else value) for name, value in about.items() if value]
+    rows = [(name.replace("_", " "), value) for name, value in {**settings, **results}.items()]
+    rows += [(name, ", ".join(value) if isinstance(value, list) else value) for name, value in facts.items() if value]
     print_table(rows)

@@ -1,4 +1,4 @@
-"""What `gpunn doctor` looks at: each check finds one thing and says whether it is as it should be."""
+"""The checks of `gpunn doctor`: each looks at one thing and says whether it is as it should be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpunn.cores import cpu_limit, usable_cpus
 from gpunn.errors import GpunnError, readable
 
 OK, NOTE, WARNING, FAULT = "ok", "note", "warning", "FAULT"
-HAND_CHOSEN = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+HAND_SET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 EXTRAS = {
     "jit": ("numba", "faster steps on the CPU"),
@@ -26,14 +26,14 @@ EXTRAS = {
     "data": ("pyarrow", "CSV, Parquet and Arrow files"),
     "plot": ("matplotlib", "learning curves as pictures"),
 }
-MEASURED = 0.5  # seconds for which others' use of the cores is measured
-TAKEN = 0.25  # of a core: less is what a system does by itself
+SECONDS = 0.5  # for which the use of the cores by others is measured
+BUSY = 0.25  # of a core: the system itself takes less
 GENERIC = ("prescott", "generic", "core2", "nehalem")  # OpenBLAS's kernels without AVX
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding; `fix` says what to do where it is not fine."""
+    """What one check found; `fix` says what to do if it is not as it should be."""
 
     name: str
     status: str
@@ -63,7 +63,7 @@ def machine() -> Iterator[Check]:
     limit = cpu_limit()
     found = f"{processor()}, {usable_cpus()} of {os.cpu_count()} cores" + (f", limited to {limit:g}" if limit else "")
     yield Check("processor", OK, found)
-    yield busy(cores.taken_by_others(MEASURED))
+    yield busy(cores.taken_by_others(SECONDS))
     total, free = memory_of()
     most = memory_limit()
     found = f"{readable(total)}, {readable(free)} free" if total else "unknown"
@@ -71,12 +71,12 @@ def machine() -> Iterator[Check]:
 
 
 def busy(taken: float | None) -> Check:
-    """How busy the machine is: a training beside others has only the cores that these leave."""
+    """How busy the machine is: a training has only the cores that other programs leave."""
     load = f"load {os.getloadavg()[0]:.2f} over the last minute" if hasattr(os, "getloadavg") else "load unknown"
     if taken is None:
         return Check("busy", NOTE, f"{load}; what others take cannot be measured here")
     found = f"others take {taken:.1f} of {usable_cpus()} cores ({taken / usable_cpus():.0%}), {load}"
-    if taken < TAKEN:
+    if taken < BUSY:
         return Check("busy", OK, found)
     fix = "end what else runs here: training takes fewer threads while cores are taken, and is slower"
     return Check("busy", WARNING, found, fix)
@@ -99,7 +99,7 @@ def blas(pools: list[dict[str, Any]], environment: Mapping[str, str]) -> Iterato
             )
         else:
             yield Check("BLAS", OK, found)
-    for name in HAND_CHOSEN:
+    for name in HAND_SET:
         if name in environment:
             fix = f"unset {name}: OpenBLAS chooses well by itself, and a wrong choice can halve its speed"
             yield Check("environment", WARNING, f"{name}={environment[name]}", fix)
@@ -112,7 +112,7 @@ def blas(pools: list[dict[str, Any]], environment: Mapping[str, str]) -> Iterato
 
 
 def extras() -> Iterator[Check]:
-    """What gpunn installs on request only."""
+    """The optional libraries."""
     for extra, (package, use) in EXTRAS.items():
         version = installed(package)
         if version:
@@ -122,7 +122,7 @@ def extras() -> Iterator[Check]:
 
 
 def training(device: str) -> Check:
-    """A few steps on four points."""
+    """Whether a network trains: a few steps on four points."""
     try:
         net = gn.Network([gn.Dense(4, "relu"), gn.Dense(2)], 2, device=device)
         X, y = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 1, 1, 0]

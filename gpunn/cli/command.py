@@ -1,4 +1,4 @@
-"""`gpunn` itself: its sub-commands, and how it ends."""
+"""The command `gpunn` itself: its sub-commands, and how it ends."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import gpunn as gn
 from gpunn import starting
 from gpunn.cli import benchmark, doctor, evaluate, inspect, predict, train
 from gpunn.cli.exits import EXITS, FILE, INTERRUPTED, exit_code
-from gpunn.cli.output import error_document, escape_what_cannot_be_shown, print_document, say
+from gpunn.cli.output import error_document, escape_unencodable, print_document, say
 from gpunn.errors import CheckpointError, ConfigurationError, DeviceMemoryError, GpunnError, printable
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C raises a KeyboardInterrupt, where before and after it ends the process: there is nothing to tell then."""
+    """Let Ctrl-C raise KeyboardInterrupt here; before and after, when there is nothing to say, it ends the process."""
     before = signal.getsignal(signal.SIGINT)
     if before is not starting.end:
         yield
@@ -37,10 +37,10 @@ def _interruptible() -> Iterator[None]:
 
 
 class Commands(click.Group):
-    """Sub-commands whose errors are one line on stderr, and a document on stdout where one was asked for."""
+    """Sub-commands; their errors are one line on stderr, and with --json also a document on stdout."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        """The context of a call, unless all it asks for is help or the version, which is printed here."""
+        """The context of a call; help and version are printed here, which may fail."""
         try:
             return super().make_context(*arguments, **options)
         except OSError as error:
@@ -58,26 +58,26 @@ class Commands(click.Group):
             self._end(context, error)
         except MemoryError as error:
             self._end(context, _out_of_memory(error))
-        except click.UsageError as error:  # which click tells people
+        except click.UsageError as error:  # click prints it
             if self._wants_json(context):
                 print_document(error_document(_usage(error)))
             raise click.UsageError(printable(error.format_message()), error.ctx) from None
         except OSError as error:
-            if error.errno == EPIPE:  # whoever read the results has gone, and click ends quietly
+            if error.errno == EPIPE:  # the reader of the results has ended, and click ends quietly
                 raise
             if error.filename is None:
                 _give_up_stdout()
             self._end(context, _unwritten(error))
         except KeyboardInterrupt as error:
             self._stop(context, "interrupted", str(error), INTERRUPTED)
-        except SystemExit as error:  # of the handler below
+        except SystemExit as error:  # raised by `_terminate`
             if error.code != EXIT_ON_TERMINATION:
                 raise
             self._stop(context, "terminated", "", EXIT_ON_TERMINATION)
 
-    def _stop(self, context: click.Context, status: str, told: str, code: int) -> None:
-        """By a signal, before there was a result."""
-        say(f"gpunn: {told or status}", error=True)
+    def _stop(self, context: click.Context, status: str, message: str, code: int) -> None:
+        """End because of a signal, without a result."""
+        say(f"gpunn: {message or status}", error=True)
         if self._wants_json(context):
             print_document({"status": status})
         context.exit(code)
@@ -101,7 +101,7 @@ class Commands(click.Group):
 
 
 def _usage(error: click.UsageError) -> GpunnError:
-    """click's complaint in four parts."""
+    """An error of click with the four parts of ours."""
     path = error.ctx.command_path if error.ctx else "gpunn"
     return ConfigurationError(
         path, expected="options and arguments that it has", got=error.format_message(), fix=f"see {path} --help"
@@ -109,15 +109,15 @@ def _usage(error: click.UsageError) -> GpunnError:
 
 
 def _give_up_stdout() -> None:
-    """What could not be written still waits: Python would try again at its end, and say once more that it failed."""
-    with suppress(OSError, ValueError, AttributeError):  # there is none, or one that is no file
+    """Drop what could not be written: Python would try to write it again when it ends, and report a second error."""
+    with suppress(OSError, ValueError, AttributeError):  # there is no stdout, or it is not a file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 def _unwritten(error: OSError) -> GpunnError:
-    """A full disk, mostly, behind stdout or a file that is not written whole."""
+    """The error for a write that failed, mostly because the disk behind stdout or a file is full."""
     return CheckpointError(
         "stdout" if error.filename is None else str(error.filename),
         expected="to write results", got=error.strerror or str(error), fix="free space, or write elsewhere",
@@ -161,9 +161,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """What the installed script runs.
 
-    The first process of a container is not ended by a SIGTERM that it has no handler for.
+    It handles SIGTERM, because the first process of a container ignores a SIGTERM without a handler.
     """
-    escape_what_cannot_be_shown()
+    escape_unencodable()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     sys.exit(gpunn(prog_name="gpunn"))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from gpunn.cli.options import device_option, memory_option, say_models, say_unused, unknown_option
+from gpunn.cli.options import device_option, leave_out_option, memory_option, say_models, say_unused
 from gpunn.cli.output import json_option, print_document, print_table
-from gpunn.cli.report import figure_rows, judge
+from gpunn.cli.report import evaluation, result_rows
 from gpunn.cli.runs import load_network
-from gpunn.data.answers import preprocessing_of
+from gpunn.data.predictions import preprocessing_of
 
 
 @click.command("evaluate", short_help="Judge a trained network on other data.")
 @click.argument("run")
 @click.argument("data")
-@unknown_option
+@leave_out_option
 @memory_option
 @device_option
 @json_option
@@ -34,9 +34,9 @@ def command(run: str, data: str, leave_out: tuple[str, ...], memory: int | None,
     preprocessing = preprocessing_of(network)
     table = preprocessing.read(data, memory=memory).without(*leave_out)
     say_unused(preprocessing, table)
-    found = judge(network, table)
+    results = evaluation(network, table)
     if as_json:
-        about = {"run": run, "data": data, "models": network.models or 1, "rows": table.rows}
-        print_document({**about, "device": network.ops.device, **found})
+        given = {"run": run, "data": data, "models": network.models or 1, "rows": table.rows}
+        print_document({**given, "device": network.ops.device, **results})
     else:
-        print_table([("rows", f"{table.rows:,}"), *figure_rows(found, preprocessing)])
+        print_table([("rows", f"{table.rows:,}"), *result_rows(results, preprocessing)])

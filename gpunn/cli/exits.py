@@ -1,4 +1,4 @@
-"""The numbers that `gpunn` ends with."""
+"""The exit codes of `gpunn`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXITS = {
     INTERRUPTED: "interrupted by Ctrl-C; train keeps the best weights",
     EXIT_ON_TERMINATION: "ended by SIGTERM; train has written a checkpoint",
 }
-KINDS: tuple[tuple[type[GpunnError], int], ...] = (
+CODES: tuple[tuple[type[GpunnError], int], ...] = (
     (ConfigurationError, USAGE),
     (CheckpointError, FILE),
     (DeviceError, DEVICE),
@@ -28,5 +28,5 @@ KINDS: tuple[tuple[type[GpunnError], int], ...] = (
 
 
 def exit_code(error: GpunnError) -> int:
-    """That of an error's kind; what is left is about data."""
-    return next((code for kind, code in KINDS if isinstance(error, kind)), DATA)
+    """The exit code for an error; the errors that are not listed are about data."""
+    return next((code for kind, code in CODES if isinstance(error, kind)), DATA)

@@ -1,4 +1,4 @@
-"""What `gpunn doctor` says about CUDA: the driver, CuPy, cuBLASLt's bindings, each GPU."""
+"""The checks of `gpunn doctor` for CUDA: the driver, CuPy, the bindings of cuBLASLt, each GPU."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def cupy_packages() -> list[str]:
-    """All that provide the module `cupy`; two of them overwrite each other's files."""
+    """The installed packages with the module `cupy`; two of them overwrite each other's files."""
     names = {str(found.metadata["Name"]).lower() for found in metadata.distributions()}
     return sorted(name for name in names if name == "cupy" or name.startswith("cupy-"))
 
 
 def gpus() -> Iterator[Check]:
-    """One finding on the CPU, and then all about GPUs."""
+    """Whether the CPU trains, and then the checks of GPUs."""
     yield training("cpu")
     packages = cupy_packages()
     if not packages:
@@ -50,9 +50,9 @@ def gpus() -> Iterator[Check]:
 
 
 def versions(cupy: Any) -> str:
-    runtime = cupy.cuda.runtime
-    driver, own = (f"{n // 1000}.{n % 1000 // 10}" for n in (runtime.driverGetVersion(), runtime.runtimeGetVersion()))
-    return f"a driver for CUDA {driver}, CuPy's runtime is {own}"
+    numbers = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
+    driver, runtime = (f"{number // 1000}.{number % 1000 // 10}" for number in numbers)
+    return f"a driver for CUDA {driver}, CuPy's runtime is {runtime}"
 
 
 def gpu(cupy: Any, index: int) -> Iterator[Check]:

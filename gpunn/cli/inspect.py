@@ -12,11 +12,11 @@ import gpunn as gn
 from gpunn.cli.output import json_option, print_document, print_table, say, text
 from gpunn.cli.report import several
 from gpunn.cli.runs import RunFolder, load_network
-from gpunn.cli.training import count
+from gpunn.cli.training import parameter_count
 from gpunn.data import Preprocessing
 from gpunn.value import to_json
 
-FEW = 40  # columns that are shown one by one
+MOST_ROWS = 40  # of columns; of more only the first and last ones are shown
 
 
 @click.command("inspect", short_help="Show what is in a run.")
@@ -61,7 +61,7 @@ def document(
         "layers": to_json(network.network.layers),
         "inputs": list(network.inputs),
         "models": network.models or 1,
-        "parameters": count(network),
+        "parameters": parameter_count(network),
         "dtype": network.precision.name,
         "loss": to_json(network.loss),
         "preprocessing": to_json(preprocessing),
@@ -74,10 +74,10 @@ def show_preprocessing(preprocessing: Preprocessing) -> None:
     rows = preprocessing.describe()
     say()
     say(f"preprocessing of {len(rows)} columns")
-    shown = (
-        rows if len(rows) <= FEW else [*rows[: FEW // 2], ("...", "", f"{len(rows) - FEW} more"), *rows[-FEW // 2 :]]
-    )
-    print_table(shown)
+    left_out = len(rows) - MOST_ROWS
+    if left_out > 0:
+        rows = [*rows[: MOST_ROWS // 2], ("...", "", f"{left_out} more"), *rows[-MOST_ROWS // 2 :]]
+    print_table(rows)
 
 
 def show_history(history: gn.History) -> None:

@@ -1,9 +1,9 @@
-"""One training at a time in a folder: a lock on a file in it, which the system frees however its holder ends.
+"""One training at a time in a folder: a lock on a file in it, which the system releases when its holder ends.
 
-The file says who holds the lock, and is removed with it; a process that is killed leaves the file, which then means
-nothing. Whatever else has that name is refused and left as it is. Processes that the holder starts do not get the lock,
-but one that it forks would keep it. Over NFS the lock holds between machines too; where a file system has no locks,
-`works` is false, and nothing keeps others away.
+The file says who holds the lock, and is removed at `release`. A killed process leaves the file behind; without a lock
+on it, it means nothing. Anything else with that name is refused and left as it is. A process that the holder starts
+does not get the lock, but one that it forks would keep it. Over NFS the lock holds between machines too. If a file
+system has no locks, `works` is false, and other trainings are not kept out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpunn import files
 from gpunn.errors import CheckpointError
 
 NAME = ".gpunn.lock"
-SIGN = b"process "  # how the text of every lock begins
+START = b"process "  # of the text in every lock
 HOLDER = re.compile(rb"process \d{1,10} on [\w.-]{1,64}")
 TRIES = 100  # to lock the file before somebody removes it
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
@@ -31,7 +31,7 @@ class InUse(Exception):
 
 
 class Lock:
-    """The lock on a folder that is there, from now until `release`; raises InUse, OSError and CheckpointError."""
+    """The lock on an existing folder, held until `release`; raises InUse, OSError and CheckpointError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,11 +46,11 @@ class Lock:
         if self._file is not None:
             with suppress(OSError), self._file:
                 if self._in_place(self._file) and _is_lock(self._file):
-                    os.unlink(self.folder / NAME)  # while it is locked: else it might be another's
+                    os.unlink(self.folder / NAME)  # while it is locked: later it may be another holder's
             self._file = None
 
     def require(self) -> None:
-        """Refuse a folder that is not the one that was locked; a file that somebody has removed is made again."""
+        """Refuse a folder that is not the locked one any more; a lock file that was removed is made again."""
         try:
             there = os.path.samestat(self._place, os.stat(self.folder)) or self._file is None
             if there and self._file is not None and not self._in_place(self._file):
@@ -71,7 +71,7 @@ class Lock:
             )
 
     def _taken(self) -> BinaryIO | None:
-        """The locked file; None where there are no locks, or files that are never the same one."""
+        """The locked file; None if the file system has no locks, or if the file changes at every try."""
         for _ in range(TRIES):
             self._require_plain_file()
             file: BinaryIO = open(  # noqa: SIM115  # `release` closes it
@@ -85,7 +85,7 @@ class Lock:
             if locked and self._in_place(file):
                 file.truncate(0)
                 file.seek(0)
-                file.write(SIGN + f"{os.getpid()} on {platform.node()}".encode())
+                file.write(START + f"{os.getpid()} on {platform.node()}".encode())
                 return file
             holder = HOLDER.fullmatch(file.read(100)) if locked is False else None
             file.close()
@@ -95,11 +95,11 @@ class Lock:
                 with suppress(OSError):
                     os.unlink(self.folder / NAME)
                 break
-            # else its holder has removed it since it was opened
+            # else its holder removed it after it was opened here: try again
         return None
 
     def _require_plain_file(self) -> None:
-        """A pipe would be opened, and a link followed."""
+        """Refuse pipes, which would block, and links, which would be followed."""
         try:
             mode = os.lstat(self.folder / NAME).st_mode
         except FileNotFoundError:
@@ -120,7 +120,7 @@ class Lock:
         )
 
     def _in_place(self, file: BinaryIO) -> bool:
-        """Whether this is the file of that name."""
+        """Whether the file of that name in the folder is this one."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), os.lstat(self.folder / NAME))
         except FileNotFoundError:
@@ -128,7 +128,7 @@ class Lock:
 
 
 def _is_lock(file: BinaryIO) -> bool:
-    """Whether a lock may be what is in the file, which has no second name: what is lost then is nobody's."""
+    """Whether the file is empty or has a lock's text, and no second name: only such a file may be overwritten."""
     file.seek(0)
-    content = file.read(len(SIGN))
-    return content in (b"", SIGN) and os.fstat(file.fileno()).st_nlink <= 1
+    content = file.read(len(START))
+    return content in (b"", START) and os.fstat(file.fileno()).st_nlink <= 1

@@ -1,4 +1,4 @@
-"""The machine as this process may use it, containers included."""
+"""What this process may use of the machine, also in a container."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def memory_limit(cgroup: Path = CGROUP) -> int | None:
 
 
 def memory_of(info: Path = Path("/proc/meminfo")) -> tuple[int, int]:
-    """Bytes of the machine, and those that are free; zeros where the system does not say."""
+    """All memory of the machine and the free part in bytes; zeros if the system does not say."""
     text = read(info)
     found = [re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE) for name in ("MemTotal", "MemAvailable")]
     total, free = (int(match[1]) * 1024 if match else 0 for match in found)
@@ -32,5 +32,5 @@ def memory_of(info: Path = Path("/proc/meminfo")) -> tuple[int, int]:
 
 
 def blas_libraries() -> list[dict[str, Any]]:
-    """Those that multiply NumPy's matrices, as threadpoolctl sees them: none that it does not know."""
+    """The libraries with which NumPy multiplies matrices, as far as threadpoolctl knows them."""
     return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]

@@ -1,4 +1,4 @@
-"""Options that several sub-commands have."""
+"""Options and messages that several sub-commands have."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from gpunn.cli.output import say
 from gpunn.data import Preprocessing, Table
-from gpunn.data.table import named
+from gpunn.dataframes import listed
 from gpunn.network import Network
 
 device_option = click.option(
@@ -15,22 +15,22 @@ device_option = click.option(
 memory_option = click.option(
     "--memory", type=click.IntRange(1), metavar="BYTES", help="What a compressed file may become when it is read."
 )
-unknown_option = click.option(
+leave_out_option = click.option(
     "--leave-out", metavar="COL", multiple=True, help="A column of DATA that is not to be looked at."
 )
 
 
 def say_models(network: Network) -> None:
-    """How the models of a population answer together."""
+    """Say how the models of a population predict together."""
     if (network.models or 1) > 1:
         say(f"gpunn: {network.models} models: what is predicted is the mean of theirs", error=True)
 
 
 def say_unused(preprocessing: Preprocessing, table: Table) -> None:
-    """Which columns change nothing, in case one of them should."""
+    """Say which columns are ignored, in case one of them should not be."""
     unused = preprocessing.unused(table)
     if unused:
-        say(f"gpunn: columns that training did not have are not used: {named(unused)}", error=True)
+        say(f"gpunn: columns that training did not have are not used: {listed(unused)}", error=True)
 
 
 dtype_option = click.option(

@@ -1,4 +1,4 @@
-"""Results: a table for people or one JSON document on stdout, and files."""
+"""Results: a table or one JSON document on stdout, and files."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def say(text: str = "", *, error: bool = False) -> None:
-    """One line on stdout or stderr, whatever is in the text: all that the command prints for people comes by here."""
+    """Print one line, escaped where needed; everything that people read on stdout or stderr is printed by this."""
     click.echo(printable(text), file=sys.stderr if error else sys.stdout)
 
 
-def escape_what_cannot_be_shown() -> None:
-    """Let stdout and stderr write signs that their encoding does not have as \\u0177 is."""
+def escape_unencodable() -> None:
+    """Let stdout and stderr write characters that their encoding does not have in the form \\u0177."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not where there is none
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
             stream.reconfigure(errors="backslashreplace")
 
 
 def require_stdout() -> None:
-    """Refuse to make results for a stdout that is closed, where Python has none."""
+    """Refuse to make results if stdout is closed; then Python has none."""
     if sys.stdout is None:
         raise OSError(EBADF, os.strerror(EBADF))
 
 
 def print_document(document: Any) -> None:
-    """JSON for machines; NaN and infinity, for which it has no numbers, are null."""
+    """Print JSON; NaN and infinity, which JSON does not have, are null."""
     click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
-    """The same of dicts, lists and Python's own numbers."""
+    """The same value made of dicts, lists and Python's numbers."""
     if isinstance(value, dict):
         return dict(zip(map(str, value), map(plain, value.values())))  # one call a level: networks may nest deep
     if isinstance(value, (list, tuple)):
@@ -54,12 +54,12 @@ def plain(value: Any) -> Any:
 
 
 def error_document(error: GpunnError) -> dict[str, Any]:
-    parts = {name: getattr(error, name) for name in ("where", "expected", "got", "fix")}
-    return {"error": {"kind": type(error).__name__, **parts}}
+    fields = {name: getattr(error, name) for name in ("where", "expected", "got", "fix")}
+    return {"error": {"kind": type(error).__name__, **fields}}
 
 
 def print_table(rows: Iterable[Sequence[Any]], *, header: Sequence[str] = ()) -> None:
-    """A table in columns as wide as they must be, the last one as it is; each row is one line."""
+    """Print a table, each row on one line; all columns but the last are padded to equal width."""
     cells = [[printable(text(cell)) for cell in row] for row in (header, *rows)][not header :]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for row in cells:
@@ -75,7 +75,7 @@ def text(value: Any) -> str:
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """The file with this content, or, if that fails, as it was."""
+    """Write a file with this content; if that fails, the file stays as it was."""
 
     def fill(file: BinaryIO) -> None:
         file.write(content)

@@ -13,16 +13,16 @@ from typing import Any
 
 import click
 
-from gpunn.cli.options import device_option, memory_option, say_models, say_unused, unknown_option
+from gpunn.cli.options import device_option, leave_out_option, memory_option, say_models, say_unused
 from gpunn.cli.output import json_option, print_document, require_stdout, say, write_file
 from gpunn.cli.runs import load_network
-from gpunn.data import Answers, predict
-from gpunn.data.answers import preprocessing_of
+from gpunn.data import Predictions, predict
+from gpunn.data.predictions import preprocessing_of
 from gpunn.data.table import NUMBER
 from gpunn.errors import ConfigurationError, DataError, MissingExtraError, printable
 
 Columns = dict[str, list[Any]]
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how text begins that a spreadsheet computes
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # the first characters of text that a spreadsheet computes
 
 
 @click.command("predict", short_help="Predict from rows without a target.")
@@ -33,7 +33,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how text begins that a sprea
 @click.option(
     "--spreadsheet-safe", is_flag=True, help="In CSV, a ' before text that a spreadsheet would take for a formula."
 )
-@unknown_option
+@leave_out_option
 @memory_option
 @device_option
 @json_option
@@ -75,67 +75,67 @@ def command(
             content = as_csv(columns, spreadsheet_safe).encode(errors="backslashreplace")
         write_file(output, content)
     if as_json:
-        told = {"run": run, "data": data, "models": network.models or 1, "output": output}
-        print_document(told if output else {**told, "predictions": columns})
+        given = {"run": run, "data": data, "models": network.models or 1, "output": output}
+        print_document(given if output else {**given, "predictions": columns})
     elif output is None:
         terminal = sys.stdout.isatty()
-        sys.stdout.write(as_csv(columns, spreadsheet_safe, shown if terminal else as_it_is))
+        sys.stdout.write(as_csv(columns, spreadsheet_safe, escaped if terminal else unchanged))
         sys.stdout.flush()
 
 
 def same_file(one: str, other: str) -> bool:
-    """Whether these are names of one file that is there."""
+    """Whether these are two names of one existing file."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return False
 
 
-def columns_of(answers: Answers, probabilities: bool) -> Columns:
-    """The predictions under the target's name, and of each class its probability under NAME=LABEL."""
-    values = answers.values.reshape(len(answers.values), -1)
-    columns: Columns = {name: values[:, i].tolist() for i, name in enumerate(answers.names)}
+def columns_of(predictions: Predictions, probabilities: bool) -> Columns:
+    """The predictions under the target's name, and the probability of each class under NAME=LABEL."""
+    values = predictions.values.reshape(len(predictions.values), -1)
+    columns: Columns = {name: values[:, i].tolist() for i, name in enumerate(predictions.names)}
     if probabilities:
-        if answers.classes is None or answers.probabilities is None:
+        if predictions.classes is None or predictions.probabilities is None:
             raise ConfigurationError(
                 "--probabilities", expected="a network for classes", got="one for numbers", fix="leave it out"
             )
-        name = answers.names[0]
-        columns |= {f"{name}={c}": answers.probabilities[:, i].tolist() for i, c in enumerate(answers.classes)}
+        name = predictions.names[0]
+        columns |= {f"{name}={c}": predictions.probabilities[:, i].tolist() for i, c in enumerate(predictions.classes)}
     return columns
 
 
 class Lines(io.StringIO):
-    """Lines of `csv`, which it ends with \\r\\n, so that text with either sign is quoted; they end with \\n here."""
+    """Lines that `csv` ends with \\r\\n, so that it quotes text with either of these; here they end with \\n."""
 
     def write(self, line: str) -> int:
         return super().write(line.removesuffix("\r\n") + "\n")
 
 
-def as_it_is(cell: Any) -> Any:
+def unchanged(cell: Any) -> Any:
     return cell
 
 
-def shown(cell: Any) -> Any:
-    """A cell as people may see it."""
+def escaped(cell: Any) -> Any:
+    """A cell that is safe to show on a terminal."""
     return printable(cell) if isinstance(cell, str) else cell
 
 
 def is_formula(cell: Any) -> bool:
-    """Whether this is text that a spreadsheet computes, or may; numbers are none, even as text."""
+    """Whether a spreadsheet may compute this text; numbers, even as text, are not formulas."""
     return isinstance(cell, str) and cell.startswith(FORMULA) and not NUMBER.fullmatch(cell)
 
 
-def as_csv(columns: Columns, spreadsheet_safe: bool, form: Callable[[Any], Any] = as_it_is) -> str:
-    """All in lines; says on stderr where a spreadsheet would find a formula."""
+def as_csv(columns: Columns, spreadsheet_safe: bool, convert: Callable[[Any], Any] = unchanged) -> str:
+    """All lines of the CSV; says on stderr if a spreadsheet would find a formula in them."""
     rows: Iterable[Iterable[Any]] = (columns, *zip(*columns.values()))
     if spreadsheet_safe:
         rows = ([f"'{cell}" if is_formula(cell) else cell for cell in row] for row in rows)
     elif (formula := next((cell for row in rows for cell in row if is_formula(cell)), None)) is not None:
-        told = f"a spreadsheet may compute {formula[:40]!r}; --spreadsheet-safe puts a ' before such text"
-        say(f"gpunn: {told}", error=True)
+        warning = f"a spreadsheet may compute {formula[:40]!r}; --spreadsheet-safe puts a ' before such text"
+        say(f"gpunn: {warning}", error=True)
     lines = Lines()
-    csv.writer(lines, lineterminator="\r\n").writerows(map(form, row) for row in rows)
+    csv.writer(lines, lineterminator="\r\n").writerows(map(convert, row) for row in rows)
     return lines.getvalue()
 
 

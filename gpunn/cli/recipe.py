@@ -1,4 +1,4 @@
-"""From the options of `gpunn train` and the kind of its target to layers, a loss and an optimizer."""
+"""The layers, loss and optimizer that `gpunn train` makes of its options and the kind of target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpunn.layers.base import Layer
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 
-# The highest rate of the cycle where none is given.
+# The highest rate of the cycle, unless --rate is given.
 RATES = {
     "adamw": 3e-3, "adam": 3e-3, "nadam": 3e-3, "radam": 3e-3, "adamax": 5e-3, "lion": 3e-4, "rmsprop": 1e-3,
     "adagrad": 3e-2, "adadelta": 1.0, "sgd": 0.1,
@@ -27,7 +27,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }  # fmt: skip
 ACTIVATIONS = sorted(name for name in Nonlinearity.named if "softmax" not in name and name not in ("step", "identity"))
 
-UPDATES = 1500  # what a training takes unless told otherwise
+UPDATES = 1500  # of a training, unless --epochs is given
 EPOCHS = (20, 200)  # at least and at most
 BATCHES = (16, 1024)
 
@@ -44,12 +44,12 @@ def default_epochs(rows: int, batch_size: int) -> int:
 
 
 def default_patience(epochs: int) -> int:
-    """A third of the epochs: the held-out loss of a cycle improves most near its end."""
+    """A third of the epochs: in a cycle, the held-out loss improves most near the end."""
     return max(10, math.ceil(epochs / 3))
 
 
 def hidden_layers(widths: Sequence[int], activation: str, dropout: float, batch_norm: bool) -> list[Layer]:
-    """Dense, BatchNorm and Dropout of each width; a bias before a normalisation would be taken out again."""
+    """Dense, BatchNorm and Dropout of each width; no bias before BatchNorm, which would remove it."""
     layers: list[Layer] = []
     for width in widths:
         if batch_norm:
@@ -61,24 +61,24 @@ def hidden_layers(widths: Sequence[int], activation: str, dropout: float, batch_
 
 
 def loss_of(classes: bool, smoothing: float) -> tuple[Loss, str]:
-    """What to train classes or quantities by, and the metric to show beside it."""
+    """The loss for classes or quantities, and the metric to show beside it."""
     return (gn.CrossEntropy(smoothing), "accuracy") if classes else (gn.SquaredError(), "r2")
 
 
 def balanced(classes: Iterable[int]) -> dict[int, float]:
-    """The weight of each class with which all of them have the same sum."""
+    """Weights of classes that give every class the same sum of weights over its rows."""
     counts = Counter(classes)
     return {c: counts.total() / (len(counts) * count) for c, count in sorted(counts.items())}
 
 
 def make_optimizer(name: str, rate: float | None, steps: int) -> Optimizer:
-    """With one cycle of the rate over all steps."""
+    """An optimizer whose rate makes one cycle over all steps."""
     cycle: Any = gn.schedules.OneCycle(RATES[name] if rate is None else rate, steps)
     return OPTIMIZERS[name](cycle, **({"momentum": 0.9} if name == "sgd" else {}))
 
 
-def described(optimizer: Optimizer) -> str:
-    """The optimizer and its rate in words, with what else changes its answer."""
+def describe(optimizer: Optimizer) -> str:
+    """The optimizer in words: its rate and the other numbers that change the result."""
     numbers = [(name, getattr(optimizer, name, 0)) for name in ("momentum", "weight_decay")]
     more = "".join(f", {name.replace('_', ' ')} {number:g}" for name, number in numbers if number)
     cycle: Any = optimizer.rate
@@ -86,7 +86,7 @@ def described(optimizer: Optimizer) -> str:
 
 
 def widths(text: str) -> tuple[int, ...]:
-    """ "256,256" as numbers; "" is no hidden layer."""
+    """ "256,256" as numbers; "" means no hidden layer."""
     try:
         return tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
@@ -96,7 +96,7 @@ def widths(text: str) -> tuple[int, ...]:
 
 
 def share_of(validation: str) -> float | None:
-    """The share to hold out; None where a file is meant."""
+    """The share to hold out; None if --validation names a file."""
     try:
         share = float(validation)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The folder of a run: the trained network, a checkpoint to go on from, the history, and what was asked for."""
+"""The folder of a run: the trained network, a checkpoint to go on from, the history and the settings."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from gpunn.cli.output import plain, unwritten, write_file
 from gpunn.errors import CheckpointError, ConfigurationError, GpunnError
 
 FORMAT = 1
-OPEN = {"task", "rate"}  # settings that a record may leave open: the data or the optimizer decide
-# How runs were trained, by task, before these settings were recorded: the labels of classes were always smoothed.
-BEFORE = {
+MAY_BE_NULL = {"task", "rate"}  # settings that the data or the optimizer decide, unless they are given
+# The values, by task, of settings that older runs did not record; labels of classes were always smoothed then.
+VALUES_OF_OLD_RUNS = {
     "classification": {"smoothing": 0.05, "class_weight": "none"},
     "regression": {"smoothing": 0.0, "class_weight": "none"},
     "multi-output regression": {"smoothing": 0.0, "class_weight": "none"},
@@ -34,18 +34,18 @@ BEFORE = {
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where everything about one training lies."""
+    """The folder with everything about one training."""
 
     path: Path
-    lock: Lock | None = None  # of the training that writes there; to read takes none
+    lock: Lock | None = None  # of the training that writes there; reading needs no lock
 
     def require(self) -> None:
-        """Refuse to write to a folder that is no longer this training's."""
+        """Refuse to write to a folder that does not belong to this training any more."""
         if self.lock is not None:
             self.lock.require()
 
     def release(self) -> None:
-        """Let other trainings have it."""
+        """Allow other trainings in this folder."""
         if self.lock is not None:
             self.lock.release()
 
@@ -56,16 +56,16 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Where training stands."""
+        """All that a training needs to go on."""
         return self.path / "checkpoint.gpunn"
 
     @property
     def record(self) -> Path:
-        """What was asked for, with which versions, on which device, and what came out."""
+        """Settings, versions, device and results."""
         return self.path / "run.json"
 
     @property
-    def taken(self) -> bool:
+    def has_run(self) -> bool:
         return any(map(os.path.lexists, (self.model, self.checkpoint, self.record)))
 
     def write(self, record: dict[str, Any]) -> None:
@@ -74,40 +74,40 @@ class RunFolder:
         write_file(self.record, text.encode())
 
     def read(self) -> dict[str, Any]:
-        """The record; refuses what `write` did not write."""
+        """The record; refuses a file that `write` did not write."""
         try:
             record = json.loads(files.read_text(self.record))
             if record["format"] != FORMAT or not isinstance(record["settings"], dict):
                 raise ValueError(f"format {record['format']!r}")
             if not isinstance(record["data"]["sha256"], str):
                 raise ValueError("no digest of the data")
-            # half of a character in UTF-16 cannot be shown; a byte of a file's name that is no UTF-8 can
+            # A lone surrogate cannot be printed, except one that stands for a byte of a file's name.
             json.dumps(record, ensure_ascii=False).encode(errors="surrogateescape")
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise self._unreadable("the record of a run", f"{type(error).__name__}: {error}"[:200]) from error
         return dict(record)
 
     def settings(self, context: click.Context, options: Sequence[click.Parameter]) -> dict[str, Any]:
-        """What was asked for, by exactly these options and of the kinds that they give."""
+        """The recorded value of each of these options; refuses other names, and values that no option gives."""
         known = {str(option.name): option for option in options}
         record = self.read()
-        settings = BEFORE.get(str(record["data"].get("task")), {}) | record["settings"]
+        settings = VALUES_OF_OLD_RUNS.get(str(record["data"].get("task")), {}) | record["settings"]
         if settings.keys() != known.keys():
             odd = sorted(settings.keys() ^ known.keys())
             raise self._unreadable("the settings of this version's runs", f"a difference in {', '.join(odd)}"[:200])
         return {name: self._setting(context, known[name], value) for name, value in settings.items()}
 
     def _setting(self, context: click.Context, option: click.Parameter, value: Any) -> Any:
-        """A value that the option would make of itself."""
-        if value is None and option.name in OPEN:
+        """A recorded value, if the option would give it unchanged."""
+        if value is None and option.name in MAY_BE_NULL:
             return None
         try:
-            made = None if value is None else plain(option.type_cast_value(context, value))
+            given = None if value is None else plain(option.type_cast_value(context, value))
         except (click.UsageError, TypeError, ValueError, AttributeError, ArithmeticError):
-            made = None
-        if made is None or made != value or isinstance(made, bool) != isinstance(value, bool):
+            given = None
+        if given is None or given != value or isinstance(given, bool) != isinstance(value, bool):
             raise self._unreadable("what the options of gpunn train give", f"{option.name} {value!r}"[:200])
-        return made
+        return given
 
     def _unreadable(self, expected: str, got: str) -> CheckpointError:
         return CheckpointError(
@@ -115,7 +115,7 @@ class RunFolder:
         )
 
     def write_history(self, history: gn.History) -> None:
-        """As JSON, to the last digit, and as a table for spreadsheets."""
+        """Write it as JSON, exact to the last digit, and as CSV."""
         self.require()
         write_file(self.path / "history.json", history.to_json().encode())
         table = self.path / "history.csv"
@@ -125,7 +125,7 @@ class RunFolder:
             raise unwritten(table, error) from error
 
     def draw(self, history: gn.History) -> list[str]:
-        """curves.png; returns what is to be said where it cannot be drawn, whatever the reason: the result is there."""
+        """Draw curves.png; if that fails for any reason, the run is complete all the same, and a note is returned."""
         try:
             picture = io.BytesIO()
             history.plot().savefig(picture, format="png")
@@ -138,7 +138,7 @@ class RunFolder:
         return []
 
     def history(self) -> gn.History | None:
-        """What `write_history` wrote, if it did; refuses anything else of that name."""
+        """What `write_history` wrote; None without such a file; refuses a file that it did not write."""
         path = self.path / "history.json"
         if not os.path.lexists(path):
             return None
@@ -153,7 +153,7 @@ class RunFolder:
 
 
 def new_folder(out: str | None, name: str) -> RunFolder:
-    """An empty folder for a new run; without a name of its own runs/NAME, runs/NAME-2 and so on."""
+    """A folder for a new run: `out`, or by default runs/NAME, runs/NAME-2 and so on."""
     if out == "":
         raise ConfigurationError(
             "--out", expected="the name of a folder", got="''", fix="name one, or leave --out away"
@@ -162,7 +162,7 @@ def new_folder(out: str | None, name: str) -> RunFolder:
         if out is not None:
             files.make_folder(out)
             folder = locked("--out", Path(out))
-            if folder.taken:
+            if folder.has_run:
                 folder.release()
                 raise ConfigurationError(
                     "--out",
@@ -184,7 +184,7 @@ def new_folder(out: str | None, name: str) -> RunFolder:
 
 
 def locked(option: str, path: Path) -> RunFolder:
-    """The folder for one training, until its `release`."""
+    """The folder, locked for one training until `release`."""
     try:
         return RunFolder(path, Lock(path))
     except InUse as error:
@@ -202,7 +202,7 @@ def locked(option: str, path: Path) -> RunFolder:
 def load_network(run: str, device: str) -> gn.Network:
     """The network of a run's folder, or of a file that `Network.save` wrote.
 
-    What was trained in a precision that the device does not have, as bfloat16 is on the CPU, computes in float32.
+    A network in a precision that the device does not have, such as bfloat16 on the CPU, computes in float32.
     """
     path = Path(run)
     if path.is_dir():

@@ -14,13 +14,13 @@ from gpunn.cli.output import json_option, print_document, print_table, say
 from gpunn.cli.recipe import ACTIVATIONS, OPTIMIZERS, share_of
 from gpunn.cli.report import summary
 from gpunn.cli.runs import RunFolder, locked, new_folder
-from gpunn.cli.training import FINISHED, STOPPED, TERMINATED, Training, source_path
+from gpunn.cli.training import FINISHED, STOPPED, TERMINATED, TableTraining, source_path
 from gpunn.errors import ConfigurationError
 from gpunn.training.signals import EXIT_ON_TERMINATION
 
-ANEW = {"out", "resume", "device", "memory", "as_json", "quiet"}  # what may be said anew where a run goes on
+NOT_RECORDED = {"out", "resume", "device", "memory", "as_json", "quiet"}  # options that --resume may change
 
-MOST = 10**9  # of anything that is counted: beyond some number there is no float
+MOST = 10**9  # of anything that is counted: very large whole numbers have no float
 
 
 @click.command("train", short_help="Train on a file or a built-in set.")
@@ -106,17 +106,17 @@ def command(context: click.Context, /, **options: Any) -> None:
     Example:
       gpunn train digits --out runs/digits
     """
-    settings = {name: value for name, value in options.items() if name not in ANEW}
+    settings = {name: value for name, value in options.items() if name not in NOT_RECORDED}
     folder = None
     if options["resume"]:
         folder, settings = _resumed(context, options)
-        _hold(context, folder)
+        _lock_until_end(context, folder)
     elif options["data"] is None:
         raise click.MissingParameter(ctx=context, param=command.params[0])
-    training = Training.prepare(_absolute(settings), options["device"], options["memory"])
+    training = TableTraining.prepare(_absolute(settings), options["device"], options["memory"])
     if folder is None:
         folder = new_folder(options["out"], Path(settings["data"]).stem)
-        _hold(context, folder)
+        _lock_until_end(context, folder)
     for note in training.run(folder, resume=options["resume"], quiet=options["quiet"]):
         say(f"gpunn: {note}", error=True)
     status = training.record["status"]
@@ -127,15 +127,15 @@ def command(context: click.Context, /, **options: Any) -> None:
     context.exit({FINISHED: 0, STOPPED: INTERRUPTED, TERMINATED: EXIT_ON_TERMINATION}.get(status, FAILURE))
 
 
-def _hold(context: click.Context, folder: RunFolder) -> None:
-    """Keep other trainings away until the command ends."""
+def _lock_until_end(context: click.Context, folder: RunFolder) -> None:
+    """Keep other trainings out of the folder until the command ends."""
     context.call_on_close(folder.release)
     if folder.lock is not None and not folder.lock.works:
         say(f"gpunn: {folder.path} is on a file system without locks: let no other training use it", error=True)
 
 
 def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
-    """Files by their whole path, so that a run can go on from any folder."""
+    """Settings with absolute paths, so that a run can go on from any working folder."""
     validation = settings["validation"]
     return {
         **settings,
@@ -145,24 +145,24 @@ def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resumed(context: click.Context, options: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
-    """The run to go on with and its settings; refuses options that differ from them."""
+    """The run to go on with, and its recorded settings; refuses options that differ from these."""
     if options["out"] is None:
         raise ConfigurationError(
             "--resume", expected="--out with the folder of a run", got="no --out", fix="name the folder to go on with"
         )
     folder = RunFolder(Path(options["out"]))
-    own = folder.settings(context, [option for option in command.params if option.name not in ANEW])
+    recorded = folder.settings(context, [option for option in command.params if option.name not in NOT_RECORDED])
     given = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in options.items()
-        if name in own and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name in recorded and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    for name, value in _absolute({**own, **given}).items():
-        if value != own[name]:
+    for name, value in _absolute({**recorded, **given}).items():
+        if value != recorded[name]:
             raise ConfigurationError(
                 "DATA" if name == "data" else f"--{name.replace('_', '-')}",
-                expected=f"that of the run, {own[name]!r}",
+                expected=f"that of the run, {recorded[name]!r}",
                 got=repr(value),
                 fix="leave it out to go on, or train anew with another --out",
             )
-    return locked("--resume", folder.path), own
+    return locked("--resume", folder.path), recorded

@@ -15,21 +15,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpunn.data.declared import check_size
-from gpunn.data.table import NO_ROWS, TARGETS, Column, Host, Table, column, table, texts
+from gpunn.data.file_sizes import DAMAGED, check_size
+from gpunn.data.table import NO_ROWS, USUAL_TARGETS, Column, Host, Table, column, table, text_column
 from gpunn.errors import DataError, GpunnError
 
-DAMAGED = "write the file again"
 MOST_ARRAYS = 10_000
-MOST_COLUMNS = 100_000  # each takes a few hundred bytes beside its numbers
+MOST_COLUMNS = 100_000  # each takes a few hundred bytes in addition to its numbers
 PIECE = 1 << 20
-BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes, and what zipfile unpacks piece by piece
+METHODS = (
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+)  # of compression that NumPy uses, and that zipfile unpacks piece by piece
 
 
 def from_arrays(
     source: str, arrays: Mapping[Any, Any], target: Any = None, kinds: Mapping[str, str] | None = None
 ) -> Table:
-    """One column of each vector, and of a matrix X the columns X0, X1, ...; a matrix named y holds several targets."""
+    """A vector is one column, a matrix X the columns X0, X1, ...; a matrix named y holds several targets."""
     pairs: list[tuple[str, Column]] = []
     for name, value in arrays.items():
         if not isinstance(name, str):
@@ -39,7 +41,7 @@ def from_arrays(
             pairs.append((name, _column(f"{source} column {name!r}", array)))
             continue
         width = math.prod(array.shape[1:])
-        if not len(array):  # and then of any width
+        if not len(array):  # its width may be any number
             raise DataError(source, expected="rows", got="none", fix=NO_ROWS)
         if len(pairs) + width > MOST_COLUMNS:
             raise DataError(
@@ -50,7 +52,7 @@ def from_arrays(
             )
         matrix = array.reshape(len(array), width)
         each = [f"{name}{j}" for j in range(matrix.shape[1])]
-        if target is None and name.lower() in TARGETS:
+        if target is None and name.lower() in USUAL_TARGETS:
             target = each
         target = each if target == name else target
         pairs += [(n, _column(f"{source} column {n!r}", matrix[:, j])) for j, n in enumerate(each)]
@@ -58,7 +60,7 @@ def from_arrays(
 
 
 def from_memory(source: Any, target: Any, kinds: Mapping[str, str]) -> Table | None:
-    """A dict, (X, y), matrix or structured array as a table; None of anything else."""
+    """A dict, (X, y), matrix or structured array as a table; None for anything else."""
     if isinstance(source, Mapping):
         return from_arrays("table", source, target, kinds)
     if isinstance(source, tuple) and len(source) == 2:
@@ -82,7 +84,7 @@ def _matrix(where: str, array: Host) -> Host:
 
 
 def _host(where: str, value: Any) -> Host:
-    """An array of at least one axis; lists keep what they hold, so that [1, "a"] is not all text."""
+    """An array of at least one axis; lists keep their Python values, so that [1, "a"] does not become all text."""
     try:
         missing = np.ma.getmaskarray(value) if isinstance(value, np.ma.MaskedArray) else None
         array = np.array(value, object) if isinstance(value, (list, tuple)) else np.asarray(value)
@@ -110,14 +112,14 @@ def _column(where: str, array: Host) -> Column:
         days = array.astype("datetime64[us]" if kind == "M" else "timedelta64[us]").astype(np.int64) / 86_400e6
         return column("time", np.where(missing, 0.0, days), missing)
     if kind in "UT":
-        return texts(array.tolist())
+        return text_column(array.tolist())
     if kind == "O":
         return _objects(where, array)
     raise DataError(where, expected="numbers, bools, text or times", got=f"dtype {array.dtype}", fix="convert it")
 
 
 def _objects(where: str, array: Host) -> Column:
-    """Python values, all of one kind but for None and NaN."""
+    """Python values that are all of one kind, except for None and NaN."""
     values = [None if v is None or v != v else v for v in map(_plain, array.tolist())]
     kinds = (("boolean", bool), ("numeric", (int, float)), ("categorical", str), ("time", date))
     present = next((v for v in values if v is not None), None)
@@ -132,7 +134,7 @@ def _objects(where: str, array: Host) -> Column:
                 fix="give the column one type, and None where a value is missing",
             )
     if name == "categorical":
-        return texts(values)
+        return text_column(values)
     if name == "time":
         return _column(where, np.array([_utc(v) for v in values], "datetime64[us]"))
     missing = np.array([v is None for v in values], bool)
@@ -146,7 +148,7 @@ def _objects(where: str, array: Host) -> Column:
 
 
 def _plain(value: Any) -> Any:
-    """A Python value of NumPy's; times of nanoseconds would become whole numbers."""
+    """A NumPy value as Python's; times are cut to microseconds, as nanoseconds would become whole numbers."""
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]")
     return value.item() if isinstance(value, np.generic) else value
@@ -157,7 +159,7 @@ def _utc(value: Any) -> Any:
     return value.astimezone(UTC).replace(tzinfo=None) if aware else value
 
 
-# Files. NumPy would allocate what a header says before it looks whether the file has it
+# Files. NumPy would allocate what a header says before it looks whether the file is that long
 
 
 def read_arrays(path: str, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
@@ -185,7 +187,7 @@ def _archive(path: str, memory: int | None) -> dict[str, Host]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = [member.filename.removesuffix(".npy") for member in members]
-        strange = [m.filename for m in members if not m.filename.endswith(".npy") or m.compress_type not in BOUNDED]
+        strange = [m.filename for m in members if not m.filename.endswith(".npy") or m.compress_type not in METHODS]
         if strange or len(set(names)) < len(names) or not 0 < len(names) <= MOST_ARRAYS:
             got = repr(strange[0])[:200] if strange else f"{len(names)} names, {len(set(names))} of them different"
             raise DataError(path, expected="plain .npy arrays, each with a name of its own", got=got, fix=DAMAGED)
@@ -198,7 +200,7 @@ def _archive(path: str, memory: int | None) -> dict[str, Host]:
 
 
 def _array(where: str, file: Any, size: int) -> Host:
-    """An array whose declared shape and dtype fill `size` bytes with its header, exactly."""
+    """The array of a file; its header and the data that this describes must take exactly `size` bytes."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
@@ -212,17 +214,17 @@ def _array(where: str, file: Any, size: int) -> Host:
         )
     if any(extent < 0 for extent in shape):
         raise DataError(where, expected="a shape of numbers >= 0", got=f"{shape}"[:200], fix=DAMAGED)
-    declared, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if declared != there:
+    needed, available = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if needed != available:
         raise DataError(
-            where, expected=f"{declared} bytes for {dtype} of shape {shape}"[:200], got=f"{there}", fix=DAMAGED
+            where, expected=f"{needed} bytes for {dtype} of shape {shape}"[:200], got=f"{available}", fix=DAMAGED
         )
-    flat = _read(file, declared).view(dtype)
+    flat = _read(file, needed).view(dtype)
     return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
 
 
 def _read(file: BinaryIO, size: int) -> Host:
-    """So many bytes, piece by piece: a zip member that is read at once may become more than it says."""
+    """`size` bytes, read piece by piece: a zip member may become larger than it says if it is read at once."""
     content = np.empty(size, np.uint8)
     place = 0
     while place < size:

@@ -1,4 +1,4 @@
-"""Tables through pyarrow: CSV, Parquet, Arrow files, and whatever speaks Arrow in memory."""
+"""Tables that pyarrow reads: CSV, Parquet and Arrow files, and objects in memory with Arrow's interface."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.data.declared import check_ipc, check_places, check_size
-from gpunn.data.table import NUMBER, Column, Table, check_names, column, named, table
+from gpunn.data.file_sizes import DAMAGED, check_messages, check_overlaps, check_size
+from gpunn.data.table import NUMBER, Column, Table, check_names, column, table
+from gpunn.dataframes import listed
 from gpunn.errors import DataError, GpunnError, MissingExtraError
 
 DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 BLOCK = 1 << 20
 RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
-NO_MEMORY = ("failed to map segment", "annot allocate memory")  # what the loader of libraries says then
-INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name: it counts rows and says nothing
+NO_MEMORY = ("failed to map segment", "annot allocate memory")  # what the loader of libraries says when memory is short
+INDEX = re.compile(r"__index_level_\d+__")  # pandas' name for an index without one, which only counts the rows
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK": "zip", b"PAR1": "Parquet"}
 
 
@@ -41,12 +42,12 @@ def library(source: str) -> Any:
 
 
 def of_pandas(value: Any) -> bool:
-    """Whether this is one of pandas' own, whose index is no column."""
+    """Whether this is an object of pandas, whose index is not a column."""
     return type(value).__module__.partition(".")[0] == "pandas"
 
 
 def read_arrow(path: str, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
-    """A file of this suffix as a table; whatever is wrong with it is one DataError."""
+    """A .csv, .parquet, .arrow or .feather file as a table; whatever is wrong with it raises a DataError."""
     pa = library(path)
     suffix = os.path.splitext(path)[1].lower()
     reader: Callable[..., Any] = {".csv": _csv, ".parquet": _parquet}.get(suffix, _ipc)
@@ -64,12 +65,12 @@ def read_arrow(path: str, target: Any, kinds: Mapping[str, str], memory: int | N
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             raise MemoryError(str(error)) from None
         raise DataError(
-            path, expected=f"a whole {suffix} file", got=" ".join(str(error).split())[:200], fix="write the file again"
+            path, expected=f"a whole {suffix} file", got=" ".join(str(error).split())[:200], fix=DAMAGED
         ) from error
 
 
 def from_arrow(source: str, found: Any, target: Any = None, kinds: Mapping[str, str] | None = None) -> Table:
-    """The columns of an Arrow table, or of anything that pyarrow makes one of."""
+    """A table of an Arrow table, or of anything that pyarrow can turn into one."""
     pa = library(source)
     try:
         if of_pandas(found):
@@ -130,7 +131,7 @@ def _column(pa: Any, where: str, values: Any) -> Column:
 
 
 def _categories(pa: Any, where: str, values: Any) -> Column:
-    """Text, dictionary-encoded; the same text is the same code even where a file repeats it in its dictionary."""
+    """Dictionary-encoded text. Equal texts get the same code, even if a file repeats them in its dictionary."""
     values = values.unify_dictionaries().combine_chunks()
     if isinstance(values, pa.ChunkedArray):  # of no rows
         return Column("categorical", np.zeros(0, np.int64))
@@ -147,13 +148,13 @@ def _categories(pa: Any, where: str, values: Any) -> Column:
 
 
 def _csv(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> Any:
-    """UTF-8, commas, one line of names, no line break inside a value, blanks and NA for what is missing."""
+    """UTF-8, commas, one line of names, no line break inside a value; blanks and NA are missing values."""
     names = _names(path)
     check_names(path, names)
-    counted = [[str(i) for i in range(first, first + len(names))] for first in (0, 1)]  # as pandas names columns
-    if all(NUMBER.fullmatch(name) for name in names) and names not in counted:
+    numbered = [[str(i) for i in range(first, first + len(names))] for first in (0, 1)]  # as pandas does
+    if all(NUMBER.fullmatch(name) for name in names) and names not in numbered:
         raise DataError(
-            f"{path} line of names", expected="names", got=f"numbers, {named(names, 3)}",
+            f"{path} line of names", expected="names", got=f"numbers, {listed(names, 3)}",
             fix="write a line of names above them",
         )  # fmt: skip
     csv = pa.csv
@@ -163,7 +164,8 @@ def _csv(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> An
         with pa.OSFile(os.fsencode(path)) as file:
             found = csv.read_csv(
                 file,
-                read_options=csv.ReadOptions(use_threads=False, block_size=block),  # else rows have no numbers
+                # With threads, errors would not say which row.
+                read_options=csv.ReadOptions(use_threads=False, block_size=block),
                 convert_options=csv.ConvertOptions(
                     strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=forced
                 ),
@@ -184,7 +186,7 @@ def _csv(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> An
 
 
 def _names(path: str) -> list[str]:
-    """The names in the first line; refuses what is no text in UTF-8 with commas."""
+    """The names in the first line; refuses anything but text in UTF-8 with commas."""
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise DataError(path, expected="a line of names and rows", got="an empty file", fix="give one with data")
@@ -228,7 +230,7 @@ def _split(path: str, line: str) -> list[str]:
 
 
 def _check_text(pa: Any, path: str, name: str, values: Any) -> None:
-    """No bytes that are not UTF-8, and no value that runs over a line's end: mostly a quote that is never closed."""
+    """Refuse bytes that are not UTF-8, and values with a line break: in most cases, a quote was never closed."""
     if pa.types.is_binary(values.type):
         for row, value in enumerate(values):
             try:
@@ -255,7 +257,7 @@ def _not_utf8(where: str, rest: bytes) -> DataError:
 
 
 def _mapped(pa: Any, path: str) -> Any:
-    """The file in memory, also one whose name is no UTF-8, which pyarrow takes as bytes only."""
+    """The file mapped into memory; its name is given as bytes, because it need not be UTF-8."""
     return pa.memory_map(os.fsencode(path))
 
 
@@ -269,17 +271,18 @@ def _parquet(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -
     checked = {"read_dictionary": texts, "page_checksum_verification": True}
     with _mapped(pa, path) as content, pa.parquet.ParquetFile(content, **checked) as file:
         found = file.read(use_threads=False)
-        check_places(path, file.metadata)  # only now: pyarrow ends the process where it meets a damaged entry by itself
+        # After `read`, which refuses damaged entries: to look at one ends the process.
+        check_overlaps(path, file.metadata)
     return found
 
 
 def _ipc(pa: Any, path: str, kinds: Mapping[str, str], memory: int | None) -> Any:
-    """Arrow's file and stream formats; the first is the second between marks."""
+    """Arrow's file and stream formats; a file is a stream between two marks."""
     with _mapped(pa, path) as file:
         content = file.read_buffer()
         start = 8 if content.slice(0, 6).to_pybytes() == b"ARROW1" else 0
         stream = content.slice(start)
-        check_ipc(pa, path, stream, memory)
+        check_messages(pa, path, stream, memory)
         with pa.ipc.open_stream(stream) as reader:
             check_names(path, reader.schema.names)
             found = reader.read_all()

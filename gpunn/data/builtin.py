@@ -1,4 +1,4 @@
-"""Data that needs no network: the UCI digits, and made ones that are functions of size and seed, bit for bit."""
+"""Data sets without a download: the UCI digits, and generated ones that size and seed determine to the bit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def digits() -> Table:
 def spirals(n: int = 1000, *, seed: int = 0, noise: float = 0.05) -> Table:
     """Two spirals around each other, one and a half turns each: x = ±r(t) (cos t, sin t), r = t / (3 π)."""
     uniform, normal = _random("spirals", n, seed, 1, 2)
-    t = 3.0 * math.pi * np.sqrt(uniform[:, 0])  # as many points on every length of the way
+    t = 3.0 * math.pi * np.sqrt(uniform[:, 0])  # equal lengths of the curve get equally many points
     y = np.arange(n) % 2
     side = (1 - 2 * y) * t / (3.0 * math.pi)
     X = np.stack([side * np.cos(t), side * np.sin(t)], axis=1) + _noise("spirals", noise) * normal

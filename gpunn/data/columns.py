@@ -17,8 +17,21 @@ from gpunn.value import Value
 KNOTS = 65
 
 
+class Fitted(Value, abstract=True):
+    """What is learned from the training table: how a column becomes inputs, or a target becomes outputs."""
+
+    @property
+    def width(self) -> int:
+        """How many inputs or outputs."""
+        raise NotImplementedError(f"{type(self).__name__} needs a width")
+
+    def describe(self) -> str:
+        """What becomes of the column, in words."""
+        raise NotImplementedError(f"{type(self).__name__} needs a describe method")
+
+
 @dataclass(frozen=True)
-class Encoder(Value, abstract=True):
+class Encoder(Fitted, abstract=True):
     """`encode(column)` gives (n, width) float64; `kind` is what the column must be."""
 
     family: ClassVar[str] = "column"
@@ -32,16 +45,8 @@ class Encoder(Value, abstract=True):
                 f"{type(self).__name__} name", expected="text", got=repr(self.name), fix="fit it again"
             )
 
-    @property
-    def width(self) -> int:
-        raise NotImplementedError(f"{type(self).__name__} needs a width")
-
     def encode(self, column: Column) -> Host:
         raise NotImplementedError(f"{type(self).__name__} needs an encode method")
-
-    def describe(self) -> str:
-        """What becomes of the column, in words."""
-        raise NotImplementedError(f"{type(self).__name__} needs a describe method")
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,16 @@ class Exact(Encoder):
         return "as it is; no gaps"
 
 
-# Numbers. What is missing becomes the median, and 1 in a column of its own where training had gaps too
+# Numbers. A missing value becomes the median; if training had gaps too, a flag in a second column is 1 there
 
 
 @dataclass(frozen=True)
-class Numbers(Encoder, abstract=True):
-    """`center` takes the place of what is missing; `flag` adds the column that says where."""
+class NumberEncoder(Encoder, abstract=True):
+    """`center` stands for a missing value; `flag` adds a column that says where values are missing."""
 
     center: float
     flag: bool = field(default=False, kw_only=True)
-    how: ClassVar[str] = ""  # in words
+    in_words: ClassVar[str] = ""
 
     of: str = field(default="numeric", kw_only=True)  # the kind of column: times are numbers of days
 
@@ -104,14 +109,14 @@ class Numbers(Encoder, abstract=True):
         raise NotImplementedError(f"{type(self).__name__} needs a scaled method")
 
     def describe(self) -> str:
-        return f"{self.how}; gaps become {self.center:g}{', with a flag' if self.flag else ''}"
+        return f"{self.in_words}; gaps become {self.center:g}{', with a flag' if self.flag else ''}"
 
 
 @dataclass(frozen=True)
-class Standard(Numbers):
+class Standard(NumberEncoder):
     """(x - mean) / deviation."""
 
-    how = "standardised"
+    in_words = "standardised"
 
     mean: float = 0.0
     deviation: float = 1.0
@@ -128,20 +133,20 @@ class Standard(Numbers):
 
 
 @dataclass(frozen=True)
-class Plain(Numbers):
+class Plain(NumberEncoder):
     """x as it is."""
 
-    how = "as it is"
+    in_words = "as it is"
 
     def scaled(self, x: Host) -> Host:
         return x
 
 
 @dataclass(frozen=True)
-class Quantile(Numbers):
-    """The normal score of x: Φ⁻¹ of its place among the quantiles of training, straight between them, flat beyond."""
+class Quantile(NumberEncoder):
+    """The normal score of x: Φ⁻¹ of its place among the quantiles of training, linear between them, constant beyond."""
 
-    how = "normal scores"
+    in_words = "normal scores"
 
     knots: tuple[float, ...] = (0.0,)
 
@@ -165,15 +170,15 @@ class Quantile(Numbers):
 
 
 @dataclass(frozen=True)
-class Categories(Encoder, abstract=True):
-    """Slots: one for each category, then for what was too rare in training (`rare`), then for what is missing (`gap`).
+class CategoryEncoder(Encoder, abstract=True):
+    """Slots: one for each category, then one for those too rare in training (`rare`), one for missing values (`gap`).
 
-    What training never saw goes to the slot of the rare, which is the only one that was trained for it; without one it
-    counts as the most common category, `common`. So does a missing value where training had no gap.
+    A category that training never saw goes to the slot of the rare ones. If there is no such slot, it counts as the
+    most common category, `common`. The same holds for a missing value if training had no gap.
     """
 
     kind = "categorical"
-    how: ClassVar[str] = ""  # in words
+    in_words: ClassVar[str] = ""
 
     categories: Sequence[str]
     common: int = 0
@@ -201,11 +206,12 @@ class Categories(Encoder, abstract=True):
 
     def describe(self) -> str:
         unseen = "share a slot with rare ones" if self.rare else f"count as {self.categories[self.common]!r}"
-        return f"{self.how} of {self.slots} slots; unseen ones {unseen}{', gaps have their own' if self.gap else ''}"
+        gaps = ", gaps have their own" if self.gap else ""
+        return f"{self.in_words} of {self.slots} slots; unseen ones {unseen}{gaps}"
 
     @property
     def unknown(self) -> int:
-        """The slot of what training never saw."""
+        """The slot of categories that training never saw."""
         return len(self.categories) if self.rare else self.common
 
     def codes(self, column: Column) -> Host:
@@ -219,10 +225,10 @@ class Categories(Encoder, abstract=True):
 
 
 @dataclass(frozen=True)
-class OneHot(Categories):
+class OneHot(CategoryEncoder):
     """1 in the column of its slot, 0 in the others."""
 
-    how = "one-hot"
+    in_words = "one-hot"
 
     @property
     def width(self) -> int:
@@ -235,10 +241,10 @@ class OneHot(Categories):
 
 
 @dataclass(frozen=True)
-class Embedded(Categories):
+class Embedded(CategoryEncoder):
     """The number of its slot, for an embedding of `size` numbers each."""
 
-    how = "embedding"
+    in_words = "embedding"
 
     size: int = field(default=1, kw_only=True)
 
@@ -257,23 +263,23 @@ class Embedded(Categories):
 # Fitting
 
 
-def fit_numbers(name: str, column: Column, how: str | None, of: str = "numeric") -> Numbers:
-    """A column of numbers, standardised, as normal scores, or as it is."""
+def fit_numbers(name: str, column: Column, method: str | None, of: str = "numeric") -> NumberEncoder:
+    """An encoder of a column of numbers: standardised, as normal scores, or as they are."""
     values = column.data[column.present].astype(np.float64)
-    common: Any = {"flag": column.missing is not None, "of": of}
-    center = float(np.median(values / 2.0) * 2.0)  # the sum of two may be too large
-    if how == "quantile":
+    options: Any = {"flag": column.missing is not None, "of": of}
+    center = float(np.median(values / 2.0) * 2.0)  # halved, as the sum of two numbers may overflow
+    if method == "quantile":
         knots = np.quantile(values, np.linspace(0.0, 1.0, KNOTS), method="closest_observation")
-        return Quantile(name, center, knots=tuple(knots.tolist()), **common)
-    if how == "standardise":
+        return Quantile(name, center, knots=tuple(knots.tolist()), **options)
+    if method == "standardise":
         mean, deviation = moments(np.where(column.present, column.data, center).astype(np.float64))
-        return Standard(name, center, mean=mean, deviation=deviation, **common)
-    return Plain(name, center, **common)
+        return Standard(name, center, mean=mean, deviation=deviation, **options)
+    return Plain(name, center, **options)
 
 
 def moments(x: Host) -> tuple[float, float]:
-    """Mean and deviation; of numbers that are all equal the deviation counts as 1."""
-    largest = float(np.abs(x).max()) or 1.0  # squares of the largest numbers are too large, of the smallest nothing
+    """Mean and standard deviation; if all numbers are equal, 1 stands for the deviation."""
+    largest = float(np.abs(x).max()) or 1.0  # squares of very large numbers overflow, those of very small ones are 0
     with np.errstate(under="ignore"):
         scaled = x / largest
         mean, deviation = float(scaled.mean()), float(scaled.std())
@@ -282,15 +288,15 @@ def moments(x: Host) -> tuple[float, float]:
     return mean * largest, (deviation * largest) or 1.0
 
 
-def fit_categories(name: str, column: Column, how: str, most: int) -> Categories | None:
-    """The categories that occur twice or more, the most common first to stay; None where none does."""
+def fit_categories(name: str, column: Column, method: str, most: int) -> CategoryEncoder | None:
+    """An encoder of the `most` most common categories that occur twice or more; None if there are none."""
     counts = np.bincount(column.data[column.present], minlength=len(column.labels))
     ranked = sorted((-int(count), label) for count, label in zip(counts, column.labels) if count > 1)[:most]
     if not ranked:
         return None
     kept = sorted(label for _, label in ranked)
-    common: Any = {"rare": len(kept) < int(np.count_nonzero(counts)), "gap": column.missing is not None}
-    best, slots = kept.index(ranked[0][1]), len(kept) + common["rare"] + common["gap"]
-    if how == "one-hot" or (how == "auto" and slots <= 16):
-        return OneHot(name, kept, best, **common)
-    return Embedded(name, kept, best, size=min(32, 2 * round(slots**0.5)), **common)
+    options: Any = {"rare": len(kept) < int(np.count_nonzero(counts)), "gap": column.missing is not None}
+    best, slots = kept.index(ranked[0][1]), len(kept) + options["rare"] + options["gap"]
+    if method == "one-hot" or (method == "auto" and slots <= 16):
+        return OneHot(name, kept, best, **options)
+    return Embedded(name, kept, best, size=min(32, 2 * round(slots**0.5)), **options)

@@ -10,9 +10,10 @@ import numpy as np
 
 from gpunn import hyper
 from gpunn.data.columns import Embedded, Encoder, fit_categories, fit_numbers
-from gpunn.data.goals import Classes, Goal, fit_goal
-from gpunn.data.reading import as_column, holds_values, load, read
-from gpunn.data.table import Host, Table, named
+from gpunn.data.reading import holds_values, load, read, values_as_table
+from gpunn.data.table import Host, Table
+from gpunn.data.targets import Classes, Target, fit_target
+from gpunn.dataframes import listed
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.layers import Branch, Columns, Embedding, Flatten, Layer
 from gpunn.losses import CrossEntropy, Loss, SquaredError
@@ -23,29 +24,29 @@ MOST_CATEGORIES = 10_000
 
 @dataclass(frozen=True)
 class Preprocessing(Value):
-    """The columns of a table as inputs, in the order of `columns`, and its target; all it has learned is in it.
+    """How the columns of a table become inputs, in the order of `columns`, and how its target is encoded.
 
-    Numbers are standardised or made normal scores; gaps become the median, with a flag beside; times are days since
-    1970. Categories that occur twice get a slot, one-hot or for an embedding; rarer and unseen ones share another.
-    Class labels are counted in sorted order; regression targets are standardised and decoded back.
+    Numbers are standardised or become normal scores; gaps become the median, with a flag beside it; times are days
+    since 1970. Categories that occur twice get a slot, one-hot or for an embedding; rarer and unseen ones share one.
+    Class labels are numbered in sorted order; regression targets are standardised, and decoded back.
     """
 
     family: ClassVar[str] = "preprocessing"
 
     columns: Sequence[Encoder]
-    target: Goal
+    target: Target
     left_out: Sequence[str] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        parts = {"columns": tuple(self.columns), "left_out": tuple(self.left_out)}
-        right = all(isinstance(c, Encoder) for c in parts["columns"]) and isinstance(self.target, Goal)
-        right = right and all(isinstance(name, str) for name in parts["left_out"])
-        if not right or not parts["columns"]:
+        fields = {"columns": tuple(self.columns), "left_out": tuple(self.left_out)}
+        right = all(isinstance(c, Encoder) for c in fields["columns"]) and isinstance(self.target, Target)
+        right = right and all(isinstance(name, str) for name in fields["left_out"])
+        if not right or not fields["columns"]:
             raise ConfigurationError(
                 "Preprocessing", expected="columns and a target", got=repr(self)[:200], fix="use Preprocessing.fit"
             )
-        for name, part in parts.items():
-            object.__setattr__(self, name, part)
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def fit(
@@ -60,30 +61,30 @@ class Preprocessing(Value):
         leave_out: Sequence[str] = (),
         most_categories: int = MOST_CATEGORIES,
     ) -> Self:
-        """Learn from the training rows of a table, or of anything that `read` takes; `target` is as there: a name,
-        several, or the values themselves.
+        """Learn from the training rows of a table, or of anything that `read` takes. As in `read`, `target` is a name,
+        several names, or the values.
 
-        `task` is "classification" or "regression"; else text, bools and few different whole numbers are classes.
+        `task` is "classification" or "regression"; by default text, bools and few different whole numbers are classes.
         `numeric` is "standardise", "quantile" or None; `categorical` "one-hot", "embedding" or "auto", by the number of
-        slots; `missing` "median+flag" or "refuse". Columns without two equal categories, or without any value, are
-        left out, as are those named.
+        slots; `missing` "median+flag" or "refuse". Columns without any value or without two equal categories are left
+        out, and so are those in `leave_out`.
         """
         hyper.choice("Preprocessing numeric", numeric, ("standardise", "quantile", None))
         hyper.choice("Preprocessing categorical", categorical, ("one-hot", "embedding", "auto"))
         hyper.choice("Preprocessing missing", missing, ("median+flag", "refuse"))
         most = hyper.whole("Preprocessing most_categories", most_categories)
         table = read(source, target=target)
-        goal = fit_goal(table, task)
+        fitted_target = fit_target(table, task)
         for name in leave_out:
             table[name]
-            if name in goal.names:
+            if name in fitted_target.names:
                 raise ConfigurationError(
                     "leave_out", expected="columns beside the target", got=f"{name!r}, the target",
                     fix="say which column is the target, or keep this one",
                 )  # fmt: skip
         encoders: dict[str, Encoder | None] = {}
         for name in table.columns:
-            if name in goal.names or name in leave_out:
+            if name in fitted_target.names or name in leave_out:
                 continue
             column = table[name]
             if missing == "refuse" and column.missing is not None:
@@ -104,11 +105,12 @@ class Preprocessing(Value):
             raise DataError(
                 table.source,
                 expected="a column beside the target that says something",
-                got=named(encoders),
+                got=listed(encoders),
                 fix="give numbers, or categories that occur more than once",
             )
         found.sort(key=lambda encoder: isinstance(encoder, Embedded))  # stable: numbers first, then codes
-        return cls(found, goal, left_out=(*leave_out, *(n for n, encoder in encoders.items() if encoder is None)))
+        useless = [name for name, encoder in encoders.items() if encoder is None]
+        return cls(found, fitted_target, left_out=(*leave_out, *useless))
 
     # What a network needs
 
@@ -138,7 +140,7 @@ class Preprocessing(Value):
         return CrossEntropy() if isinstance(self.target, Classes) else SquaredError()
 
     def layers(self) -> list[Layer]:
-        """What stands first in the network: embeddings beside the numbers, or nothing where there are none."""
+        """The first layers of the network: embeddings beside the numbers; none if no column is embedded."""
         embedded = [encoder for encoder in self.columns if isinstance(encoder, Embedded)]
         if not embedded:
             return []
@@ -154,19 +156,19 @@ class Preprocessing(Value):
         kinds = {encoder.name: encoder.kind for encoder in self.columns} | self.target.kinds
         return {name: kind for name, kind in kinds.items() if kind != "time"}
 
-    # Tables there and back
+    # From tables to arrays and back
 
     def read(self, source: Any, *, memory: int | None = None) -> Table:
         """A table from what `read` takes, its columns of the kinds they had in training, in any order."""
         return load(source, None, self.kinds, memory)
 
     def unused(self, table: Table) -> tuple[str, ...]:
-        """The columns that training did not have, which change nothing."""
+        """The columns that training did not have; they are ignored."""
         known = {*(encoder.name for encoder in self.columns), *self.target.names, *self.left_out}
         return tuple(name for name in table.columns if name not in known)
 
     def inputs(self, source: Any, dtype: Any = "float32") -> Host:
-        """The network's inputs, (n, width); the table needs every column of training, and others are not looked at."""
+        """The network's inputs, (n, width). The table needs every column of training; others are ignored."""
         table = self.read(source)
         wanted = [encoder.name for encoder in self.columns]
         missing = [name for name in wanted if name not in table.columns]
@@ -174,9 +176,9 @@ class Preprocessing(Value):
             extra = self.unused(table)
             raise DataError(
                 table.source,
-                expected=f"the columns of training: {named(wanted)}",
-                got=f"{named(missing)} missing"
-                + (f", beside {named(extra)}, which training did not have" if extra else ""),
+                expected=f"the columns of training: {listed(wanted)}",
+                got=f"{listed(missing)} missing"
+                + (f", beside {listed(extra)}, which training did not have" if extra else ""),
                 fix="rename or add what is missing",
             )
         X = np.empty(
@@ -200,15 +202,15 @@ class Preprocessing(Value):
         return X
 
     def targets(self, source: Any, dtype: Any = "float32") -> Host:
-        """Class numbers (n,), or standardised targets (n, outputs), of a table or of the values themselves."""
+        """Class numbers (n,), or standardised targets (n, outputs), of a table or of the values."""
         if holds_values(source) and len(getattr(source, "shape", (0,))) == 1 and len(self.target.names) == 1:
-            source = as_column(source, self.target.names[0])
+            source = values_as_table(source, self.target.names[0])
         return self.target.encode(self.read(source), dtype)
 
     def decode(self, outputs: Any) -> Host:
         """Labels of the largest outputs, or targets in their own units: (n,) of one, (n, targets) of several.
 
-        Where a network has one output for two classes, it must be the probability of the second.
+        If a network has one output for two classes, it must be the probability of the second.
         """
         return self.target.decode(np.asarray(outputs))
 

@@ -1,4 +1,4 @@
-"""`read`: a table from whatever one has."""
+"""`read`: a table from a file, a built-in name or data in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from gpunn.data.arrays import from_arrays, from_memory, read_arrays
 from gpunn.data.arrow import from_arrow, of_pandas, read_arrow
 from gpunn.data.builtin import BUILT_IN
-from gpunn.data.table import TARGETS, Table, alike, check_slips, table
+from gpunn.data.table import USUAL_TARGETS, Table, check_stray_text, same_values, table
 from gpunn.errors import DataError
 from gpunn.files import require_file
 from gpunn.hyper import choice, whole
@@ -24,9 +24,9 @@ def read(
     """A table from a file (.csv .parquet .arrow .feather .npz .npy), a built-in name, or what is in memory.
 
     In memory: pandas and Arrow tables, dicts of columns, (X, y), a matrix. `target` is a name or position, or several,
-    or the values themselves as a series, array or table; else the column called target, label, class or y, else the
-    last. `kinds` says what a column is where that cannot be seen: {"postcode": "categorical"}. `memory` bounds the
-    bytes that a compressed file may take.
+    or the values as a series, array or table; by default the column called target, label, class or y, else the last.
+    `kinds` says what a column is if its values do not show it: {"postcode": "categorical"}. `memory` limits the bytes
+    that a compressed file may take.
     """
     kinds = dict(kinds or {})
     for name, kind in kinds.items():
@@ -51,26 +51,26 @@ def _read(source: Any, target: Any, kinds: Mapping[str, str], memory: int | None
     if not isinstance(source, Table):
         for name in found.columns:
             if name not in kinds:
-                check_slips(found, name)
+                check_stray_text(found, name)
     return found
 
 
 def holds_values(target: Any) -> bool:
-    """Whether a target is given by its values; a list of them could be one of names."""
+    """Whether a target is given by its values; a list counts as one of names."""
     return getattr(target, "shape", ()) != () or hasattr(target, "to_numpy")
 
 
 def _with_target(found: Table, target: Any, kinds: Mapping[str, str]) -> Table:
-    """The table with these values as its target; a column of the same name must have the same values."""
+    """The table with these values as its target; if it has a column of that name, its values must be the same."""
     name = getattr(target, "name", None)
     if not isinstance(name, str):
-        name = next((usual for usual in reversed(TARGETS) if usual not in found.columns), TARGETS[-1])
-    values = as_column(target, name)
+        name = next((usual for usual in reversed(USUAL_TARGETS) if usual not in found.columns), USUAL_TARGETS[-1])
+    values = values_as_table(target, name)
     names = values.columns
     columns = {n: column for n, column in found.data.items() if n not in names} | dict(values.data)
     joined = table(found.source, columns.items(), names[0] if len(names) == 1 else names, kinds)
     for name in names:
-        if name in found.columns and not alike(found[name], joined[name]):
+        if name in found.columns and not same_values(found[name], joined[name]):
             raise DataError(
                 "target",
                 expected=f"the values of the column {name!r} of the table, whose name it has",
@@ -80,8 +80,8 @@ def _with_target(found: Table, target: Any, kinds: Mapping[str, str]) -> Table:
     return joined
 
 
-def as_column(values: Any, name: str) -> Table:
-    """A series or array as a table of this one column, or NAME0, NAME1, ...; a table has its own names."""
+def values_as_table(values: Any, name: str) -> Table:
+    """A series or array as a table of one column, or of several: NAME0, NAME1, ...; a table keeps its names."""
     if hasattr(values, "to_frame"):
         return load(values.to_frame(name), None, {}, None)
     if hasattr(values, "columns") or hasattr(values, "column_names"):
@@ -90,7 +90,7 @@ def as_column(values: Any, name: str) -> Table:
 
 
 def load(source: Any, target: Any, kinds: Mapping[str, str], memory: int | None) -> Table:
-    """A table of columns as they are; those named in `kinds` become of that kind, if they are there."""
+    """A table of the columns as they are; those in `kinds` are converted to that kind, if they exist."""
     if isinstance(source, Table):
         found = table(source.source, source.data.items(), target, kinds)
         return replace(found, target_name=source.target_name) if target is None else found

@@ -5,23 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from gpunn import hyper
-from gpunn.data.goals import Classes, fit_goal
 from gpunn.data.table import Table
+from gpunn.data.targets import Classes, fit_target
 from gpunn.errors import DataError
 from gpunn.randomness import Purpose, check_seeds, stream_key
 
 
 def split(table: Table, share: float = 0.2, *, seed: int = 0, task: str | None = None) -> tuple[Table, Table]:
-    """The rows to train on and the share of them to hold out, drawn by the seed, both in their order.
+    """The rows to train on and a `share` of rows to hold out, drawn by the seed, both in the table's order.
 
-    Every class has its share in both parts, give or take a row, and at least one row to train on.
+    Each class has the same share held out, give or take a row, and at least one row to train on.
     """
     share = hyper.number("split share", share, low=0.0, high=1.0, open_low=True, open_high=True)
     rng = np.random.Generator(np.random.Philox(key=stream_key(check_seeds(seed, None)[0], Purpose.SPLIT)))
     order = rng.permutation(table.rows)
-    goal = fit_goal(table, task)
-    if isinstance(goal, Classes):
-        codes = goal.encode(table, None)[order]
+    target = fit_target(table, task)
+    if isinstance(target, Classes):
+        codes = target.encode(table, None)[order]
         ranked = np.argsort(codes, kind="stable")
         first = np.diff(codes[ranked], prepend=-1) != 0
         order = np.concatenate([order[ranked[first]], order[ranked[~first]]])

@@ -1,4 +1,4 @@
-"""A table: named columns of one length, each of one kind, with what is missing in it."""
+"""A table: named columns of equal length, each of one kind, with marks where values are missing."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.dataframes import listed
 from gpunn.errors import ConfigurationError, DataError
 
 Host = np.ndarray[Any, Any]
-Target = str | tuple[str, ...]  # the name of a target, or the names of several
+TargetNames = str | tuple[str, ...]  # the name of a target, or the names of several
 
 KINDS = ("numeric", "boolean", "categorical", "time", "empty")
-TARGETS = ("target", "label", "class", "y")  # names that mark the target where none is given
+USUAL_TARGETS = ("target", "label", "class", "y")  # names that mark the target where none is given
 NO_ROWS = "give a table with at least one row below the names"
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """Numbers, bools, days since 1970 ("time"), or codes into `labels` ("categorical"); `missing` marks those without.
+    """Numbers, bools, days since 1970 ("time"), or codes into `labels` ("categorical"); `missing` marks missing values.
 
-    What stands at a missing place means nothing. A column in which all is missing is "empty", of whatever kind it was.
+    What `data` has in place of a missing value means nothing. A column of missing values only is "empty".
     """
 
     kind: str
@@ -50,7 +51,7 @@ class Column:
 
 
 def column(kind: str, data: Host, missing: Host | None = None, labels: Sequence[str] = ()) -> Column:
-    """A column whose NaNs are missing, and whose `missing` is None where nothing is."""
+    """A column; NaN is a missing value, and `missing` is None if no value is missing."""
     if data.dtype.kind == "f":
         nan = np.isnan(data)
         missing = nan if missing is None else nan | missing
@@ -61,14 +62,14 @@ def column(kind: str, data: Host, missing: Host | None = None, labels: Sequence[
     return Column(kind, data, missing, tuple(labels))
 
 
-def texts(values: Iterable[str | None]) -> Column:
+def text_column(values: Iterable[str | None]) -> Column:
     """A categorical column of text and None."""
     codes: dict[str, int] = {}
     data = np.array([-1 if v is None else codes.setdefault(v, len(codes)) for v in values], np.int64)
     return column("categorical", np.maximum(data, 0), data < 0, tuple(codes))
 
 
-def alike(one: Column, other: Column) -> bool:
+def same_values(one: Column, other: Column) -> bool:
     """Whether two columns have the same values in the same rows."""
     present = one.present
     return np.array_equal(present, other.present) and np.array_equal(one.values[present], other.values[present])
@@ -76,11 +77,11 @@ def alike(one: Column, other: Column) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns by name; `source` is what errors call it, and rows are counted from 1, without the line of names."""
+    """Columns by name. Errors call the table `source` and count its rows from 1, without the line of names."""
 
     source: str
     data: Mapping[str, Column]
-    target_name: Target | None = None
+    target_name: TargetNames | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -102,7 +103,7 @@ class Table:
             raise DataError(
                 self.source,
                 expected=f"a column {name!r}",
-                got=f"columns {named(self.columns)}",
+                got=f"columns {listed(self.columns)}",
                 fix="correct the name, or give a table that has it",
             )
         return self.data[name]
@@ -116,16 +117,16 @@ class Table:
         return replace(self, data={name: column.take(rows) for name, column in self.data.items()})
 
     def without(self, *names: str) -> Table:
-        """The same table less these columns."""
+        """The same table without these columns."""
         for name in names:
             self[name]
-        gone = set(names) & set(targets(self.target_name))
+        gone = set(names) & set(target_names(self.target_name))
         data = {name: column for name, column in self.data.items() if name not in names}
         return replace(self, data=data, target_name=None if gone else self.target_name)
 
     def arrays(self) -> tuple[Host, Host]:
         """All but the target as a matrix (n, d), and the target, for tables of numbers without gaps."""
-        wanted = targets(self.target_name)
+        wanted = target_names(self.target_name)
         for name, column in self.data.items():
             if (column.kind not in ("numeric", "boolean") and name not in wanted) or column.missing is not None:
                 raise DataError(
@@ -140,7 +141,7 @@ class Table:
         return matrix, (y[0] if isinstance(self.target_name, str) else np.stack(y, axis=1) if y else np.empty(0))
 
     def converted(self, name: str, kind: str) -> Column:
-        """A column as one of another kind, where every value has a meaning there; empty columns stay empty."""
+        """A column converted to another kind; refuses values without a meaning there. Empty columns stay empty."""
         column = self[name]
         if column.kind in (kind, "empty"):
             return column
@@ -148,7 +149,7 @@ class Table:
             return replace(column, kind=kind, data=column.data.astype(np.int64), labels=("false", "true"))
         if kind == "categorical" and column.kind == "numeric":
             self._require(name, column, column.data != np.floor(column.data), "whole numbers as categories")
-            return texts(str(int(v)) if here else None for v, here in zip(column.data, column.present))
+            return text_column(str(int(v)) if here else None for v, here in zip(column.data, column.present))
         if kind == "numeric" and column.kind == "boolean":
             return replace(column, kind=kind, data=column.data.astype(np.float64))
         if kind == "numeric" and column.kind == "categorical":
@@ -182,15 +183,8 @@ class Table:
             )
 
 
-def named(names: Iterable[str], most: int = 8) -> str:
-    """A few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more if names else "none"
-
-
-def targets(target: Target | None) -> tuple[str, ...]:
-    """The names of the targets, however many."""
+def target_names(target: TargetNames | None) -> tuple[str, ...]:
+    """The names of the targets, none, one or several."""
     return () if target is None else (target,) if isinstance(target, str) else target
 
 
@@ -205,9 +199,9 @@ def table(
     target: Any = None,
     kinds: Mapping[str, str] | None = None,
 ) -> Table:
-    """A table of named columns, checked; `target` is a name or position, or several, or None for the usual.
+    """A table of named columns, checked; `target` is a name or position, or several, or None for the usual one.
 
-    Columns named in `kinds` become of that kind, if they are there.
+    Columns in `kinds` are converted to that kind, if they exist.
     """
     pairs = list(pairs)
     check_names(source, [name for name, _ in pairs])
@@ -236,7 +230,7 @@ def table(
 
 
 def check_names(source: str, names: Sequence[str]) -> None:
-    """Every column has a name of its own."""
+    """Refuse columns without a name, and columns with the same name."""
     places: dict[str, int] = {}
     for i, name in enumerate(names):
         if not name.strip():
@@ -255,8 +249,8 @@ def check_names(source: str, names: Sequence[str]) -> None:
             )
 
 
-def check_slips(found: Table, name: str) -> None:
-    """Refuse a column of numbers with a slip or a placeholder in it, which would else count as one of categories."""
+def check_stray_text(found: Table, name: str) -> None:
+    """Refuse a column of numbers with a mistake or a placeholder in it, which makes it a column of categories."""
     column = found.data[name]
     if column.kind != "categorical":
         return
@@ -274,17 +268,17 @@ def check_slips(found: Table, name: str) -> None:
         )
 
 
-def _target(found: Table, target: Any) -> Target:
+def _target(found: Table, target: Any) -> TargetNames:
     names = found.columns
     if target is None:
-        return next((name for name in names if name.lower() in TARGETS), names[-1])
+        return next((name for name in names if name.lower() in USUAL_TARGETS), names[-1])
     several = isinstance(target, (list, tuple))
     chosen = []
     for one in target if several else [target]:
         position = isinstance(one, (int, np.integer)) and not isinstance(one, bool) and -len(names) <= one < len(names)
         if not position and one not in names:
             raise ConfigurationError(
-                "target", expected=f"a column of {found.source}", got=repr(one), fix=f"choose from {named(names)}"
+                "target", expected=f"a column of {found.source}", got=repr(one), fix=f"choose from {listed(names)}"
             )
         chosen.append(names[one] if position else one)
     if not chosen or len(set(chosen)) < len(chosen):

@@ -5,7 +5,7 @@ from gpunn.errors import MissingExtraError
 try:
     from gpunn.estimators.classifier import MLPClassifier
     from gpunn.estimators.regressor import MLPRegressor
-except ImportError as error:  # of scikit-learn, or of what older ones lack
+except ImportError as error:  # scikit-learn is missing or too old
     raise MissingExtraError(
         "gpunn.estimators", expected="scikit-learn 1.9 or newer", got=str(error),
         fix='run: python -m pip install "gpunn[sklearn]"',

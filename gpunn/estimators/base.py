@@ -1,4 +1,4 @@
-"""What both estimators share: parameters, fitting, and the attributes that scikit-learn's have."""
+"""What both estimators share: parameters, fitting, and the attributes of scikit-learn's estimators."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpunn.backends import get_backend
 from gpunn.backends.reference.backend import Backend
-from gpunn.data.goals import Goal
+from gpunn.data.targets import Target
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.estimators import inputs, naming, parameters
 from gpunn.estimators.fitting import (
-    Task,
+    Problem,
+    check_finite_weights,
     examples,
     fit_by_batches,
     fit_by_scipy,
-    refuse_wild_weights,
     rows_of,
 )
 from gpunn.estimators.memory import Memory
@@ -36,8 +36,8 @@ from gpunn.types import Array
 CURVES = ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "validation_loss_curve_")
 
 
-def steps_by_batches(estimator: Any) -> bool:
-    """Whether there is a partial_fit."""
+def has_partial_fit(estimator: Any) -> bool:
+    """Whether the estimator has partial_fit; raises AttributeError if not."""
     if parameters.by_batches(estimator):
         return True
     raise AttributeError("partial_fit is there for training by batches; L-BFGS needs the whole set at once")
@@ -45,7 +45,7 @@ def steps_by_batches(estimator: Any) -> bool:
 
 @dataclass(eq=False, repr=False)
 class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Parameters that both have, by keyword only: scikit-learn's, then gpunn's own."""
+    """The parameters of both, by keyword only: first those of scikit-learn, then those that gpunn adds."""
 
     _: KW_ONLY
     solver: Any = "adam"
@@ -79,40 +79,40 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
     validation_data: Any = None
     callbacks: Any = None
 
-    numeric: ClassVar[bool]  # whether y is numbers to be met rather than classes
+    numeric: ClassVar[bool]  # whether y is numbers rather than classes
 
-    # What the two have each of their own
+    # What each of the two defines
 
     def _objective(self) -> Loss:
         """What is minimised."""
         raise NotImplementedError
 
     def _public_loss(self) -> Loss:
-        """The loss that a trained network is left with."""
+        """The loss that the trained network has."""
         raise NotImplementedError
 
     @property
-    def _told_as_mean(self) -> bool:
-        """Whether the loss is told as the mean over the outputs it is summed over."""
+    def _reports_mean(self) -> bool:
+        """Whether the reported loss is the mean over the outputs, while the sum over them is minimised."""
         return False
 
     def _learn_targets(self, y: Array, ops: Backend, *, first: bool, partly: bool) -> None:
-        """Take in what kind of targets there are, or refuse those that differ from what is known."""
+        """Learn the kind of targets in the first fit; later, refuse targets of another kind."""
         raise NotImplementedError
 
     def _targets(self, y: Array, ops: Backend) -> Array:
-        """What the objective takes for y."""
+        """y in the form that the objective takes."""
         raise NotImplementedError
 
-    def _weights(self, y: Array, weight: Array | None, ops: Backend, partly: bool) -> Array | None:
+    def _sample_weights(self, y: Array, weight: Array | None, ops: Backend, partly: bool) -> Array | None:
         return weight
 
-    def _goal(self, target: str) -> Goal | None:
-        """What the outputs say of a target of this name, for a network that is saved by itself."""
+    def _target_to_save(self, name: str) -> Target | None:
+        """How the outputs are decoded, for a network that is saved by itself; `name` is the target's."""
         raise NotImplementedError
 
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
-        """What early stopping looks at, of arrays on the host."""
+        """The score for early stopping; all arrays are on the host."""
         raise NotImplementedError
 
     # Fitting
@@ -128,12 +128,12 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         ops = inputs.backend_of(self.device, X) if first else self.network_.ops
         like = inputs.like(X, ops)
         X, y = inputs.checked_pair(self, X, y, ops, reset=first, numeric=self.numeric)
-        weight = None if sample_weight is None else inputs.checked_weights(sample_weight, X.shape[0], ops)
+        weight = None if sample_weight is None else inputs.checked_sample_weights(sample_weight, X.shape[0], ops)
         self._learn_targets(y, ops, first=first, partly=partly)
-        weight, y = self._weights(y, weight, ops, partly), self._targets(y, ops)
+        weight, y = self._sample_weights(y, weight, ops, partly), self._targets(y, ops)
         random = check_random_state(self.random_state)
         network = self._new_network(X, ops, random) if first else self.network_
-        with network.uses.training("partial_fit" if partly else "fit"):  # whoever predicts meanwhile is told
+        with network.uses.training("partial_fit" if partly else "fit"):  # a predict in another thread raises an error
             if first:
                 self._begin(network, like)
             else:
@@ -146,10 +146,11 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         return self
 
     def _new_network(self, X: Array, ops: Backend, random: Any) -> Network:
-        """With new weights."""
+        """A network with new weights."""
         narrow = X.dtype == np.float32 and (self.optimizer is not None or self.solver != "lbfgs")
         noisy = self.input_noise or any(parameters.dropouts(self))
-        seed = int(copy.deepcopy(random).randint(2**31 - 1)) if noisy else 0  # the stream stays where it is
+        # Drawn from a copy, so that all later random numbers are those of scikit-learn.
+        seed = int(copy.deepcopy(random).randint(2**31 - 1)) if noisy else 0
         network = Network(
             parameters.layers_of(self, self.n_outputs_), X.shape[1], device=ops,
             dtype=self.dtype or ("float32" if narrow else "float64"), seed=seed,
@@ -160,7 +161,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         return network
 
     def _begin(self, network: Network, like: Any) -> None:
-        """With this network, and nothing seen yet."""
+        """Start to train this network, with no epochs so far."""
         self.network_, self._like = network, like
         self.n_layers_ = len(parameters.widths(self)) + 2
         self._memory = Memory(parameters.update_rules(self, None))
@@ -180,46 +181,46 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
     def _train(self, X: Any, y: Array, weight: Array | None, random: Any, partly: bool) -> None:
         network, memory, loss = self.network_, self._memory, self._objective()
         parameters.update_rules(self, memory.rules)
-        task = Task(network, loss, self.n_outputs_ if self._told_as_mean else 1)
+        problem = Problem(network, loss, self.n_outputs_ if self._reports_mean else 1)
         scipys = self.optimizer is None and self.solver == "lbfgs"
         held_out = None if scipys else self._held_out(partly)
         if held_out is None and self.early_stopping and not scipys:
-            (X, y, weight), held_out = self._divided(X, y, weight, random)
+            (X, y, weight), held_out = self._split(X, y, weight, random)
             memory.held_out = held_out if partly else None
-        data = examples(task, X, y, weight)
+        data = examples(problem, X, y, weight)
         stopped = ""
         if scipys:
-            self.loss_, self.n_iter_ = fit_by_scipy(self, task, data)
+            self.loss_, self.n_iter_ = fit_by_scipy(self, problem, data)
             self.t_ = 0
         else:
-            validation = None if held_out is None else self._validation(task, *held_out)
-            self.history_ = fit_by_batches(self, task, data, validation, memory, random, once=partly)
-            self._tell(validation is not None)
+            validation = None if held_out is None else self._validation(problem, *held_out)
+            self.history_ = fit_by_batches(self, problem, data, validation, memory, random, once=partly)
+            self._set_results(validation is not None)
             stopped = self.history_.stopped
         network.loss = self._public_loss()
-        refuse_wild_weights(network, stopped)
+        check_finite_weights(network, stopped)
 
-    def _divided(self, X: Any, y: Array, weight: Array | None, random: Any) -> tuple[Any, Any]:
-        """What is trained on, and the part that early stopping looks at: scikit-learn's, to the row."""
+    def _split(self, X: Any, y: Array, weight: Array | None, random: Any) -> tuple[Any, Any]:
+        """The rows to train on, and those for early stopping: the same rows as scikit-learn's."""
         ops = self.network_.ops
-        alike = None
-        if not self.numeric and self.n_outputs_ == 1:  # two classes
-            alike = ops.to_host(y) if ops.owns(y) else y
-        parts = train_test_split(
-            np.arange(X.shape[0]), random_state=random, test_size=self.validation_fraction, stratify=alike
+        classes = None
+        if not self.numeric and self.n_outputs_ == 1:  # scikit-learn stratifies two classes only
+            classes = ops.to_host(y) if ops.owns(y) else y
+        places_of_both = train_test_split(
+            np.arange(X.shape[0]), random_state=random, test_size=self.validation_fraction, stratify=classes
         )
-        if len(parts[1]) < 2:
+        if len(places_of_both[1]) < 2:
             raise DataError(
                 "validation_fraction",
                 expected="at least 2 examples to validate on",
-                got=f"{len(parts[1])} of {X.shape[0]}",
+                got=f"{len(places_of_both[1])} of {X.shape[0]}",
                 fix="raise it, pass validation_data, or fit more examples",
             )
-        kept, held_out = (tuple(rows_of(array, places, ops) for array in (X, y, weight)) for places in parts)
+        kept, held_out = (tuple(rows_of(array, places, ops) for array in (X, y, weight)) for places in places_of_both)
         return kept, held_out
 
     def _held_out(self, partly: bool) -> tuple[Any, ...] | None:
-        """The validation set that the caller gave, or that an earlier partial_fit has kept back."""
+        """The validation set that the caller gave, or that an earlier partial_fit held out."""
         if self.validation_data is None:
             return self._memory.held_out if partly else None
         given = self.validation_data
@@ -232,20 +233,20 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
             )
         ops = self.network_.ops
         X, y = inputs.checked_pair(self, given[0], given[1], ops, reset=False, numeric=self.numeric)
-        weight = inputs.checked_weights(given[2], X.shape[0], ops) if len(given) == 3 else None
+        weight = inputs.checked_sample_weights(given[2], X.shape[0], ops) if len(given) == 3 else None
         self._learn_targets(y, ops, first=False, partly=True)
         return X, self._targets(y, ops), weight
 
-    def _validation(self, task: Task, X: Any, y: Array, weight: Array | None) -> Validation:
-        data, ops = examples(task, X, y, weight), self.network_.ops
+    def _validation(self, problem: Problem, X: Any, y: Array, weight: Array | None) -> Validation:
+        data, ops = examples(problem, X, y, weight), self.network_.ops
         host, host_weight = ops.to_host(data.y), None if weight is None else ops.to_host(data.weight)[:, 0]
         return Validation(
-            self.network_, data.X, data.y, data.weight, task.loss,
+            self.network_, data.X, data.y, data.weight, problem.loss,
             lambda outputs: self._score_outputs(outputs, host, host_weight),
         )  # fmt: skip
 
-    def _tell(self, validated: bool) -> None:
-        """The attributes that a training by epochs leaves."""
+    def _set_results(self, validated: bool) -> None:
+        """Set the attributes that scikit-learn's estimators have after training by epochs."""
         rules = self._memory.rules
         self.n_iter_, self.t_ = self.history_.epochs, rules.seen
         self.loss_curve_ = rules.losses
@@ -255,7 +256,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         self.validation_loss_curve_ = rules.validation_losses if validated else None
         self.best_validation_score_ = rules.best_score if validated else None
 
-    # What was learnt
+    # Results
 
     @property
     def coefs_(self) -> list[Array]:
@@ -273,13 +274,13 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         return parameters.dense_names(self.network_)
 
     def _parameter(self, layer: str, name: str) -> Array:
-        """Where the data was: an array of the device if it was fitted on one of these."""
+        """A view of a parameter; on the host, unless the estimator was fitted on arrays of a device."""
         view = self.network_.parameters[f"{layer}.{name}"]
         return self.network_.ops.to_host(view) if self._like is not None and not isinstance(view, np.ndarray) else view
 
     @memory_errors("memory")
     def _outputs(self, X: Any, method: str) -> Array:
-        """The last layer's, without its activation."""
+        """The outputs of the last layer, without its activation."""
         check_is_fitted(self)
         inputs.check_like(self, X, method)
         X = inputs.checked_inputs(self, X, self.network_.ops, reset=False)
@@ -289,16 +290,16 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         starts = range(0, X.shape[0], chunk)
         return np.concatenate([self.network_.predict(X[start : start + chunk].toarray()) for start in starts])
 
-    def _scored(self, on_host: Any, figure: Any, X: Any, y: Any, weight: Any) -> float:
-        """What scikit-learn's own `score` gives; of arrays on a GPU the figure that it takes, once they are fetched."""
+    def _scored(self, on_host: Any, metric: Any, X: Any, y: Any, weight: Any) -> float:
+        """scikit-learn's own `score`; for arrays on a GPU, which are fetched, the metric that it uses."""
         ops = self.network_.ops if "network_" in vars(self) else get_backend("cpu")
         if not inputs.on_gpu(X, ops):
             return float(on_host(X, y, weight))
         truth, predicted, weights = (inputs.fetched(array, ops) for array in (y, self.predict(X), weight))
-        return float(figure(truth, predicted, sample_weight=weights))
+        return float(metric(truth, predicted, sample_weight=weights))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickles hold nothing that lies on a device but the network, which sees to that itself."""
+        """A pickle has all arrays on the host; the network does that by itself."""
         state: dict[str, Any] = super().__getstate__()
         if "_memory" in state:
             state["_memory"] = self._memory.on_host(self.network_.ops)

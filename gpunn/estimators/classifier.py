@@ -15,10 +15,10 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from gpunn.backends import get_backend
 from gpunn.backends.reference.backend import Backend
-from gpunn.data.goals import Goal
+from gpunn.data.targets import Target
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.estimators import inputs, naming
-from gpunn.estimators.base import MultilayerPerceptron, steps_by_batches
+from gpunn.estimators.base import MultilayerPerceptron, has_partial_fit
 from gpunn.estimators.objectives import BinaryCrossEntropies
 from gpunn.hyper import number
 from gpunn.layers.activation import resolve
@@ -30,11 +30,11 @@ from gpunn.types import Array
 class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc]  # scikit-learn has no types
     """scikit-learn's MLPClassifier: its parameters, defaults and attributes, its random numbers and so its results.
 
-    Beyond it: `device` ("auto" is where X lies, else the first GPU, else the CPU), `dtype` (None: that of X), every
+    In addition: `device` ("auto" is where X lies, else the first GPU, else the CPU), `dtype` (None: that of X), every
     gpunn activation, `dropout` (one rate or one a hidden layer), `batch_norm`, `input_noise`, `loss` (a gn.CrossEntropy
     or gn.BinaryCrossEntropy), `optimizer` (in place of `solver`), `schedule` (in place of its rate), `class_weight`,
     `validation_data`, `callbacks`; early stopping in partial_fit too; `network_`, `history_`, `validation_loss_curve_`.
-    A CuPy X is trained on where it lies, and predictions for it are CuPy arrays.
+    A CuPy X is used on its GPU, and predictions for it are CuPy arrays.
     """
 
     hidden_layer_sizes: Any = (100,)
@@ -51,19 +51,19 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         on_device = not isinstance(y, np.ndarray)
         labels, several = _labels_on_device(y, ops) if on_device else _labels(y)
         if first and not partly:
-            self._know(labels, several)
-        strangers = np.setdiff1d(labels, self.classes_)
+            self._set_classes(labels, several)
+        unknown = np.setdiff1d(labels, self.classes_)
         missing: Any = [] if partly or first else np.setdiff1d(self.classes_, labels)
-        if several != self._several or len(strangers) or len(missing):
+        if several != self._several or len(unknown) or len(missing):
             raise DataError(
                 "y",
-                expected=f"the classes of the first fit, {_told(self.classes_)}",
-                got="another kind of target" if several != self._several else _told(labels),
+                expected=f"the classes of the first fit, {_text_of(self.classes_)}",
+                got="another kind of target" if several != self._several else _text_of(labels),
                 fix="fit a new estimator, or name all classes in the first call of partial_fit",
             )
 
-    def _know(self, classes: Any, several: bool) -> None:
-        """Which classes there are, and what outputs they need."""
+    def _set_classes(self, classes: Any, several: bool) -> None:
+        """Keep the classes, and choose the outputs for them."""
         self.classes_, self._several = classes, several
         loss = self._given_loss()
         if several:
@@ -94,7 +94,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         return self.loss
 
     def _codes(self, y: Array, ops: Backend) -> Array:
-        """The place of each label among the classes."""
+        """The index of each label in `classes_`."""
         if isinstance(y, np.ndarray):
             return np.searchsorted(self.classes_, y)
         return (y[:, None] == ops.from_host(self.classes_)).argmax(axis=1)
@@ -105,13 +105,13 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         codes = self._codes(y.reshape(-1), ops)
         return codes if self.out_activation_ == "softmax" else codes[:, None]
 
-    def _weights(self, y: Array, weight: Array | None, ops: Backend, partly: bool) -> Array | None:
-        """Weights of examples times those of their classes; "balanced" gives every class the same sum."""
+    def _sample_weights(self, y: Array, weight: Array | None, ops: Backend, partly: bool) -> Array | None:
+        """The weight of each example times that of its class; "balanced" gives every class the same sum."""
         if self.class_weight is None:
             return weight
-        of_class = self._class_weights(y, ops, partly)
+        by_class = self._class_weights(y, ops, partly)
         codes = self._codes(y.reshape(-1), ops)
-        weights = of_class[codes] if isinstance(codes, np.ndarray) else ops.from_host(of_class)[codes]
+        weights = by_class[codes] if isinstance(codes, np.ndarray) else ops.from_host(by_class)[codes]
         if weight is None:
             return weights
         return weights * (ops.from_host(weight) if ops.owns(weights) and not ops.owns(weight) else weight)
@@ -127,12 +127,12 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
                 fix="use sample_weight",
             )
         if isinstance(known, Mapping):
-            strangers = [c for c in known if c not in self.classes_.tolist()]
-            if strangers:
+            unknown = [c for c in known if c not in self.classes_.tolist()]
+            if unknown:
                 raise ConfigurationError(
                     "class_weight",
-                    expected=f"some of the classes {_told(self.classes_)}",
-                    got=repr(strangers[0]),
+                    expected=f"some of the classes {_text_of(self.classes_)}",
+                    got=repr(unknown[0]),
                     fix="name classes of y",
                 )
             return np.array(
@@ -143,7 +143,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         counts = ops.to_host(each.sum(axis=0))
         return np.asarray(counts.sum() / (len(counts) * np.maximum(counts, 1)))
 
-    # What is learnt
+    # Losses, scores and training
 
     def _objective(self) -> Loss:
         return self._given_loss() or (CrossEntropy() if self.out_activation_ == "softmax" else BinaryCrossEntropies())
@@ -151,8 +151,8 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     def _public_loss(self) -> Loss:
         return self._given_loss() or (CrossEntropy() if self.out_activation_ == "softmax" else BinaryCrossEntropy())
 
-    def _goal(self, target: str) -> Goal | None:
-        return None if self._several else naming.classes(target, self.classes_.tolist())
+    def _target_to_save(self, name: str) -> Target | None:
+        return None if self._several else naming.classes(name, self.classes_.tolist())
 
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
         if not np.isfinite(outputs).all():
@@ -160,12 +160,12 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         right = outputs.argmax(axis=1) == y if self.out_activation_ == "softmax" else ((outputs > 0) == y).all(axis=1)
         return float(np.average(right, weights=weight))
 
-    @available_if(steps_by_batches)  # type: ignore[untyped-decorator]
+    @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
-        """One epoch over X and y; the first call is told all `classes`.
+        """One epoch over X and y; the first call needs all `classes`.
 
-        With early_stopping the set it looks at is validation_data, or a part of the first call's; once the score has
-        not grown for more than n_iter_no_change calls, the best weights come back and later calls change nothing.
+        With early_stopping, the validation set is validation_data, or a part of the first call's data. If the score
+        has not grown for more than n_iter_no_change calls, the best weights are restored, and later calls do nothing.
         """
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
@@ -182,12 +182,12 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         if known is None:
             shape = getattr(y, "shape", None) or np.shape(y)
             several = len(shape) == 2 and shape[1] > 1
-            self._know(np.arange(shape[1]) if several else given, several)
+            self._set_classes(np.arange(shape[1]) if several else given, several)
         elif given is not None and not np.array_equal(given, known):
             raise ConfigurationError(
                 "partial_fit classes",
-                expected=f"the classes of the first call, {_told(known)}",
-                got=_told(given),
+                expected=f"the classes of the first call, {_text_of(known)}",
+                got=_text_of(given),
                 fix="leave them out",
             )
         return self._fit(X, y, sample_weight, partly=True)
@@ -195,7 +195,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     # Predictions
 
     def predict(self, X: Any) -> Any:
-        """The class of each row of X, or the 0s and 1s of its labels."""
+        """The class of each row of X; with several labels for a row, 0 or 1 for each."""
         Z = self._outputs(X, "predict")
         if self._several:
             return inputs.returned((Z > 0).astype(int), X)
@@ -204,20 +204,20 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
             codes = 0 * codes
         if isinstance(codes, np.ndarray):
             return inputs.returned(self.classes_[codes], X)
-        if self.classes_.dtype.kind not in "fiub":  # words do not live on a GPU
+        if self.classes_.dtype.kind not in "fiub":  # there is no text on a GPU
             return self.classes_[self.network_.ops.to_host(codes)]
         return self.network_.ops.from_host(self.classes_)[codes]
 
     def predict_proba(self, X: Any) -> Any:
         """The probability of each class, (n, classes), or of each label."""
-        return inputs.returned(self._through("sigmoid", "softmax", X, "predict_proba"), X)
+        return inputs.returned(self._activated("sigmoid", "softmax", X, "predict_proba"), X)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """The logarithm of the probabilities, finite however small they are."""
-        return inputs.returned(self._through("softplus", "log_softmax", X, "predict_log_proba"), X)
+        """The logarithm of the probabilities; finite even if a probability is too small for a float."""
+        return inputs.returned(self._activated("softplus", "log_softmax", X, "predict_log_proba"), X)
 
-    def _through(self, of_label: str, of_classes: str, X: Any, method: str) -> Array:
-        """Outputs through an activation; of two classes the first one's output is 0, of one class all is certain."""
+    def _activated(self, of_label: str, of_classes: str, X: Any, method: str) -> Array:
+        """The activation of the outputs. Of two classes, the first has output 0; a single class has probability 1."""
         Z = self._outputs(X, method)
         ops = get_backend("cpu") if isinstance(Z, np.ndarray) else self.network_.ops
         logarithm = of_label == "softplus"  # log σ(z) = -softplus(-z)
@@ -234,7 +234,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         return -P if negative else P
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of rows that are classified rightly."""
+        """The share of rows with the right class."""
         return self._scored(super().score, accuracy_score, X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
@@ -261,7 +261,7 @@ def _labels(y: np.ndarray[Any, Any]) -> tuple[Any, bool]:
 
 
 def _labels_on_device(y: Array, ops: Backend) -> tuple[Any, bool]:
-    """The same of an array on the device, where it stays; only its classes come to the host."""
+    """The same for an array on the device; only its classes are copied to the host."""
     several = y.ndim == 2 and y.shape[1] > 1
     classes = ops.to_host(ops.xp.unique(y))
     if (classes != np.floor(classes)).any() or (several and not np.isin(classes, (0, 1)).all()):
@@ -271,5 +271,5 @@ def _labels_on_device(y: Array, ops: Backend) -> tuple[Any, bool]:
     return (np.arange(y.shape[1]) if several else classes), several
 
 
-def _told(classes: Any) -> str:
+def _text_of(classes: Any) -> str:
     return np.array2string(np.asarray(classes), threshold=10, separator=", ")

@@ -32,50 +32,50 @@ from gpunn.types import Array
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is to be learnt: the network, its objective, and over how many outputs this is averaged when it is told."""
+class Problem:
+    """A network, the loss to minimise, and the number by which the loss is divided when it is reported."""
 
     network: Engine
     loss: Loss
     outputs: int
 
 
-def examples(task: Task, X: Any, y: Array, weight: Array | None) -> Examples:
-    """A set as training reads it: on the device, but for sparse inputs, which the CPU reads batch by batch."""
-    network, ops = task.network, task.network.ops
+def examples(problem: Problem, X: Any, y: Array, weight: Array | None) -> Examples:
+    """A set as training reads it: on the device; on the CPU, sparse inputs stay sparse until a batch is loaded."""
+    network, ops = problem.network, problem.network.ops
     rows = X.shape[0]
-    target = checked_targets(y, task.loss, (rows,), network.outputs, ops, network.dtype).to(ops)
-    weights = None if weight is None else to_device(weight.reshape(-1, 1), ops, network.dtype)
+    target = checked_targets(y, problem.loss, (rows,), network.outputs, ops, network.dtype).to(ops)
+    sample_weights = None if weight is None else to_device(weight.reshape(-1, 1), ops, network.dtype)
     if sparse.issparse(X) and ops.name != "cuda":
-        return Examples(X.astype(network.dtype, copy=False), target, weights, None, rows)
+        return Examples(X.astype(network.dtype, copy=False), target, sample_weights, None, rows)
     dense = network.checked_inputs(X.toarray() if sparse.issparse(X) else X)
-    return Examples(to_device(dense, ops, network.dtype), target, weights, None, rows)
+    return Examples(to_device(dense, ops, network.dtype), target, sample_weights, None, rows)
 
 
 def rows_of(array: Any, places: np.ndarray[Any, Any], ops: Backend) -> Any:
-    """Some rows, where the array lies."""
+    """These rows of an array, on its own device."""
     return None if array is None else array[ops.from_host(places) if ops.owns(array) else places]
 
 
 def fit_by_batches(
-    e: Any, task: Task, data: Examples, validation: Validation | None, memory: Memory, random: Any, *, once: bool
+    e: Any, problem: Problem, data: Examples, validation: Validation | None, memory: Memory, random: Any, *, once: bool
 ) -> History:
-    """Train for `max_iter` epochs, or `once`, unless the rules end it; warns where the epochs end first."""
-    network, optimizer = task.network, parameters.optimizer_of(e)
+    """Train for one epoch if `once`; else for `max_iter`, with a warning, unless the rules end the training before."""
+    network, optimizer = problem.network, parameters.optimizer_of(e)
     step: Step | FullBatchStep
     if isinstance(optimizer, LBFGS):
-        step = FullBatchStep(whole_set(e, task, data), optimizer)
+        step = FullBatchStep(whole_set(e, problem, data), optimizer)
     else:
         step = step_by_batches(
-            network, data, task.loss, optimizer, batch_size(e, data.size), alpha=float(e.alpha),
-            outputs=task.outputs, shuffle=random.shuffle if e.shuffle else None,
+            network, data, problem.loss, optimizer, batch_size(e, data.size), alpha=float(e.alpha),
+            outputs=problem.outputs, shuffle=random.shuffle if e.shuffle else None,
         )  # fmt: skip
         memory.continue_with(step.frame)
     epochs = 1 if once else e.max_iter
     total = memory.steps + epochs * len(step.source.updates)
     check_rates(optimizer, total, network)
     best = memory.best_of(network) if e.early_stopping else None
-    judge = RulesJudge(network, memory.rules, data.size, outputs=task.outputs, best=best, restores=not once)
+    judge = RulesJudge(network, memory.rules, data.size, outputs=problem.outputs, best=best, restores=not once)
     training = Training(
         network, step, judge, total=total, validation=validation, callbacks=as_callbacks(e.callbacks)
     )  # fmt: skip
@@ -99,21 +99,21 @@ def batch_size(e: Any, rows: int) -> int:
     return min(int(e.batch_size), rows)
 
 
-def whole_set(e: Any, task: Task, data: Examples) -> Objective:
+def whole_set(e: Any, problem: Problem, data: Examples) -> Objective:
     """The whole set as one function, its weights with mean 1."""
-    mass, ops = float(data.size), task.network.ops
+    mass, ops = float(data.size), problem.network.ops
     if data.weight is not None:
         mass = float(ops.to_host(data.weight).sum(dtype=np.float64))
         data = Examples(data.X, data.y, data.weight * (data.size / mass), None, data.size)
     if sparse.issparse(data.X):
         data = Examples(ops.from_host(data.X.toarray()), data.y, data.weight, None, data.size)
-    return objective(task.network, data, task.loss, e.alpha / mass, outputs=task.outputs)
+    return objective(problem.network, data, problem.loss, e.alpha / mass, outputs=problem.outputs)
 
 
-def fit_by_scipy(e: Any, task: Task, data: Examples) -> tuple[float, int]:
+def fit_by_scipy(e: Any, problem: Problem, data: Examples) -> tuple[float, int]:
     """SciPy's L-BFGS-B on gpunn's loss and gradient, as scikit-learn does it: the loss and the number of steps."""
-    network, ops = task.network, task.network.ops
-    whole = whole_set(e, task, data)
+    network, ops = problem.network, problem.network.ops
+    whole = whole_set(e, problem, data)
 
     def function(vector: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
         ops.copy(ops.from_host(vector, network.dtype), out=network.vector)
@@ -134,11 +134,11 @@ def fit_by_scipy(e: Any, task: Task, data: Examples) -> tuple[float, int]:
         warnings.warn(
             f"lbfgs did not converge: {end.message}; raise max_iter or scale the data", ConvergenceWarning, stacklevel=4
         )
-    return float(whole.read()["loss"][0]) / task.outputs, min(int(end.nit), e.max_iter)
+    return float(whole.read()["loss"][0]) / problem.outputs, min(int(end.nit), e.max_iter)
 
 
-def refuse_wild_weights(network: Engine, stopped: str) -> None:
-    """scikit-learn's last word on a training: all weights are finite."""
+def check_finite_weights(network: Engine, stopped: str) -> None:
+    """Refuse a network whose weights are not finite, as scikit-learn does after training."""
     if not network.ops.all_finite(network.vector):
         raise DataError(
             "fit",

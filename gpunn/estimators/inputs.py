@@ -1,7 +1,7 @@
-"""What estimators are handed, and what they hand back: NumPy, sparse, tables, CuPy, and array-API namespaces.
+"""The arrays that estimators take and return: NumPy, sparse, tables, CuPy, and libraries with the array API.
 
-Arrays on a GPU never travel by way of the host. All others become NumPy arrays, checked by scikit-learn; with its array
-API dispatch on, results go back to the library that the inputs came from.
+Arrays on a GPU are never copied by way of the host. All others become NumPy arrays, checked by scikit-learn; if its
+array API dispatch is on, results go back to the library that the inputs came from.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ READ: dict[str, Any] = {"accept_sparse": ["csr", "csc"], "dtype": (np.float64, n
 
 
 def backend_of(device: Any, X: Any) -> Backend:
-    """The backend that `device` names; "auto" is where X lies, if that is a GPU."""
+    """The backend that `device` names; "auto" is the GPU of X, if X is on one."""
     if device == "auto" and hasattr(X, "__cuda_array_interface__"):
         place = getattr(X, "device", None)
         return get_backend(f"cuda:{getattr(place, 'id', getattr(place, 'index', None)) or 0}")
@@ -32,17 +32,17 @@ def backend_of(device: Any, X: Any) -> Backend:
 
 
 def on_gpu(array: Any, ops: Backend) -> bool:
-    """Whether this lies on a GPU, and so is to stay there."""
+    """Whether this array is on a GPU, where it should stay."""
     return hasattr(array, "__cuda_array_interface__") or (ops.owns(array) and not isinstance(array, np.ndarray))
 
 
 def on_device(where: str, array: Any, ops: Backend) -> Array:
-    """A GPU's array as one of the backend's own, without a copy; a network on the CPU refuses it."""
+    """An array on a GPU as an array of the backend, without a copy; refused if the network is on the CPU."""
     return as_array(where, array if ops.owns(array) or ops.name != "cuda" else ops.xp.asarray(array), ops)
 
 
 def on_host(array: Any) -> Any:
-    """What is no GPU's as scikit-learn would have it: arrays of other libraries as NumPy arrays."""
+    """An array that is not on a GPU, as scikit-learn takes it: arrays of other libraries become NumPy arrays."""
     library, device = _place(array)
     if library is not None:
         return move_to(array, xp=_NUMPY, device="cpu")
@@ -50,8 +50,10 @@ def on_host(array: Any) -> Any:
 
 
 def _place(array: Any) -> tuple[Any, Any]:
-    """With array API dispatch on, library and device of an array that is not NumPy's. None is the library of others;
-    the device of those that scikit-learn would not read as they are is "unknown"."""
+    """The library and device of an array, if scikit-learn dispatches to its library; else None and None.
+
+    The device is "unknown" if scikit-learn cannot tell the library of the array.
+    """
     if isinstance(array, np.ndarray):
         return None, None
     try:
@@ -63,7 +65,7 @@ def _place(array: Any) -> tuple[Any, Any]:
 
 
 def checked_inputs(estimator: Any, X: Any, ops: Backend, *, reset: bool) -> Array:
-    """X of real numbers, one row an example; `reset` takes its width and column names as the estimator's."""
+    """X of real numbers, a row for each example; `reset` makes its width and column names the estimator's."""
     if not on_gpu(X, ops):
         return _csr(validate_data(estimator, on_host(X), reset=reset, **READ))
     X = on_device("X", X, ops)
@@ -72,7 +74,7 @@ def checked_inputs(estimator: Any, X: Any, ops: Backend, *, reset: bool) -> Arra
 
 
 def checked_pair(estimator: Any, X: Any, y: Any, ops: Backend, *, reset: bool, numeric: bool) -> tuple[Array, Array]:
-    """X and y. Of an X on the GPU y may be on the host; the other way round it is fetched."""
+    """X and y. If X is on a GPU, y may be on the host; if only y is on a GPU, it is copied to the host."""
     if not on_gpu(X, ops):
         y = ops.to_host(on_device("y", y, ops)) if on_gpu(y, ops) else on_host(y)
         options = {"multi_output": True, "y_numeric": numeric, "reset": reset}
@@ -88,12 +90,12 @@ def checked_pair(estimator: Any, X: Any, y: Any, ops: Backend, *, reset: bool, n
 
 
 def _csr(X: Array) -> Array:
-    """Of sparse inputs, rows are read."""
+    """Sparse inputs in the format from which rows can be read."""
     return X.tocsr() if sparse.issparse(X) else X
 
 
 def _check_width(estimator: Any, X: Array, reset: bool) -> None:
-    """What scikit-learn asks of an X that it cannot read."""
+    """The checks of scikit-learn's `validate_data`, for an X that it cannot read."""
     if X.ndim != 2 or 0 in X.shape:
         raise ShapeError(
             "X", expected="a row for each example and a column for each feature", got=f"{X.shape}", fix="reshape it"
@@ -110,7 +112,7 @@ def _check_width(estimator: Any, X: Array, reset: bool) -> None:
         )
 
 
-def checked_weights(weight: Any, rows: int, ops: Backend) -> Array:
+def checked_sample_weights(weight: Any, rows: int, ops: Backend) -> Array:
     """One weight for each example, not below 0 and not all 0."""
     if on_gpu(weight, ops):
         array = on_device("sample_weight", weight, ops)
@@ -130,7 +132,7 @@ def checked_weights(weight: Any, rows: int, ops: Backend) -> Array:
 
 
 def like(X: Any, ops: Backend) -> Any:
-    """Something small of the library that X is of, to remember that by; None where X is on the GPU."""
+    """A small array of X's library, kept to compare later inputs with; None if X is on a GPU."""
     if on_gpu(X, ops):
         return None
     library, device = _place(X)
@@ -138,18 +140,18 @@ def like(X: Any, ops: Backend) -> Any:
 
 
 def check_like(estimator: Any, X: Any, method: str) -> None:
-    """With array API dispatch on, what is predicted from must be of the library that fit was given."""
+    """If array API dispatch is on, refuse inputs of another library than those of fit."""
     alike = isinstance(X, np.ndarray) and isinstance(estimator._like, np.ndarray)
     if estimator._like is not None and not alike and _place(X)[1] != "unknown":
         check_same_namespace(X, estimator, attribute="_like", method=method)
 
 
 def returned(result: Array, X: Any) -> Any:
-    """A result as an array of X's library, if array API dispatch is on; words stay where they are."""
+    """A result as an array of X's library, if array API dispatch is on; text stays in NumPy."""
     library, device = _place(X)
     return result if library is None or result.dtype.kind not in "fiub" else move_to(result, xp=library, device=device)
 
 
 def fetched(array: Any, ops: Backend) -> Any:
-    """What lies on the GPU, on the host: for figures that are wanted there."""
+    """An array on the GPU, copied to the host; others as they are."""
     return ops.to_host(on_device("array", array, ops)) if array is not None and on_gpu(array, ops) else array

@@ -1,4 +1,4 @@
-"""What an estimator's training leaves for the next call: of warm starts, of partial_fit, and of those unpickled."""
+"""What an estimator keeps from one training for the next, with warm_start or partial_fit, even after pickling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpunn.types import Array
 
 @dataclass
 class Memory:
-    """The rules with all that they have seen; the optimizer's moments and count; the best weights; a held-out set."""
+    """The rules and their state; the optimizer's moments and count; the best weights; a held-out set."""
 
     rules: Rules
     steps: int = 0  # updates since the optimizer was new
@@ -25,25 +25,25 @@ class Memory:
     held_out: tuple[Any, ...] | None = None
 
     def forget_steps(self) -> None:
-        """The next optimizer is a new one."""
+        """Let the next training start with a new optimizer."""
         self.steps, self.moments, self.rules.factor, self.rules.ended = 0, {}, 1.0, False
 
     def continue_with(self, frame: OptimizerFrame) -> None:
-        """Give an optimizer what the last one had, if it is of its kind; remember its own."""
+        """Give an optimizer the state of the last one, if that has the same arrays; keep the new one's arrays."""
         state = frame.state()
         if {n: a.shape for n, a in state.items()} == {n: a.shape for n, a in self.moments.items()}:
             _write(frame.ops, self.moments, state)
         self.moments = state
 
     def best_of(self, network: Engine) -> Best:
-        """Where the best weights are kept, those of earlier calls in it."""
+        """The store of the best weights, with those of earlier calls in it."""
         best = Best(network, before=False)
         _write(network.ops, self.best, best.arrays())
         self.best = best.arrays()
         return best
 
     def on_host(self, ops: Backend) -> Memory:
-        """The same with nothing that lies on a device."""
+        """The same with all arrays on the host."""
 
         def host(array: Any) -> Any:
             return ops.to_host(array) if ops.owns(array) else array

@@ -1,7 +1,7 @@
-"""What the estimators minimise: of each example the sum over its outputs, of these the mean.
+"""What the estimators minimise: the mean over examples of the sum over an example's outputs, as scikit-learn does.
 
-They are gpunn's losses but for that; scikit-learn's gradients are of the same sums. None of them is named in a file:
-a trained network is left with the loss that it stands for.
+gpunn's own losses take the mean over the outputs, too. None of these classes is named in a file: the trained network
+has gpunn's loss.
 """
 
 from __future__ import annotations

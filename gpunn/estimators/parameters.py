@@ -1,4 +1,4 @@
-"""An estimator's parameters, checked, and what they mean: layers, first weights, optimizer and rules."""
+"""An estimator's parameters: their checks, and the layers, first weights, optimizer and rules made of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INTERVALS: dict[str, dict[str, Any]] = {
 
 
 def check(e: Any) -> None:
-    """Refuse parameters that make no sense, before anything is looked at."""
+    """Refuse parameters that make no sense, before the data are read."""
     for name, options in CHOICES.items():
         choice(name, getattr(e, name), options)
     for name in SWITCHES:
@@ -58,13 +58,13 @@ def check(e: Any) -> None:
 
 
 def widths(e: Any) -> list[int]:
-    """Units of each hidden layer."""
+    """The number of units of each hidden layer."""
     sizes = e.hidden_layer_sizes
     return [whole("hidden_layer_sizes", size) for size in (sizes if isinstance(sizes, Iterable) else [sizes])]
 
 
 def dropouts(e: Any) -> list[float]:
-    """The rate of each hidden layer: one for all, or one for each."""
+    """The dropout rate of each hidden layer; the parameter is one for all, or one for each."""
     given = list(e.dropout) if isinstance(e.dropout, Iterable) else [e.dropout] * len(widths(e))
     if len(given) != len(widths(e)):
         raise ConfigurationError(
@@ -88,7 +88,7 @@ def activation_of(e: Any) -> Nonlinearity:
 
 
 def layers_of(e: Any, outputs: int) -> list[Layer]:
-    """Noise on the inputs, hidden layers with batch normalisation and dropout if asked for, and the outputs."""
+    """Noise on the inputs, hidden layers, each with batch normalisation and dropout, and the outputs."""
     activation = activation_of(e)
     layers: list[Layer] = [GaussianNoise(e.input_noise)] if e.input_noise else []
     for units, rate in zip(widths(e), dropouts(e)):
@@ -99,12 +99,12 @@ def layers_of(e: Any, outputs: int) -> list[Layer]:
 
 
 def dense_names(network: Engine) -> list[str]:
-    """What the affine layers are called in the network's parameters."""
+    """The names of the dense layers in the network's parameters."""
     return [str(i) for i, layer in enumerate(network.network.layers) if isinstance(layer, Dense)]
 
 
 def draw_weights(e: Any, network: Engine, random: np.random.RandomState) -> None:
-    """Glorot's uniform distribution, from the numbers that scikit-learn takes and in its order."""
+    """Draw from Glorot's uniform distribution, with the random numbers of scikit-learn in the same order."""
     factor = 2.0 if activation_of(e).name == "sigmoid" else 6.0
     ops = network.ops
     for name in dense_names(network):
@@ -115,7 +115,7 @@ def draw_weights(e: Any, network: Engine, random: np.random.RandomState) -> None
 
 
 def optimizer_of(e: Any) -> Optimizer:
-    """What `solver` names, unless an optimizer is given; at the rate of the schedule if there is one."""
+    """The `optimizer`, or by default that of `solver`; with the rate of `schedule`, if there is one."""
     if e.optimizer is not None:
         given: Optimizer = e.optimizer
         return given if e.schedule is None else replace(given, rate=e.schedule)
@@ -126,16 +126,16 @@ def optimizer_of(e: Any) -> Optimizer:
 
 
 def by_batches(e: Any) -> bool:
-    """Whether training is by batches; L-BFGS looks at the whole set."""
+    """Whether training is by batches; L-BFGS takes the whole set."""
     return not isinstance(e.optimizer, LBFGS) if e.optimizer is not None else e.solver != "lbfgs"
 
 
 def update_rules(e: Any, rules: Rules | None) -> Rules:
-    """The rules as the parameters have them now, with what earlier calls have seen."""
-    own = e.optimizer is None and e.solver == "sgd"
+    """The rules with the present values of the parameters, and with the state of earlier calls."""
+    is_sgd = e.optimizer is None and e.solver == "sgd"
     rules = rules or Rules(False, 0.0, 0.0, 0.0)
     rules.early_stopping, rules.tolerance, rules.patience = bool(e.early_stopping), e.tol, e.n_iter_no_change
-    rules.power = e.power_t if own and e.learning_rate == "invscaling" else None
-    rules.adaptive, rules.rate = own and e.learning_rate == "adaptive", e.learning_rate_init
+    rules.power = e.power_t if is_sgd and e.learning_rate == "invscaling" else None
+    rules.adaptive, rules.rate = is_sgd and e.learning_rate == "adaptive", e.learning_rate_init
     rules.verbose = bool(e.verbose)
     return rules

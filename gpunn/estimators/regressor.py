@@ -12,15 +12,15 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
 from gpunn.backends.reference.backend import Backend
-from gpunn.data.goals import Goal
+from gpunn.data.targets import Target
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.estimators import inputs, naming
-from gpunn.estimators.base import MultilayerPerceptron, steps_by_batches
+from gpunn.estimators.base import MultilayerPerceptron, has_partial_fit
 from gpunn.estimators.objectives import AbsoluteErrors, HalfSquaredErrors, Hubers, PoissonDeviances
 from gpunn.losses import AbsoluteError, Huber, Loss, SquaredError
 from gpunn.types import Array
 
-# By name: what is minimised, and what a trained network is left with.
+# By name: the loss that is minimised, and the loss of the trained network.
 LOSSES: dict[str, tuple[Loss, Loss]] = {
     "squared_error": (HalfSquaredErrors(), SquaredError()),
     "poisson": (PoissonDeviances(), PoissonDeviances()),
@@ -30,7 +30,7 @@ LOSSES: dict[str, tuple[Loss, Loss]] = {
 
 
 def determination(y: Array, predicted: Array, weight: Array | None) -> float:
-    """r2_score, whose checks of its arguments take longer than an epoch of a small set."""
+    """The same number as r2_score, which spends more time on checks than an epoch of a small set takes."""
     y = y.reshape(predicted.shape).astype(np.float64)
     spread = np.average(np.square(y - np.average(y, axis=0, weights=weight)), axis=0, weights=weight)
     missed = np.average(np.square(y - predicted), axis=0, weights=weight)
@@ -42,9 +42,9 @@ def determination(y: Array, predicted: Array, weight: Array | None) -> float:
 class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]  # scikit-learn has no types
     """scikit-learn's MLPRegressor: its parameters, defaults and attributes, its random numbers and so its results.
 
-    Beyond it: `loss` "absolute_error", "huber" or any gpunn loss of numbers, and what `MLPClassifier` names. A loss is
-    the sum over an example's outputs, whose gradient scikit-learn's is too; like there, that of "squared_error" is told
-    as their mean. Of "poisson" the outputs are logarithms of means: `network_` predicts those.
+    In addition: `loss` "absolute_error", "huber" or any gpunn loss of numbers, and what `MLPClassifier` adds. As in
+    scikit-learn, the sum of the loss over an example's outputs is minimised, and for "squared_error" their mean is
+    reported. With "poisson", the outputs are logarithms of means: `network_` predicts these logarithms.
     """
 
     loss: Any = "squared_error"
@@ -72,7 +72,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc] 
         return self._losses()[1]
 
     @property
-    def _told_as_mean(self) -> bool:
+    def _reports_mean(self) -> bool:
         return self._objective() == HalfSquaredErrors()
 
     @property
@@ -102,20 +102,20 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc] 
             y = column_or_1d(y, warn=True)
         return y.reshape(y.shape[0], -1)
 
-    def _goal(self, target: str) -> Goal | None:
-        return None if self._exponential else naming.quantities(target, self.n_outputs_)
+    def _target_to_save(self, name: str) -> Target | None:
+        return None if self._exponential else naming.quantities(name, self.n_outputs_)
 
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
         with np.errstate(over="ignore"):
             predicted = np.exp(outputs) if self._exponential else outputs
         return determination(y, predicted, weight) if np.isfinite(predicted).all() else float("nan")
 
-    @available_if(steps_by_batches)  # type: ignore[untyped-decorator]
+    @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """One epoch over X and y.
 
-        With early_stopping the set it looks at is validation_data, or a part of the first call's; once the score has
-        not grown for more than n_iter_no_change calls, the best weights come back and later calls change nothing.
+        With early_stopping, the validation set is validation_data, or a part of the first call's data. If the score
+        has not grown for more than n_iter_no_change calls, the best weights are restored, and later calls do nothing.
         """
         return self._fit(X, y, sample_weight, partly=True)
 
@@ -128,7 +128,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc] 
         return inputs.returned(Z[:, 0] if self.n_outputs_ == 1 else Z, X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """R²: 1 less the share of y's variance that is missed."""
+        """R²: 1 minus the share of y's variance that is not predicted."""
         return self._scored(super().score, r2_score, X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:

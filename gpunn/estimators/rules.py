@@ -1,4 +1,4 @@
-"""When an estimator's training ends and when its rate falls: scikit-learn's rules, and what they have seen."""
+"""When an estimator's training ends and when its rate falls: scikit-learn's rules, and their state."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SMALLEST_RATE = 1e-6  # below which an adaptive rate is lowered no further
 
 @dataclass
 class Rules:
-    """Judges epochs by their loss, or with `early_stopping` by the score on the validation set.
+    """Judge epochs by their loss, or with `early_stopping` by the score on the validation set.
 
-    More than `patience` epochs in a row that are not better than the best by at least `tolerance` end the training;
-    an adaptive rate is divided by 5 instead, until it is small. The state outlives a call of fit or partial_fit.
+    Training ends after more than `patience` epochs in a row that are not better than the best by at least `tolerance`.
+    An adaptive rate is divided by 5 instead, until it is small. The state is kept between calls of fit or partial_fit.
     """
 
     early_stopping: bool
@@ -35,7 +35,7 @@ class Rules:
     best_score: float = -math.inf
 
     def judge(self, examples: int, loss: float, score: float | None, validation_loss: float | None) -> bool:
-        """Take in an epoch; returns whether its weights are the best so far. `ended` says whether it was the last."""
+        """Count an epoch; returns whether its weights are the best so far, and sets `ended` if it was the last."""
         self.losses.append(loss)
         better = score is not None and score > self.best_score
         if score is not None and validation_loss is not None:

@@ -1,4 +1,4 @@
-"""What an estimator's training has of its own: scikit-learn's objective, order of examples and rules."""
+"""The pieces in which an estimator's training differs: scikit-learn's objective, order of examples and rules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def to_mean_one(xp: Any, weight: Any, mass: Any, rows: Any) -> Any:
 
 @elementwise
 def per_mass(xp: Any, mass: Any, alpha: Any) -> Any:
-    """A batch of no weight says nothing, and so does its penalty."""
+    """A batch whose weights are all 0 changes nothing; its penalty is 0, too."""
     return xp.where(mass > 0.0, alpha / xp.maximum(mass, TINY), 0.0 * mass)
 
 
@@ -46,9 +46,10 @@ def add_half_square(xp: Any, total: Any, square: Any, strength: Any, factor: Any
 
 
 class BatchLoader(Loader):
-    """Batches whose weights have mean 1, so that the mean of a loss is its weighted average; of sparse inputs, dense.
+    """Batches whose sample weights have mean 1, so that the mean of a loss is a weighted average; sparse rows are made
+    dense.
 
-    `strength` is α / Σw: what scikit-learn multiplies the weights of the network by in the gradient.
+    `strength` is α / Σw, by which scikit-learn multiplies the weights of the network in the gradient.
     """
 
     def __init__(self, network: Engine, order: Order, rows: int, cursor: Array, alpha: float) -> None:
@@ -74,9 +75,9 @@ class BatchLoader(Loader):
 
 
 class ShuffledSet(WholeSet):
-    """Batches drawn in the order that `shuffle` makes of the last one, or in that of the rows.
+    """Batches in the order of the rows, or in that which `shuffle` makes of the last epoch's order.
 
-    Sparse inputs stay on the host and are made dense batch by batch, by their own library.
+    Sparse inputs stay on the host, and SciPy makes them dense batch by batch.
     """
 
     def __init__(
@@ -102,10 +103,10 @@ class ShuffledSet(WholeSet):
 
 
 class BatchPenalty(Constraints):
-    """½ α ‖W‖² / Σ w of the batch that was loaded last: its gradient, and itself in the loss that is read.
+    """½ α ‖W‖² / Σ w of the batch that was loaded last: adds its gradient, and its value to the reported loss.
 
-    It is of the weights before each update. In the loss it counts `outputs` times, for losses that are told as the mean
-    over these.
+    W are the weights before each update. The value counts `outputs` times, for losses that are reported as the mean
+    over outputs.
     """
 
     def __init__(self, network: Engine, source: ShuffledSet, total: Array, alpha: float, outputs: int) -> None:
@@ -149,7 +150,7 @@ def objective(network: Engine, data: Examples, loss: Loss, strength: float, *, o
 
 
 class Validation:
-    """The loss and the score of a held-out set after each epoch; `score` is given the outputs on the host."""
+    """The loss and the score of a held-out set after each epoch; `score` gets the outputs on the host."""
 
     def __init__(
         self, network: Engine, X: Any, y: Array, weight: Array | None, loss: Loss, score: Callable[[Array], float]
@@ -179,9 +180,9 @@ class Validation:
 
 
 class RulesJudge:
-    """`Rules` judge; with early stopping the weights of the best score come back in the end.
+    """Judges epochs by `Rules`; with early stopping, the weights of the best score are restored at the end.
 
-    An epoch has so many `examples`; `restores` is whether they come back where the rules have not ended the training.
+    `examples` is the size of an epoch. `restores`: do so even if the rules have not ended the training.
     """
 
     def __init__(
@@ -201,8 +202,8 @@ class RulesJudge:
             for name in ("loss", "validation_score", "validation_loss")
         )
         assert loss is not None
-        told = None if validation_loss is None else validation_loss / self.outputs
-        better = np.array([self.rules.judge(self.examples, loss / self.outputs, score, told)])
+        mean = None if validation_loss is None else validation_loss / self.outputs
+        better = np.array([self.rules.judge(self.examples, loss / self.outputs, score, mean)])
         at.factors = [self.rules.factor]
         if self.rules.early_stopping:
             self.best.take(better)
@@ -211,7 +212,7 @@ class RulesJudge:
             at.stop(self.rules.reason)
 
     def keep_last(self, at: Standing, going: Array) -> None:
-        """Nothing: one network holds its last weights."""
+        """Do nothing: a single network keeps its last weights anyway."""
 
     def had_better(self, at: Standing) -> Array:
         known = self.rules.early_stopping and math.isfinite(self.rules.best_score)

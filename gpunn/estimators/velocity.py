@@ -19,9 +19,9 @@ def move(xp: Any, W: Any, dW: Any, v: Any, rate: Any, momentum: Any, nesterov: A
 
 @dataclass(frozen=True)
 class Velocity(Optimizer, abstract=True):
-    """v ← μ v - η dW,  W ← W + v, or with Nesterov's look ahead  W ← W + μ v - η dW.
+    """v ← μ v - η dW,  W ← W + v, or with Nesterov's momentum  W ← W + μ v - η dW.
 
-    `gn.SGD` is the same while the rate stays as it is. Here the velocity keeps the rates of the past steps.
+    `gn.SGD` is the same as long as the rate is constant. Here the velocity contains the rates of the past steps.
     """
 
     field_rules = {"momentum": PerModel(number(low=0.0, high=1.0)), "nesterov": choice(False, True)}

@@ -15,7 +15,7 @@ from typing import Any
 
 from gpunn.cli import gpunn, train
 from gpunn.cli.runs import RunFolder
-from gpunn.cli.training import Watch
+from gpunn.cli.training import FolderCallback
 from tests.cli.stage import QUICK
 
 REFUSALS = ("a folder that no other training uses", "a folder without a run")
@@ -35,7 +35,7 @@ def start(folder: Path, name: str, *arguments: str, gate: int | None = None, sta
             make = train.new_folder
             train.new_folder = lambda *given: (os.read(gate, 1), make(*given))[1]
         if stay:
-            Watch.on_epoch = lambda self, run, record: time.sleep(60)  # type: ignore[method-assign]
+            FolderCallback.on_epoch = lambda self, run, record: time.sleep(60)  # type: ignore[method-assign]
         RunFolder.draw = lambda self, history: []  # type: ignore[method-assign]  # which takes the most time
         gpunn.main(["train", *arguments, "--out", str(folder / "run")], prog_name="gpunn")
     except SystemExit as error:

@@ -25,7 +25,7 @@ from click.testing import CliRunner
 import gpunn as gn
 from gpunn import archive
 from gpunn.cli import gpunn
-from gpunn.cli.training import Watch
+from gpunn.cli.training import FolderCallback
 from tests.faults import FORM
 from tests.forgeries import COUNT, JSON_EDITS, edit_json, edit_text
 from tests.unprivileged import unprivileged
@@ -57,7 +57,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run.signals.interrupted = run.at.done == 9
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Watch, "on_step", interrupt)
+        patch.setattr(FolderCallback, "on_step", interrupt)
         options = ("--hidden", "4", "--epochs", "5", "--batch-size", "10", "--quiet", *CPU)
         assert invoke("train", folder / "data.csv", "--out", folder / "run", *options)[0] == 130
     return folder

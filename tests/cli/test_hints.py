@@ -60,8 +60,8 @@ def test_the_option_numeric_quantile_takes_numbers_far_from_those_of_training() 
 
 def test_the_option_memory_allows_files_that_grow_when_read(monkeypatch: pytest.MonkeyPatch) -> None:
     save("a.npz", np.savez_compressed, c=np.zeros(60))
-    monkeypatch.setattr("gpunn.data.declared.FREE", 0)
-    monkeypatch.setattr("gpunn.data.declared.RATIO", 0)
+    monkeypatch.setattr("gpunn.data.file_sizes.LEAST_LIMIT", 0)
+    monkeypatch.setattr("gpunn.data.file_sizes.RATIO", 0)
     more = ("--memory", "10000")
     assert "in a terminal: --memory BYTES" in call("train", "a.npz", "--out", "a", *QUICK, code=3).stderr
     assert "at most 9 bytes" in call("train", "a.npz", "--memory", "9", "--out", "a", *QUICK, code=3).stderr
@@ -83,6 +83,6 @@ def test_the_option_task_makes_many_texts_classes() -> None:
 
 def test_the_option_memory_applies_to_the_validation_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
     save("a.npz")
-    monkeypatch.setattr("gpunn.data.declared.FREE", 0)
-    monkeypatch.setattr("gpunn.data.declared.RATIO", 0)
+    monkeypatch.setattr("gpunn.data.file_sizes.LEAST_LIMIT", 0)
+    monkeypatch.setattr("gpunn.data.file_sizes.RATIO", 0)
     call("train", "a.npz", "--validation", "a.npz", "--memory", "10000", "--out", "a", *QUICK)

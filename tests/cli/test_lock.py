@@ -19,7 +19,7 @@ from gpunn import files
 from gpunn.cli import train
 from gpunn.cli.lock import NAME, InUse, Lock
 from gpunn.cli.runs import RunFolder, new_folder
-from gpunn.cli.training import Watch
+from gpunn.cli.training import FolderCallback
 from gpunn.errors import CheckpointError, ConfigurationError
 from tests.cli.stage import QUICK, ROOT, call, document
 
@@ -82,16 +82,16 @@ def test_a_running_training_cannot_be_resumed_but_can_be_read(lock: Lock) -> Non
 def test_train_holds_the_lock_of_its_folder_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def second(self: Watch, run: Any, record: Any) -> None:
+    def second(self: FolderCallback, run: Any, record: Any) -> None:
         with pytest.raises(InUse, match=f"process {os.getpid()} on"):
             Lock(Path("a"))
         tried.append(run.epoch)
 
-    monkeypatch.setattr(Watch, "on_epoch", second)
+    monkeypatch.setattr(FolderCallback, "on_epoch", second)
     call("train", "moons", "--out", "a", *QUICK)
     call("train", "--resume", "--out", "a", "--quiet", *CPU)
     assert tried == [1, 2, 3, 4, 5, 6] and not Path("a", NAME).exists()
-    monkeypatch.setattr(train.Training, "prepare", _mistake)
+    monkeypatch.setattr(train.TableTraining, "prepare", _mistake)
     with pytest.raises(ZeroDivisionError):
         call("train", "--resume", "--out", "a", "--quiet", *CPU)
     assert not Path("a", NAME).exists()
@@ -292,14 +292,14 @@ def test_the_error_of_a_training_whose_folder_vanishes_names_the_folder(
     epoch: int, change: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It writes nothing into another folder of that name."""
-    look = Watch.on_epoch
+    look = FolderCallback.on_epoch
 
-    def vanish(self: Watch, run: Any, record: Any) -> None:
+    def vanish(self: FolderCallback, run: Any, record: Any) -> None:
         if run.epoch == epoch:
             change()
         look(self, run, record)
 
-    monkeypatch.setattr(Watch, "on_epoch", vanish)
+    monkeypatch.setattr(FolderCallback, "on_epoch", vanish)
     told = call("train", "moons", "--out", "run", *QUICK, code=4).stderr
     assert told.startswith("gpunn: run: expected the folder that this training began with, got ")
     assert told.count("\n") == 1

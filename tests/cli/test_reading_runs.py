@@ -60,9 +60,9 @@ def test_predict_prints_probabilities_that_add_up_to_1(runs: Path) -> None:
 
 def test_predict_prints_numbers_in_the_units_of_the_target(runs: Path) -> None:
     columns = table_of(call("predict", runs / "friedman", "friedman", *CPU).stdout)
-    answers = predict(gn.load(runs / "friedman/model.gpunn", device="cpu"), "friedman")
-    assert [float(v) for v in columns["y"]] == answers.values.tolist()  # to the last digit
-    assert abs(answers.values.mean() - friedman().arrays()[1].mean()) < 3
+    predictions = predict(gn.load(runs / "friedman/model.gpunn", device="cpu"), "friedman")
+    assert [float(v) for v in columns["y"]] == predictions.values.tolist()  # to the last digit
+    assert abs(predictions.values.mean() - friedman().arrays()[1].mean()) < 3
 
 
 def test_predict_prints_predictions_as_json(runs: Path) -> None:

@@ -111,9 +111,9 @@ def test_the_rmse_of_each_of_several_targets_is_reported() -> None:
     assert told["held-out rmse of grams"] == f"{held_out['grams']:.5g}"
     assert told["held-out rmse"].endswith(" (over all targets, whatever their units)")
     evaluated, found = rows("evaluate", "a", "a.npz", "--device", "cpu"), document("evaluate", "a", "a.npz")
-    answers = gn.data.predict(gn.load("a/model.gpunn", device="cpu"), {f"x{j}": X[:, j] for j in range(3)})
+    predictions = gn.data.predict(gn.load("a/model.gpunn", device="cpu"), {f"x{j}": X[:, j] for j in range(3)})
     for j, (name, y) in enumerate({"metres": metres, "grams": grams}.items()):
-        rmse = np.sqrt(((answers.values[:, j] - y) ** 2).mean())
+        rmse = np.sqrt(((predictions.values[:, j] - y) ** 2).mean())
         assert found["rmse_by_target"][name] == pytest.approx(rmse, rel=1e-5)
         assert evaluated[f"rmse of {name}"] == f"{found['rmse_by_target'][name]:.5g}"
 

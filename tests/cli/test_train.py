@@ -14,7 +14,7 @@ import pytest
 
 import gpunn as gn
 from gpunn.cli.recipe import share_of
-from gpunn.cli.training import Training, Watch
+from gpunn.cli.training import FolderCallback, TableTraining
 from gpunn.data import evaluate, friedman, moons, read
 from gpunn.errors import ConfigurationError
 from tests.cli.stage import QUICK, call, document, process
@@ -149,7 +149,7 @@ def test_train_takes_a_file_to_validate_on() -> None:
 
 def test_train_fits_the_preprocessing_without_the_held_out_rows() -> None:
     np.savez("a.npz", x=np.r_[np.zeros(49), 1e6], y=np.arange(50.0) / 7)
-    training = Training.prepare(settings(data="a.npz", seed=seed_holding_out(49)), "cpu")
+    training = TableTraining.prepare(settings(data="a.npz", seed=seed_holding_out(49)), "cpu")
     assert training.preprocessing.columns[0].mean == 0.0
 
 
@@ -194,13 +194,13 @@ def test_the_option_validation_refuses_a_share_outside_0_to_1(share: str) -> Non
 def test_ctrl_c_keeps_the_best_weights_and_the_run_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = document("train", "moons", "--out", "whole", *QUICK)
     with monkeypatch.context() as patch:
-        patch.setattr(Watch, "on_step", raising(signal.SIGINT, update=19))
+        patch.setattr(FolderCallback, "on_step", raising(signal.SIGINT, update=19))
         said = call("train", "moons", "--out", "a", "--json", *QUICK, code=130)
     told = json.loads(said.stdout)
     assert said.stderr.startswith("gpunn: interrupted; to go on: gpunn train --resume --out a\n")
     assert told["status"] == "interrupted" and told["result"]["epochs"] == 2 and names("a") == FILES
     steps: list[int] = []
-    monkeypatch.setattr(Watch, "on_step", lambda self, run: steps.append(run.at.done))
+    monkeypatch.setattr(FolderCallback, "on_step", lambda self, run: steps.append(run.at.done))
     again = document("train", "--resume", "--out", "a", "--device", "cpu", "--quiet")
     assert steps == list(range(20, 49)) and model("a") == model("whole")  # it went on, and did not begin again
     assert again["result"]["epochs"] == 6 and again["status"] == "finished"
@@ -210,7 +210,7 @@ def test_ctrl_c_keeps_the_best_weights_and_the_run_can_be_resumed(monkeypatch: p
 def test_a_second_ctrl_c_is_recorded_as_interrupted_and_not_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     call("train", "moons", "--out", "whole", *QUICK)
     with monkeypatch.context() as patch:
-        patch.setattr(Watch, "on_step", raising(signal.SIGINT, update=19, times=2))
+        patch.setattr(FolderCallback, "on_step", raising(signal.SIGINT, update=19, times=2))
         told = call("train", "moons", "--out", "a", "--json", *QUICK, code=130)
     assert told.stderr == "gpunn: interrupted; to go on: gpunn train --resume --out a\n"
     assert json.loads(told.stdout) == {"status": "interrupted"}
@@ -223,7 +223,7 @@ def test_ctrl_c_after_the_last_step_is_recorded_as_interrupted(monkeypatch: pyte
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["gpunn.cli.training"], "judge", interrupted)
+    monkeypatch.setattr(sys.modules["gpunn.cli.training"], "evaluation", interrupted)
     call("train", "moons", "--out", "a", *QUICK, code=130)
     assert json.loads(Path("a/run.json").read_text())["status"] == "interrupted"
 
@@ -231,7 +231,7 @@ def test_ctrl_c_after_the_last_step_is_recorded_as_interrupted(monkeypatch: pyte
 def test_sigterm_during_train_leaves_a_checkpoint_and_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     call("train", "moons", "--out", "whole", *QUICK)
     with monkeypatch.context() as patch:
-        patch.setattr(Watch, "on_step", raising(signal.SIGTERM, update=19))
+        patch.setattr(FolderCallback, "on_step", raising(signal.SIGTERM, update=19))
         told = call("train", "moons", "--out", "a", "--json", *QUICK, code=143)
     record = json.loads(Path("a/run.json").read_text())
     assert json.loads(told.stdout) == {name: value for name, value in record.items() if name != "format"}
@@ -245,8 +245,8 @@ def test_a_process_of_train_that_gets_sigterm_ends_with_143(tmp_path: Path) -> N
     """Through `main`, whose handler of SIGTERM is replaced while the training runs."""
     patch = (
         "import os, signal\n"
-        "from gpunn.cli.training import Watch\n"
-        "Watch.on_epoch = lambda self, run, record: os.kill(os.getpid(), signal.SIGTERM) if run.epoch == 2 else None\n"
+        "from gpunn.cli.training import FolderCallback\n"
+        "FolderCallback.on_epoch = lambda self, run, record: run.epoch == 2 and os.kill(os.getpid(), signal.SIGTERM)\n"
     )
     done = process("train", "moons", "--out", "a", *QUICK, cwd=tmp_path, before=patch)
     told = "gpunn: terminated; to go on: gpunn train --resume --out a\n"
@@ -266,7 +266,7 @@ def test_an_error_during_train_is_written_to_the_record(monkeypatch: pytest.Monk
     def broken(self: Any, run: Any, record: Any) -> None:
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr(Watch, "on_epoch", broken)
+    monkeypatch.setattr(FolderCallback, "on_epoch", broken)
     with pytest.raises(ZeroDivisionError, match="a mistake"):
         call("train", "moons", "--out", "a", *QUICK)
     assert json.loads(Path("a/run.json").read_text())["status"] == "failed"

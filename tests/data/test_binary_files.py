@@ -15,7 +15,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 import gpunn as gn
-from gpunn.data import declared
+from gpunn.data import file_sizes
 from gpunn.errors import DataError
 
 ROWS = 1000
@@ -165,7 +165,7 @@ def test_files_with_other_content_than_their_ending_says_are_refused(tmp_path: P
 def test_a_parquet_file_whose_columns_overlap_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pyarrow.parquet.write_table(table(), tmp_path / "a.parquet", compression="none")
     metadata = pyarrow.parquet.read_metadata(tmp_path / "a.parquet")
-    declared.check_places("a.parquet", metadata)
+    file_sizes.check_overlaps("a.parquet", metadata)
 
     class Moved:
         num_row_groups = 1
@@ -179,7 +179,7 @@ def test_a_parquet_file_whose_columns_overlap_is_refused(tmp_path: Path, monkeyp
 
     message = r"^a\.parquet: expected a place of its own for column 'f', got that of 'f'; write the file again"
     with pytest.raises(DataError, match=message):
-        declared.check_places("a.parquet", Moved())
+        file_sizes.check_overlaps("a.parquet", Moved())
 
 
 def messages(compression: str | None) -> list[Any]:
@@ -192,19 +192,20 @@ def messages(compression: str | None) -> list[Any]:
 def test_the_size_of_an_arrow_message_is_computed_from_its_metadata() -> None:
     schema, plain = messages(None)
     compressed = messages("zstd")[1]
-    size = declared._body_size("t", plain.metadata.to_pybytes(), plain.body)
+    size = file_sizes._body_size("t", plain.metadata.to_pybytes(), plain.body)
     assert 0.9 * plain.body.size < size <= plain.body.size
-    assert declared._body_size("t", compressed.metadata.to_pybytes(), compressed.body) == pytest.approx(size, rel=0.01)
+    unpacked = file_sizes._body_size("t", compressed.metadata.to_pybytes(), compressed.body)
+    assert unpacked == pytest.approx(size, rel=0.01)
     assert compressed.body.size < size / 2
-    assert declared._body_size("t", schema.metadata.to_pybytes(), schema.body) == 0
+    assert file_sizes._body_size("t", schema.metadata.to_pybytes(), schema.body) == 0
     for cut in (plain.metadata.to_pybytes()[:40], b"", bytes(200)):
         with pytest.raises(DataError, match=r"^t: expected a whole Arrow message, got .*; write the file again"):
-            declared._body_size("t", cut, plain.body)
+            file_sizes._body_size("t", cut, plain.body)
     with pytest.raises(DataError, match=r"got a buffer of \d+ bytes at \d+, after one that ends at \d+; write"):
-        declared._body_size("t", plain.metadata.to_pybytes(), plain.body.slice(0, 900))
+        file_sizes._body_size("t", plain.metadata.to_pybytes(), plain.body.slice(0, 900))
     metadata = bytearray(plain.metadata.to_pybytes())
     first = metadata.index((8 * ROWS).to_bytes(8, "little"))  # the values of n; those of f are moved onto them
     second = metadata.index((8 * ROWS).to_bytes(8, "little"), first + 16)
     metadata[second - 8 : second] = metadata[first - 8 : first]
     with pytest.raises(DataError, match=r"got a buffer of 8000 bytes at 0, after one that ends at \d+; write"):
-        declared._body_size("t", bytes(metadata), plain.body)
+        file_sizes._body_size("t", bytes(metadata), plain.body)

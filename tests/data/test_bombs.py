@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.data import declared
+from gpunn.data import file_sizes
 from gpunn.errors import ConfigurationError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,7 +130,7 @@ def test_the_argument_memory_sets_how_large_a_file_may_become(tmp_path: Path) ->
 
 
 def test_files_that_do_not_grow_when_read_are_always_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(declared, "FREE", 0)
+    monkeypatch.setattr(file_sizes, "LEAST_LIMIT", 0)
     np.savez(tmp_path / "a.npz", X=np.random.default_rng(0).normal(size=(100, 100)), y=np.arange(100))
     assert gn.data.read(tmp_path / "a.npz").rows == 100
     np.savez_compressed(tmp_path / "b.npz", X=np.zeros((1000, 100)), y=np.arange(1000))

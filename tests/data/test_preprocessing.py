@@ -10,8 +10,8 @@ import pytest
 import gpunn as gn
 from gpunn.data import Preprocessing
 from gpunn.data.columns import Embedded, Encoder, OneHot, Plain, Quantile, Standard, fit_numbers
-from gpunn.data.goals import Classes, Quantities
 from gpunn.data.table import column
+from gpunn.data.targets import Classes, Quantities
 from gpunn.errors import ConfigurationError, DataError
 from gpunn.value import from_json, to_json
 
@@ -246,9 +246,9 @@ def test_a_user_defined_encoder_needs_all_methods() -> None:
     for use in (lambda: Nothing("a").width, lambda: Nothing("a").encode(None), lambda: Nothing("a").describe()):
         with pytest.raises(NotImplementedError, match="^Nothing needs an? (width|encode method|describe method)$"):
             use()
-    from gpunn.data.columns import Numbers
+    from gpunn.data.columns import NumberEncoder
 
-    class Scaled(Numbers, abstract=True):
+    class Scaled(NumberEncoder, abstract=True):
         pass
 
     with pytest.raises(NotImplementedError, match="^Scaled needs a scaled method$"):

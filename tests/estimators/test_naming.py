@@ -29,10 +29,10 @@ def saved(estimator: Any, path: Path) -> gn.Network:
 def test_a_saved_classifier_predicts_with_its_labels(tmp_path: Path, labels: Any) -> None:
     y = np.asarray(labels)[np.digitize(X[:, 0], [-0.4, 0.4][: len(labels) - 1])]
     model = MLPClassifier((8,), **QUICK).fit(X, y)
-    answers = gn.data.predict(saved(model, tmp_path / "a.gpunn"), X)
-    assert answers.values.tolist() == model.predict(X).tolist() and answers.classes == tuple(labels)
-    assert answers.probabilities is not None
-    np.testing.assert_allclose(answers.probabilities, model.predict_proba(X), rtol=1e-5, atol=1e-7)
+    predictions = gn.data.predict(saved(model, tmp_path / "a.gpunn"), X)
+    assert predictions.values.tolist() == model.predict(X).tolist() and predictions.classes == tuple(labels)
+    assert predictions.probabilities is not None
+    np.testing.assert_allclose(predictions.probabilities, model.predict_proba(X), rtol=1e-5, atol=1e-7)
 
 
 def test_decode_and_the_command_give_the_labels_of_a_saved_classifier(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_decode_and_the_command_give_the_labels_of_a_saved_classifier(tmp_path: 
 def test_a_saved_regressor_predicts_as_the_estimator_does(tmp_path: Path) -> None:
     for y in (X[:, 0], X[:, :2]):
         model = MLPRegressor(hidden_layer_sizes=(8,), **QUICK).fit(X, y)
-        answers = gn.data.predict(saved(model, tmp_path / "a.gpunn"), X)
-        np.testing.assert_allclose(answers.values, model.predict(X), rtol=1e-5, atol=1e-7)
-    assert answers.names == ("y0", "y1")
+        predictions = gn.data.predict(saved(model, tmp_path / "a.gpunn"), X)
+        np.testing.assert_allclose(predictions.values, model.predict(X), rtol=1e-5, atol=1e-7)
+    assert predictions.names == ("y0", "y1")
 
 
 def test_a_saved_estimator_knows_the_names_of_its_features(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_a_saved_estimator_knows_the_names_of_its_features(tmp_path: Path) -> No
     other = table[["c", "a", "y"]].assign(more="x")
     assert net.columns == ("a", "y", "c")
     np.testing.assert_array_equal(net.predict(other), net.predict(X))
-    answers = gn.data.predict(net, other)
-    assert answers.names == ("class",)  # a feature is called y
-    np.testing.assert_array_equal(answers.values, model.predict(table))
+    predictions = gn.data.predict(net, other)
+    assert predictions.names == ("class",)  # a feature is called y
+    np.testing.assert_array_equal(predictions.values, model.predict(table))
     with pytest.raises(DataError, match=r"^column 'a': expected a number in every row, got none in row 2; fill it"):
         gn.data.predict(net, {"a": [1.0, None], "y": [1.0, 2.0], "c": [1.0, 2.0]})
     assert "a      numeric      as it is; no gaps" in call("inspect", tmp_path / "a.gpunn").stdout

@@ -36,26 +36,26 @@ def moons() -> gn.Network:
 
 def test_predictions_of_classes_have_labels_and_probabilities(moons: gn.Network) -> None:
     table = gn.data.moons(200, seed=5)
-    answers = gn.data.predict(moons, table.without("y"))
-    assert (answers.names, answers.classes) == (("y",), (0, 1))
-    assert answers.probabilities is not None and answers.probabilities.shape == (200, 2)
-    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1.0, rtol=1e-5)
-    accuracy = (answers.values == table.arrays()[1]).mean()
+    predictions = gn.data.predict(moons, table.without("y"))
+    assert (predictions.names, predictions.classes) == (("y",), (0, 1))
+    assert predictions.probabilities is not None and predictions.probabilities.shape == (200, 2)
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    accuracy = (predictions.values == table.arrays()[1]).mean()
     scores = gn.data.evaluate(moons, table)
     assert scores.keys() == {"loss", "accuracy"}
     assert scores["accuracy"] == pytest.approx(accuracy) and accuracy > 0.95
-    np.testing.assert_array_equal(gn.data.predict(moons, table, batch_size=7).values, answers.values)
+    np.testing.assert_array_equal(gn.data.predict(moons, table, batch_size=7).values, predictions.values)
 
 
 def test_predictions_of_numbers_are_in_the_units_of_the_target() -> None:
     table = gn.data.friedman(500)
     scaled = gn.data.read({"x": table.arrays()[0], "y": 1000.0 * table.arrays()[1] + 5e5})
     net = trained(scaled)
-    answers = gn.data.predict(net, scaled)
+    predictions = gn.data.predict(net, scaled)
     y = scaled.arrays()[1]
-    assert answers.probabilities is None and answers.classes is None and answers.values.shape == (500,)
+    assert predictions.probabilities is None and predictions.classes is None and predictions.values.shape == (500,)
     scores = gn.data.evaluate(net, scaled)
-    error = answers.values - y
+    error = predictions.values - y
     assert scores["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
     assert scores["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
     assert scores["r2"] == pytest.approx(1 - (error**2).mean() / y.var(), abs=1e-5)
@@ -78,12 +78,16 @@ def test_predictions_of_several_targets_have_a_column_each() -> None:
     X = np.random.default_rng(0).normal(size=(200, 3))
     table = gn.data.read((X, np.stack([100 * X[:, 0], X[:, 1]], axis=1)))
     net = trained(table)
-    answers = gn.data.predict(net, table)
-    assert answers.values.shape == (200, 2) and answers.names == ("y0", "y1")
-    assert gn.data.evaluate(net, table)["mae"] == pytest.approx(np.abs(answers.values - table.arrays()[1]).mean())
+    predictions = gn.data.predict(net, table)
+    assert predictions.values.shape == (200, 2) and predictions.names == ("y0", "y1")
+    assert gn.data.evaluate(net, table)["mae"] == pytest.approx(np.abs(predictions.values - table.arrays()[1]).mean())
 
 
-def members(net: gn.Network, source: Any) -> list[gn.data.Answers]:
+def test_the_first_name_of_predictions_still_works() -> None:
+    assert gn.data.Answers is gn.data.Predictions
+
+
+def members(net: gn.Network, source: Any) -> list[gn.data.Predictions]:
     assert net.models is not None
     return [gn.data.predict(net.member(k), source) for k in range(net.models)]
 
@@ -92,10 +96,10 @@ def test_a_population_predicts_the_mean_of_its_numbers() -> None:
     table = gn.data.read((gn.data.friedman(300).arrays()[0], np.random.default_rng(0).normal(size=(300, 2))))
     for source, shape in (("friedman", (1000,)), (table, (300, 2))):
         net = trained(source, models=3)
-        answers = gn.data.predict(net, source)
+        predictions = gn.data.predict(net, source)
         mean = np.mean([single.values for single in members(net, source)], axis=0)
-        assert answers.values.shape == shape
-        np.testing.assert_allclose(answers.values, mean, rtol=1e-5, atol=1e-5)
+        assert predictions.values.shape == shape
+        np.testing.assert_allclose(predictions.values, mean, rtol=1e-5, atol=1e-5)
         y = gn.data.read(source).arrays()[1]
         scores = gn.data.evaluate(net, source)
         assert scores["rmse"] == pytest.approx(np.sqrt(((mean - y) ** 2).mean()), rel=1e-5)
@@ -108,11 +112,11 @@ def test_a_population_predicts_the_mean_of_its_numbers() -> None:
 
 def test_a_population_predicts_the_mean_of_its_probabilities() -> None:
     net = trained("moons", models=3)
-    answers = gn.data.predict(net, "moons")
+    predictions = gn.data.predict(net, "moons")
     mean = np.mean([single.probabilities for single in members(net, "moons")], axis=0)
-    assert answers.probabilities is not None and answers.probabilities.shape == (1000, 2)
-    np.testing.assert_allclose(answers.probabilities, mean, rtol=1e-5, atol=1e-7)
-    np.testing.assert_array_equal(answers.values, mean.argmax(axis=1))
+    assert predictions.probabilities is not None and predictions.probabilities.shape == (1000, 2)
+    np.testing.assert_allclose(predictions.probabilities, mean, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(predictions.values, mean.argmax(axis=1))
     y = gn.data.read("moons").arrays()[1]
     scores = gn.data.evaluate(net, "moons")
     assert scores == {
@@ -134,13 +138,13 @@ def one_output(models: int | None) -> gn.Network:
 @pytest.mark.parametrize("models", [None, 2])
 def test_one_output_gives_the_probabilities_of_two_classes(models: int | None) -> None:
     net, y = one_output(models), gn.data.read("moons").arrays()[1]
-    answers = gn.data.predict(net, "moons")
-    assert answers.probabilities is not None and answers.probabilities.shape == (1000, 2)
-    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1.0)
-    accuracy = (answers.values == y).mean()
+    predictions = gn.data.predict(net, "moons")
+    assert predictions.probabilities is not None and predictions.probabilities.shape == (1000, 2)
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1.0)
+    accuracy = (predictions.values == y).mean()
     assert accuracy > 0.85
     assert gn.data.evaluate(net, "moons") == {
-        "loss": pytest.approx(-np.log(answers.probabilities[np.arange(1000), y]).mean(), rel=1e-4),
+        "loss": pytest.approx(-np.log(predictions.probabilities[np.arange(1000), y]).mean(), rel=1e-4),
         "accuracy": pytest.approx(accuracy),
     }
 

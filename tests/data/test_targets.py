@@ -7,7 +7,7 @@ import pytest
 
 import gpunn as gn
 from gpunn.data import Preprocessing
-from gpunn.data.goals import Classes, Goal, Quantities
+from gpunn.data.targets import Classes, Quantities, Target
 from gpunn.errors import ConfigurationError, DataError
 
 X = np.random.default_rng(0).normal(size=(60, 2))
@@ -174,9 +174,15 @@ def test_target_encoders_refuse_values_that_make_no_sense(fault: str) -> None:
 
 @pytest.mark.parametrize("method", ["kinds", "width", "encode", "decode", "describe"])
 def test_a_user_defined_target_encoder_needs_all_methods(method: str) -> None:
-    class Nothing(Goal, abstract=True):
+    class Nothing(Target, abstract=True):
         pass
 
     arguments: list[Any] = {"encode": [None, None], "decode": [None], "describe": []}.get(method, [])
     with pytest.raises(NotImplementedError, match=f"^Nothing needs (an? )?{method}"):
         getattr(Nothing(), method)(*arguments)
+
+
+def test_pickles_of_earlier_versions_find_the_targets() -> None:
+    from gpunn.data import goals, targets
+
+    assert (goals.Classes, goals.Quantities) == (targets.Classes, targets.Quantities)

@@ -1,4 +1,4 @@
-"""Sizes that a file declares, added up before anything of that size is read: a small file must not fill the memory."""
+"""The sizes that a file states, added up before its content is read: a small file must not fill the memory."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 from gpunn.errors import DataError
 
 DAMAGED = "write the file again"
-FREE, RATIO = 256 << 20, 100  # bytes that any file may take, and how many it may take for each of its own
+LEAST_LIMIT, RATIO = 256 << 20, 100  # bytes that any file may take in memory, and bytes for each byte on the disk
 
 
 def check_size(path: str, size: int, memory: int | None) -> None:
-    """Refuse a file that would become larger than it may: than `memory`, or than a compressed table usually does."""
-    own = os.path.getsize(path)
-    allowed = max(FREE, RATIO * own) if memory is None else memory
+    """Refuse a file that takes more than `memory` when read; by default, more than compressed tables usually do."""
+    on_disk = os.path.getsize(path)
+    allowed = max(LEAST_LIMIT, RATIO * on_disk) if memory is None else memory
     if size > allowed:
         raise DataError(
             path,
             expected=f"at most {allowed} bytes when read",
-            got=f"{size} declared in a file of {own}",
+            got=f"{size} declared in a file of {on_disk}",
             fix="if you trust it, pass memory=BYTES; in a terminal: --memory BYTES",
         )
 
 
-def check_places(path: str, metadata: Any) -> None:
-    """No column of a Parquet file lies where another one does."""
+def check_overlaps(path: str, metadata: Any) -> None:
+    """Refuse a Parquet file in which two columns overlap."""
     places = []
     for group in range(metadata.num_row_groups):
-        part = metadata.row_group(group)
-        for i in range(part.num_columns):
-            chunk = part.column(i)
+        columns = metadata.row_group(group)
+        for i in range(columns.num_columns):
+            chunk = columns.column(i)
             first = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
             places.append((first, first + chunk.total_compressed_size, chunk.path_in_schema))
     for (_, end, name), (start, _, other) in pairwise(sorted(places)):
@@ -45,8 +45,8 @@ def check_places(path: str, metadata: Any) -> None:
 # Arrow messages are FlatBuffers: a table starts with the distance back to its list of field offsets
 
 
-def check_ipc(pa: Any, path: str, stream: Any, memory: int | None) -> None:
-    """Buffers as they are, or, where they are compressed, as long as they say they will be."""
+def check_messages(pa: Any, path: str, stream: Any, memory: int | None) -> None:
+    """Add up the buffers of an Arrow stream; compressed ones count with the length that they state."""
     size = 0
     for message in pa.ipc.MessageReader.open_stream(stream):
         if message.body is not None:
@@ -70,15 +70,15 @@ def _body_size(path: str, metadata: bytes, body: Any) -> int:
             if length and not (end <= offset and 8 * compressed <= length <= body.size - offset):
                 raise ValueError(f"a buffer of {length} bytes at {offset}, after one that ends at {end}")
             end = offset + length if length else end
-            declared = struct.unpack("<q", body.slice(offset, 8).to_pybytes())[0] if compressed and length else 0
-            size += max(length, declared)  # -1 marks one that is not compressed
+            unpacked = struct.unpack("<q", body.slice(offset, 8).to_pybytes())[0] if compressed and length else 0
+            size += max(length, unpacked)  # -1 marks a buffer that is not compressed
         return size
     except (IndexError, ValueError, struct.error) as error:
         raise DataError(path, expected="a whole Arrow message", got=str(error)[:200], fix=DAMAGED) from None
 
 
 def _pointed(data: bytes, place: int) -> int:
-    """Where the offset at a place leads to."""
+    """The place that the offset at a place points to."""
     return int(place + struct.unpack_from("<I", data, place)[0])
 
 
