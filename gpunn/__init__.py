@@ -75,9 +75,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`gn.data` is imported when it is first asked for: it takes a third of the time of everything else.
+    """Import `gn.data` when it is first used, because that takes a third of the time of everything else.
 
-    Of what other libraries have the error says what it is called here.
+    For names of other libraries, the error says what to write here.
     """
     if name == "data":
         return import_module("gpunn.data")
@@ -85,5 +85,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, and of the modules that users import themselves those that have been imported."""
+    """The public names, and those optional modules that have been imported."""
     return sorted({*__all__, *({"backends", "estimators", "testing"} & globals().keys())})

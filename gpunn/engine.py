@@ -1,4 +1,4 @@
-"""What a network is made of: layers planned for one input shape, parameters on a device, passes over batches."""
+"""`Engine`: layers planned for one input shape, their parameters on a device, and passes over batches."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from gpunn.uses import Uses
 from gpunn.value import Value, check_depth, to_json
 from gpunn.words import METHODS, missing, of_rows, own_words
 
-CHUNK_BYTES = 64 * 1024 * 1024  # what the activations of one chunk of a prediction may take
-MOST_MODELS = 2**20  # the seeds of so many take 40 MB
+CHUNK_BYTES = 64 * 1024 * 1024  # for the activations of one chunk of a prediction
+MOST_MODELS = 2**20  # their seeds alone take 40 MB
 
 
 class Engine:
     """Layers planned for one input shape, their parameters on one device, and passes over batches.
 
-    Inputs are multiplied by `scale` as they are cast to what it computes in: 1/255 lets images stay bytes until then.
+    Inputs are multiplied by `scale` when they are cast to `dtype`: with 1/255, images can stay bytes until then.
     """
 
     @own_words("Network")
@@ -65,13 +65,13 @@ class Engine:
         self.models = None if models is None else whole("Network models", models, high=MOST_MODELS)
         self.seeds = check_seeds(seed, self.models)
         self.scale = number("Network scale", scale)
-        self.reads_indices = self.network.integer_input  # then X stays whole numbers, neither cast nor scaled
+        self.reads_indices = self.network.integer_input  # then X holds whole numbers, which are not cast or scaled
         self.loss: Loss | None = None
-        self.preprocessing: Value | None = None  # how tables become its inputs; saved with it
-        self.columns: tuple[str, ...] | None = None  # names of its inputs, if it was trained on a table; saved with it
+        self.preprocessing: Value | None = None  # turns tables into inputs; saved with the network
+        self.columns: tuple[str, ...] | None = None  # names of a table's columns, if any; saved with the network
         self._inputs: Shape | None = None
-        self._building = threading.Lock()  # the first inputs may come from several threads at once
-        self._differentiating = threading.Lock()  # all gradients are made in one vector
+        self._building = threading.Lock()  # several threads may bring the first inputs at once
+        self._differentiating = threading.Lock()  # there is only one gradient vector
         self.uses = Uses()
         for path, layer in walk(self.network):
             check_models(layer, self.models, f"layers.{path} {type(layer).__name__}", unit=" numbers")
@@ -91,7 +91,7 @@ class Engine:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __getattr__(self, name: str) -> Any:
-        """Nothing: of what networks of other libraries have, the error says what it is called here."""
+        """Raise an error; for names from other libraries, it says what to write here."""
         raise missing(type(self).__name__, name, METHODS)
 
     # Construction
@@ -121,15 +121,15 @@ class Engine:
         self.step = self.ops.zeros((1,), np.uint64)
         self.loss_scale = LossScale(self.ops, self.store) if self.precision.scales_loss else None
         self._row_bytes = bytes_needed(planned, 1, False, self.dtype.itemsize, self.models or 1)
-        self._inputs = inputs  # last: now other threads may use all of this
+        self._inputs = inputs  # last: from now on other threads may use the network
 
     @property
     def is_built(self) -> bool:
-        """Whether the input shape is known, and with it all parameters."""
+        """Whether the input shape is known and the parameters exist."""
         return self._inputs is not None
 
     def built(self) -> Planned:
-        """The planned layers; refuses where the input shape is not known yet."""
+        """The planned layers; raises an error if the input shape is not known yet."""
         if self._inputs is None:
             raise ConfigurationError(
                 "Network",
@@ -146,11 +146,11 @@ class Engine:
         return array
 
     def as_inputs(self, X: Any) -> Array:
-        """What a user hands in, as an array; of a table, the columns by which the network was trained."""
+        """The user's X as an array; of a table, the columns that the network was trained on."""
         return as_array("X", arranged("X", X, self.columns), self.ops)
 
     def require_inputs(self, array: Array) -> None:
-        """Refuse what is no input of the network, which takes its input shape from the first array if it has none."""
+        """Raise an error unless this is an input of the network; the first one sets the input shape, if unknown."""
         if self._inputs is None:
             with self._building:
                 if self._inputs is None:
@@ -158,7 +158,7 @@ class Engine:
         check_inputs(array, self.inputs, self.tables, self.ops, self.models, self.precision.range)
 
     def _build_for(self, array: Array) -> None:
-        """Plan for inputs like these, which are the same for all models."""
+        """Plan for inputs like these, shared by all models."""
         shape = tuple(array.shape[1:]) or (1,)
         if 0 in shape:
             raise ShapeError("X", expected="at least one column", got=f"{array.shape}", fix="pass data")
@@ -166,11 +166,11 @@ class Engine:
         self._build(shape)
 
     def columns_for(self, X: Any) -> tuple[str, ...] | None:
-        """What the columns of tables are to be called in a training on X: as in an earlier one, or else as in X."""
+        """The names of columns for a training on X: those of an earlier training, or else those of X."""
         return column_names("X", X) if self.columns is None else self.columns
 
     def on_device(self, X: Array) -> Array:
-        """Checked inputs as the first layer takes them."""
+        """Checked inputs on the device, cast and scaled for the first layer."""
         computed = np.dtype(np.int64) if self.reads_indices else self.precision.compute
         array = to_device(X, self.ops, computed if self.scale == 1.0 else self.dtype)
         if self.scale == 1.0:
@@ -183,8 +183,10 @@ class Engine:
     def compile(
         self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
     ) -> Pass:
-        """The pass for batches of this many rows, its buffers allocated and its copies of weights up to date. The last
-        few are kept; whose it is meanwhile, see `Uses`."""
+        """The pass for batches of this many rows, with its buffers and up-to-date copies of weights.
+
+        The last few passes are kept for later calls; `Uses` says which thread may use one.
+        """
         self.built()
         self.store.refresh()
         scale = None if self.loss_scale is None else self.loss_scale.scale
@@ -193,7 +195,7 @@ class Engine:
         return self.uses.take(key, lambda: self._made(self.planned.shape, loss, setting))
 
     def _made(self, shape: Shape, loss: Loss | None, setting: Setting) -> Pass:
-        """A new pass; the kept ones are given up for it where there is no room beside them."""
+        """A new pass; if there is no room for it, the kept ones are freed first."""
         try:
             return Pass(self.network, shape, loss, setting)
         except DeviceMemoryError:
@@ -205,15 +207,15 @@ class Engine:
     def keeps(
         self, rows: int, loss: Loss | None = None, *, training: bool = True, backward: bool = True, track: bool = True
     ) -> bool:
-        """Whether the pass that `compile` would give is there already."""
+        """Whether `compile` would return a pass that exists already."""
         return self.uses.has((rows, loss, training, backward, track))
 
     def forget_passes(self) -> None:
-        """Give back the memory of those that nobody uses; they are made again where they are needed."""
+        """Free the passes that nobody uses; they are made again when needed."""
         self.uses.forget()
 
     def rehearsed(self) -> tuple[Self, Rehearsal]:
-        """This network where arrays take no memory, and what counts the bytes that they would take."""
+        """A hollow copy of this network, whose arrays take no memory, and a backend that counts their bytes."""
         hollow, rehearsal = object.__new__(type(self)), Rehearsal(self.ops)
         vars(hollow).update(vars(self), ops=rehearsal, uses=Uses(), store=copy(self.store))
         hollow.store.ops = rehearsal
@@ -228,7 +230,7 @@ class Engine:
 
     @property
     def model_axes(self) -> Shape:
-        """What stands before the rows in the shape of an activation: nothing, or (K,)."""
+        """The axes before the rows in the shape of an activation: (), or (K,) for a population."""
         return () if self.models is None else (self.models,)
 
     @property
@@ -249,7 +251,7 @@ class Engine:
 
     @property
     def state(self) -> Mapping[str, Array]:
-        """Writable views of what training keeps beside the parameters, such as running means."""
+        """Writable views of what training keeps besides the parameters, such as running means."""
         self.built()
         return Views(self.store.state_views)
 
@@ -261,12 +263,12 @@ class Engine:
 
     @property
     def gradient_vector(self) -> Array:
-        """The gradient of the last backward pass, element for element beside `vector`."""
+        """The gradient of the last backward pass, with the same layout as `vector`."""
         self.built()
         return self.store.gradients
 
     def load_parameters(self, values: Mapping[str, Any]) -> None:
-        """Write all parameters and state from arrays by name; refuses unless every name and shape is right."""
+        """Write all parameters and state from arrays by name; raises an error unless every name and shape is right."""
         self.built()
         self.uses.require_writing("load_parameters")
         self.store.load(values)
@@ -274,7 +276,7 @@ class Engine:
     # Computing
 
     def chunk(self, batch_size: int | None) -> int:
-        """Rows that are computed at once where no gradient is needed."""
+        """How many rows to compute at once if no gradient is needed."""
         if batch_size is not None:
             return whole("batch_size", batch_size)
         return max(1, CHUNK_BYTES // max(self._row_bytes, 1))

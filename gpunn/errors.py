@@ -1,4 +1,4 @@
-"""Every error gpunn raises on purpose: where it happened, what was expected, what came, what to do."""
+"""All errors that gpunn raises on purpose: where, what was expected, what it got, and how to fix it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class GpunnError(Exception):
         super().__init__(printable(f"{where}: expected {expected}, got {got}; {fix}"))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keyword-only arguments need help to cross a process boundary."""
+        """Pickling needs this, because the arguments are keyword-only."""
         return _rebuild, (type(self), self.where, self.expected, self.got, self.fix)
 
 
@@ -30,11 +30,11 @@ class ShapeError(GpunnError, ValueError):
 
 
 class DataError(GpunnError, ValueError):
-    """Values that cannot be trained on: NaN, infinity, labels out of range, an empty batch."""
+    """Values that a network cannot be trained on: NaN, infinity, labels out of range, an empty batch."""
 
 
 class ArrayTypeError(GpunnError, TypeError):
-    """An array of the wrong dtype, or one that lives on the wrong device."""
+    """An array of the wrong dtype, or on the wrong device."""
 
 
 class DeviceError(GpunnError, RuntimeError):
@@ -46,15 +46,15 @@ class DeviceMemoryError(DeviceError, MemoryError):
 
 
 class DeviceLostError(DeviceError):
-    """The device stopped answering, and all that lay on it is gone."""
+    """The device stopped working, and everything in its memory is lost."""
 
 
 class ConcurrencyError(GpunnError, RuntimeError):
-    """Two uses of one network at the same time of which one would spoil the other."""
+    """Two uses of one network at the same time that would disturb each other."""
 
 
 class MissingExtraError(GpunnError, ImportError):
-    """Something that needs a library which gpunn installs only on request."""
+    """A feature that needs an optional library, an extra of gpunn."""
 
 
 class CheckpointError(GpunnError, ValueError):
@@ -62,14 +62,14 @@ class CheckpointError(GpunnError, ValueError):
 
 
 def brief(error: BaseException) -> str:
-    """The kind of an error that is none of ours, and what it says, cut where it is long."""
+    """Class and message of an error of another library, cut off if long."""
     return f"{type(error).__name__}: {error}"[:200]
 
 
 def printable(text: str) -> str:
-    """One line without effects on a terminal: what `repr` escapes, such as line breaks, is escaped here too.
+    """The text as one line that cannot control a terminal: line breaks and the like are escaped as in `repr`.
 
-    Names in data may hold commands to the terminal, marks that reverse the order of letters, and signs of no width.
+    Names in data may hold terminal commands, marks that reverse the order of letters, and characters without width.
     """
     if text.isprintable():
         return text
@@ -77,7 +77,7 @@ def printable(text: str) -> str:
 
 
 def readable(size: float) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in B, KiB, MiB or GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
@@ -86,6 +86,6 @@ def readable(size: float) -> str:
 
 
 def to_host_call(value: Any) -> str:
-    """How users of its library bring an array to the host."""
+    """The call that brings this library's array to the host, for messages."""
     calls = {"torch": "x.cpu()", "jax": "jax.device_get(x)", "cudf": "x.to_numpy()", "numba": "x.copy_to_host()"}
     return calls.get(type(value).__module__.split(".")[0].removesuffix("lib"), "x.get()")

@@ -2,8 +2,8 @@
 
     field_rules = {"units": whole(), "rate": number(low=0.0, high=1.0), "merge": choice("concatenate", "add")}
 
-A rule is a function of a place such as "Dense units" and of the value given there. It returns the value to keep, or
-raises a ConfigurationError. (`rules` is about what files hold: it converts nothing and raises CheckpointErrors.)
+A rule is a function of a name such as "Dense units" and of the given value. It returns the value to keep, or raises a
+ConfigurationError. (The module `rules` checks what files hold: it converts nothing and raises CheckpointErrors.)
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ FieldRule: TypeAlias = Callable[[str, Any], Any]
 
 
 class Checked:
-    """Base of frozen dataclasses that hold each field against its rule when they are made.
+    """Base of frozen dataclasses that check each field by its rule when they are made.
 
-    A class has the rules of its bases, too. What concerns several fields together is checked in its `__post_init__`,
-    after `super().__post_init__()`.
+    A class also has the rules of its bases. It checks several fields together in its `__post_init__`, after
+    `super().__post_init__()`.
     """
 
     field_rules: ClassVar[Mapping[str, FieldRule]] = {}
@@ -47,10 +47,10 @@ def whole(low: int = 1, high: int = hyper.LARGEST_WHOLE) -> FieldRule:
 
 
 def choice(*options: Any) -> FieldRule:
-    """One of these."""
+    """One of these options."""
     return partial(hyper.choice, options=options)
 
 
 def maybe(rule: FieldRule) -> FieldRule:
-    """The same, or None."""
+    """The same rule, but None is allowed."""
     return lambda where, value: None if value is None else rule(where, value)

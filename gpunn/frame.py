@@ -1,6 +1,6 @@
-"""What a layer declares (`Plan`) and where it finds its arrays (`Frame`).
+"""`Plan`: what a layer needs. `Frame`: the object `t` in which a layer finds its arrays.
 
-A network is planned once into a tree of `Planned` nodes; for each batch size a tree of frames is made from it.
+A network is planned once, as a tree of `Planned` nodes; for each batch size a tree of frames is made from it.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ if TYPE_CHECKING:
     from gpunn.layers.base import Layer
 
 
-SUMS = "sums"  # as the dtype of a buffer: what sums are kept in, which is float32 where the network computes in half
+# As the dtype of a buffer it stands for the dtype of sums: float32 in a network of half precision, else the network's.
+SUMS = "sums"
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """An array a layer works in: of `shape` for each row, or, with rows=False, of `shape` for each model.
+    """A work array of a layer: `shape` for each row, or, with rows=False, `shape` for each model.
 
-    With a `device`, such as "cuda", it is there alone; a frame that does not hold it has None under its name.
+    `device` is the name of a backend, such as "cuda": on others the frame has None instead of the array.
     """
 
     shape: Shape
-    dtype: str | None = None  # None: what the network computes in
+    dtype: str | None = None  # None: the dtype that the network computes in
     rows: bool = True
     device: str | None = None
 
 
 @dataclass(frozen=True)
 class DeviceNumber:
-    """A number that a formula reads from the device: one for all models, or one for each."""
+    """A number on the device that formulas read: one for all models, or one for each."""
 
     value: Number
     dtype: str | None = None
@@ -52,11 +53,12 @@ class DeviceNumber:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a layer needs for inputs of one shape, by name; a bare shape stands for `Buffer(shape)`.
+    """Everything a layer needs for inputs of one shape, by name; a shape alone means `Buffer(shape)`.
 
-    `backward` holds what only training and gradients need; `dX` among it is left out where nobody below wants it.
-    A child is a layer with the shape of its input, and with its plan if the layer around it has asked for it already:
-    what is planned twice on each level takes 2^depth plans.
+    `backward` holds the arrays that only training and gradients need, such as dX, or a mask that forward writes in
+    training. dX is left out if no layer before needs a gradient.
+    A child is a layer with the shape of its input, and with its plan if the layer around it has that already: planning
+    each child twice would take 2^depth plans.
     """
 
     output: Shape
@@ -75,7 +77,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Planned:
-    """A layer with its plan, its place in the network and its children's."""
+    """A layer with its plan, its path in the network, and its planned children."""
 
     layer: Layer
     path: str
@@ -89,7 +91,7 @@ class Planned:
         object.__setattr__(self, "trains", bool(self.plan.parameters) or below)
 
     def walk(self) -> Iterator[Planned]:
-        """This node and all below it, in forward order."""
+        """This node and all nodes inside it, in forward order."""
         waiting = [self]
         while waiting:
             node = waiting.pop()
@@ -110,11 +112,11 @@ class Planned:
 
 @contextmanager
 def planning(path: str) -> Iterator[None]:
-    """An error in this block came from the layer at this path, or from one inside it."""
+    """Adds to an error in this block the path of the layer it came from."""
     try:
         yield
     except GpunnError as error:
-        inside = error.where.removeprefix("layers.")  # a child of this layer knows its place in this layer only
+        inside = error.where.removeprefix("layers.")  # an error of a child has the path inside this layer only
         joint = f"layers.{path}{' ' if inside == error.where else '.'}" if path else ""
         where = joint + inside if path else error.where
         raise type(error)(where, expected=error.expected, got=error.got, fix=error.fix) from None
@@ -129,7 +131,7 @@ def plan_layer(layer: Layer, shape: Shape, path: str = "") -> Planned:
 
 
 def _placed(layer: Layer, path: str, shape: Shape, plan: Plan) -> Planned:
-    """A planned layer at its place in the network, and the layers inside it at theirs."""
+    """A planned layer and its planned children, with their paths in the network."""
     children = {}
     prefix = f"{path}." if path else ""
     for name, (child, child_shape, *planned) in plan.children.items():
@@ -141,20 +143,21 @@ def _placed(layer: Layer, path: str, shape: Shape, plan: Plan) -> Planned:
 
 
 class Frame:
-    """A layer's arrays for one batch size: `t.W`, `t.dW`, `t.mean`, `t.A` and whatever else its plan names.
+    """A layer's arrays for one batch size: `t.W`, `t.dW`, `t.mean`, `t.A` and all others that its plan names.
 
-    Also `t.ops` (the backend), `t.training`, `t.track` (whether to move running statistics), `t.wants_dX`,
-    `t.shape` (of one input), `t.children` (frames by name), `t.key` and `t.step` (for random numbers).
+    Also `t.ops` (the backend), `t.training`, `t.track` (whether to update running statistics), `t.wants_dX`,
+    `t.shape` (of one input) and `t.children` (frames by name). For random numbers: `t.key`, the layer's own key, and
+    `t.step`, the random counter of the network, an array on the device that grows with every batch of a training.
     """
 
-    X: Any  # what layers add to their frames in forward, for backward
+    X: Any  # set by layers in forward, for backward
     columns: Any
 
     def __init__(self, setting: Setting, planned: Planned, wants_dX: bool) -> None:
         self._make(setting, planned, wants_dX)
 
     def _make(self, setting: Setting, planned: Planned, wants_dX: bool) -> None:
-        """All arrays, and the frames of the layers inside: Python counts one call a level here, two for a class."""
+        """Make all arrays, and the frames of children: one nested call per level, where `Frame(...)` would take two."""
         self.ops, self.training, self.track = setting.ops, setting.training, setting.track
         self.wants_dX, self.shape, self.step = wants_dX and setting.backward, planned.shape, setting.step
         self.path = planned.path
@@ -181,7 +184,7 @@ class Frame:
             below = below or child.trains
 
     def walk(self) -> Iterator[Frame]:
-        """This frame and all below it."""
+        """This frame and all frames inside it."""
         waiting = [self]
         while waiting:
             frame = waiting.pop()
@@ -193,7 +196,7 @@ class Frame:
 
 
 def planned_buffers(plan: Plan, backward: bool, wants_dX: bool, device: str = "cpu") -> dict[str, Buffer]:
-    """The buffers a frame of this kind holds on a device."""
+    """The buffers that such a frame holds on a device."""
     named = {**plan.buffers, **(plan.backward if backward else {})}
     if not wants_dX:
         named.pop("dX", None)
@@ -211,8 +214,8 @@ class Setting:
     step: Array
     training: bool  # whether dropout drops and BatchNorm looks at the batch
     backward: bool  # whether a backward pass may follow; training needs its buffers too
-    track: bool  # whether training moves the running statistics
-    loss_scale: Array | None = None  # (1,) or (K, 1): what gradients of half precision are multiplied by
+    track: bool  # whether training updates the running statistics
+    loss_scale: Array | None = None  # (1,) or (K, 1): the factor of gradients in half precision
 
     @property
     def model_axes(self) -> Shape:
@@ -223,22 +226,23 @@ class Setting:
         return self.ops.empty((*self.model_axes, *rows, *buffer.shape), self.dtype(buffer))
 
     def dtype(self, buffer: Buffer) -> Any:
-        """The dtype that a buffer stands for."""
+        """The dtype of a buffer's array."""
         return {None: self.store.compute, SUMS: self.store.dtype}.get(buffer.dtype, buffer.dtype)
 
     def on_device(self, number: DeviceNumber, rank: int) -> Array:
-        """A number beside arrays whose rows have so many axes."""
+        """The number as an array that fits to arrays whose rows have `rank` axes."""
         dtype = number.dtype or self.store.dtype
         return self.ops.from_host(as_array(number.value, self.store.models, rank + 1, dtype))
 
     def key(self, path: str) -> Array:
+        """The random key of the layer at this path, or one for each model."""
         number = zlib.crc32(path.encode())
         keys = np.stack([stream_key(seed, Purpose.LAYER, number) for seed in self.store.seeds])
         return self.ops.from_host(keys if self.model_axes else keys[0])
 
 
 def bytes_needed(planned: Planned, rows: int, backward: bool, itemsize: int, models: int = 1) -> int:
-    """What a pass of this many rows allocates for its buffers."""
+    """The bytes that a pass of this many rows allocates for its buffers."""
     total = 0
     for node in planned.walk():
         for buffer in planned_buffers(node.plan, backward, True).values():

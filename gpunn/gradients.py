@@ -13,23 +13,23 @@ from gpunn.types import Array
 
 
 def loss_and_gradients(network: Engine, X: Any, y: Any, loss: Loss, training: bool) -> tuple[Any, dict[str, Array]]:
-    """The loss, and a copy of each gradient, on the host or, where X came on the device, there."""
+    """The loss, and a copy of each gradient: on the device if X came from there, else on the host."""
     batch_pass, value, stays = _pass_over(network, X, y, loss, training, copies=True)
     batch_pass.backward()
     if network.loss_scale is not None:
-        network.loss_scale.settle(lambda: _pass_over(network, X, y, loss, training)[0].backward())
+        network.loss_scale.unscale_or_repeat(lambda: _pass_over(network, X, y, loss, training)[0].backward())
     return value, {name: _copy(network, view, stays) for name, view in network.store.gradient_views.items()}
 
 
 def loss_of_batch(network: Engine, X: Any, y: Any, loss: Loss, training: bool) -> Any:
-    """A number, or one for each model."""
+    """The loss as a number, or an array with one for each model."""
     return _pass_over(network, X, y, loss, training)[1]
 
 
 def _pass_over(
     network: Engine, X: Any, y: Any, loss: Loss, training: bool, copies: bool = False
 ) -> tuple[Pass, Any, bool]:
-    """The pass that has seen the batch, its loss, and whether the inputs came on the device."""
+    """Run forward and the loss; return the pass, the loss, and whether X came from the device."""
     loss_of_network("loss", loss, network.network)
     array, ops = network.checked_inputs(X), network.ops
     axis = array.ndim - len(network.inputs) - 1

@@ -1,4 +1,4 @@
-"""Checks of the numbers that layers, losses and optimizers are made with."""
+"""Checks of the arguments of layers, losses, optimizers and others."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gpunn.errors import ConfigurationError
 from gpunn.types import Shape
 
 T = TypeVar("T")
-LARGEST = sys.float_info.max  # a Python int may lie beyond
-LARGEST_WHOLE = 2**63 - 1  # what an index of an array can be
+LARGEST = sys.float_info.max  # a Python int may be larger
+LARGEST_WHOLE = 2**63 - 1  # the largest index of an array
 AXES, NUMBERS = 62, 2**58  # of one example: NumPy has 64 axes, two for models and rows, and counts bytes in 63 bits
-LONGEST = 500  # characters of a value in a message
+LONGEST = 500  # characters of a value in an error
 
 
 def number(
@@ -28,7 +28,7 @@ def number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """A finite real number in an interval; infinity and NaN are refused whatever the interval."""
+    """The value as a float; raise an error unless it is a finite number in the interval."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     plain = value.item() if isinstance(value, np.generic) else value  # NumPy would compare in the type of `value`
     fits = real and -LARGEST <= plain <= LARGEST and low <= plain <= high
@@ -44,7 +44,7 @@ def number(
 
 
 def one_or_several(where: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
-    """One value, or a sequence of them, which becomes a tuple; `check` says of each what is kept."""
+    """One checked value, or a tuple of them from a sequence; `check` returns what to keep of each."""
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
     if isinstance(value, (list, tuple)) and value:
@@ -53,7 +53,7 @@ def one_or_several(where: str, value: Any, check: Callable[[str, Any], Any]) -> 
 
 
 def whole(where: str, value: Any, *, low: int = 1, high: int = LARGEST_WHOLE) -> int:
-    """A whole number from `low` to `high`."""
+    """The value as an int; raise an error unless it is a whole number from `low` to `high`."""
     known = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not known or not low <= value <= high:
         limit = f" and <= {high}" if known and value > high else ""
@@ -73,7 +73,7 @@ def whole_shape(where: str, extents: Sequence[Any]) -> Shape:
 
 
 def check_shape(where: str, shape: Shape) -> None:
-    """Refuse an array that no machine can have."""
+    """Raise an error for a shape that no machine can hold."""
     if len(shape) > AXES or math.prod(map(int, shape)) > NUMBERS:
         raise ConfigurationError(
             where,
@@ -84,23 +84,23 @@ def check_shape(where: str, shape: Shape) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as code, cut where it is too long to read."""
+    """A value as code, cut off if it is too long to read."""
     try:
         text = repr(value)
-    except ValueError:  # of a whole number with thousands of digits
+    except ValueError:  # a whole number with thousands of digits
         return f"a {type(value).__name__} of more digits than Python prints"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def instance(where: str, value: Any, kind: type[T], *, expected: str, fix: str) -> T:
-    """The value itself, which must be of a class."""
+    """The value itself; raise an error unless it is an instance of this class."""
     if not isinstance(value, kind):
         raise ConfigurationError(where, expected=expected, got=repr(value), fix=fix)
     return value
 
 
 def choice(where: str, value: Any, options: tuple[Any, ...]) -> Any:
-    """One of a few named options."""
+    """The value itself; raise an error unless it is one of the options."""
     if not any(value is o or (type(value) is type(o) and value == o) for o in options):
         named = ", ".join(repr(o) for o in options)
         raise ConfigurationError(where, expected=f"one of {named}", got=shown(value), fix="choose one of them")

@@ -1,4 +1,4 @@
-"""Initial values, always drawn on the host in float64, so that they are the same on every device.
+"""Initial values. They are drawn on the host in float64, so that they are the same on every device.
 
 `fan_in` and `fan_out` are the last two extents of a parameter's shape.
 """
@@ -21,7 +21,7 @@ _host = NumpyBackend()
 
 
 class Initializer(Value, abstract=True):
-    """Base: `values(key, shape)` gives the start of one parameter from its own random stream."""
+    """Base: `values(key, shape)` returns the initial values of one parameter; `key` is that of its random stream."""
 
     family: ClassVar[str] = "initializer"
 
@@ -30,20 +30,20 @@ class Initializer(Value, abstract=True):
 
 
 def normal(key: Array, shape: Shape, deviation: float = 1.0) -> Array:
-    """Normal numbers of a stream."""
+    """Normal numbers from a stream."""
     drawn = _host.random_normal(key, np.zeros(1, np.uint64), np.empty((1, math.prod(shape))))
     drawn *= deviation
     return drawn.reshape(shape)
 
 
 def uniform(key: Array, shape: Shape) -> Array:
-    """Uniform numbers in [0, 1) of a stream."""
+    """Uniform numbers in [0, 1) from a stream."""
     return _host.random_uniform(key, np.zeros(1, np.uint64), np.empty((1, math.prod(shape)))).reshape(shape)
 
 
 @dataclass(frozen=True)
 class Constant(Initializer):
-    """Every value the same."""
+    """All values are the same."""
 
     field_rules = {"value": number()}
 
@@ -55,7 +55,7 @@ class Constant(Initializer):
 
 @dataclass(frozen=True)
 class Zeros(Initializer):
-    """Every value 0: the usual start of a bias."""
+    """All values are 0: the usual start of a bias."""
 
     def values(self, key: Array, shape: Shape) -> Array:
         return np.zeros(shape)
@@ -99,7 +99,7 @@ class Glorot(Initializer):
 
 @dataclass(frozen=True)
 class He(Initializer):
-    """Normal with deviation √(2 / fan_in): half of a ReLU's inputs are cut off, the rest are doubled."""
+    """Normal with deviation √(2 / fan_in), because ReLU sets half of its inputs to 0."""
 
     def values(self, key: Array, shape: Shape) -> Array:
         return normal(key, shape, math.sqrt(2.0 / shape[-2]))
@@ -115,7 +115,7 @@ class LeCun(Initializer):
 
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
-    """gain times a random matrix with orthonormal rows or columns: the Q of a normal matrix, signs made unique."""
+    """gain times a random matrix with orthonormal rows or columns: Q of a normal matrix's QR, with unique signs."""
 
     field_rules = {"gain": number()}
 
@@ -129,7 +129,7 @@ class Orthogonal(Initializer):
 
 
 def for_activation(name: str | None) -> Initializer:
-    """What suits a layer that ends in this activation."""
+    """The initializer that suits a layer with this activation."""
     if name in ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus"):
         return He()
     return LeCun() if name == "selu" else Glorot()

@@ -1,4 +1,4 @@
-"""What users hand in, checked and brought to the device: nothing is computed on data that cannot be right."""
+"""Checks the users' data and brings them to the device."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from gpunn.layers.embedding import Embedding
 from gpunn.losses import Loss
 from gpunn.types import Array, Shape
 
-HOST = (1, 3)  # DLPack's numbers for the host's memory, plain and pinned
+HOST = (1, 3)  # DLPack's numbers for host memory, normal and pinned
 
 
 def as_array(where: str, value: Any, ops: Backend) -> Array:
-    """A numeric array from anything NumPy understands; a device array stays where it is.
+    """A numeric array from anything that NumPy can read; it stays on the device or the host where it is.
 
-    What another library has on the same GPU (PyTorch, JAX, a column of cuDF) becomes a CuPy array of the same memory.
-    What lies in host memory stays there, to be uploaded once.
+    Arrays of other libraries on the same GPU (PyTorch, JAX, a column of cuDF) become CuPy arrays of the same memory.
     """
     if isinstance(value, np.ndarray):
         array = _from_host(where, value)
@@ -40,7 +39,7 @@ def as_array(where: str, value: Any, ops: Backend) -> Array:
     else:
         array = ops.adopt(where, value) if _on_gpu(value) else _from_host(where, value)
     if array.dtype.name == "bfloat16":
-        array = array.astype(np.float32)  # which holds each of its numbers
+        array = array.astype(np.float32)  # exact
     if array.dtype.kind not in "fiub":
         sparse = hasattr(value, "toarray")
         raise ArrayTypeError(
@@ -55,17 +54,17 @@ def as_array(where: str, value: Any, ops: Backend) -> Array:
 
 
 def _on_gpu(value: Any) -> bool:
-    """Whether an array of any library lies where the host cannot read it."""
+    """Whether an array of any library lies in memory that the host cannot read."""
     try:
         if hasattr(value, "__dlpack_device__"):
             return value.__dlpack_device__()[0] not in HOST
         return hasattr(value, "__cuda_array_interface__")
-    except (ValueError, TypeError, RuntimeError, BufferError):  # a library that cannot say; NumPy will find out
+    except (ValueError, TypeError, RuntimeError, BufferError):  # the library cannot say; NumPy will try
         return False
 
 
 def _from_host(where: str, value: Any) -> np.ndarray[Any, Any]:
-    """Plain memory in the machine's byte order; subclasses lose what they add to it, so masks must be empty."""
+    """A NumPy array in the machine's byte order. Masked arrays lose their mask, so it must be empty."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise DataError(
             where,
@@ -94,8 +93,8 @@ def _from_host(where: str, value: Any) -> np.ndarray[Any, Any]:
 def check_inputs(
     array: Array, shape: Shape, tables: Sequence[tuple[Planned, range]], ops: Backend, models: int | None, dtype: Any
 ) -> None:
-    """X must be (n, *shape), or (K, n, *shape) with inputs of each model's own, finite, and in the range of `dtype`;
-    where it is looked up in tables, it must hold their row numbers."""
+    """Raise an error unless X is finite, in the range of `dtype`, and of shape (n, *shape), or (K, n, *shape) with
+    separate inputs for each model; columns for an Embedding must hold row numbers of it."""
     ranks = (len(shape) + 1,) if models is None else (len(shape) + 1, len(shape) + 2)
     own = array.ndim == len(shape) + 2 and models is not None
     if array.ndim not in ranks or array.shape[array.ndim - len(shape) :] != shape or (own and array.shape[0] != models):
@@ -125,7 +124,7 @@ def _input_hint(got: Shape, shape: Shape) -> str:
 
 
 def to_device(array: Array, ops: Backend, dtype: Any) -> Array:
-    """A contiguous array on the device in this dtype; the very array where it is one already."""
+    """A contiguous array on the device in this dtype; the same array if it is one already."""
     if ops.owns(array):
         if array.dtype == dtype and array.flags.c_contiguous:
             return array
@@ -137,9 +136,11 @@ def to_device(array: Array, ops: Backend, dtype: Any) -> Array:
 
 @dataclass(frozen=True)
 class Checked:
-    """Examples of `rank` axes each that may go to the device, wherever they are now: there they are of `dtype`, or,
-    if they are labels for a loss that works on rows of `classes` numbers, such rows. `added` is how many last axes of 1
-    were put to what came: 1, 0, or -1 where one was taken away."""
+    """Checked examples with `rank` axes each, on the host or the device; `to` brings them to the device in `dtype`.
+
+    With `classes` they are labels that become one-hot rows there. `added` says whether the check added a last axis of
+    length 1 (1), removed one (-1), or neither (0).
+    """
 
     array: Array
     dtype: Any
@@ -157,16 +158,16 @@ class Checked:
         return len(self.shape)
 
     def head(self, n: int) -> Checked:
-        """The first n examples, of each model."""
+        """The first n examples of each model."""
         return replace(self, array=self.array[(..., slice(n), *(slice(None),) * self.rank)])
 
     def given(self, ops: Backend) -> np.ndarray[Any, Any]:
-        """On the host, in the shape in which it came."""
+        """The array on the host, in the shape in which the user gave it."""
         host = self.array if isinstance(self.array, np.ndarray) else ops.to_host(self.array)
         return host[..., 0] if self.added == 1 else host[..., None] if self.added == -1 else host
 
     def to(self, ops: Backend) -> Array:
-        """On the device."""
+        """The array on the device."""
         if self.classes is None:
             return to_device(self.array, ops, self.dtype)
         one_hot = ops.empty(self.shape, self.dtype)
@@ -179,13 +180,13 @@ def _library(array: Array, ops: Backend) -> Any:
 
 
 def _range(array: Array) -> tuple[Any, Any]:
-    """The smallest and the largest number, as Python has them; both are NaN where any is."""
+    """The smallest and the largest number, as Python numbers; both are NaN if any number is."""
     with np.errstate(invalid="ignore"):
         return array.min().item(), array.max().item()
 
 
 def _first(array: Array, ops: Backend, wrong: Callable[[Any], Any]) -> str:
-    """Which number is wrong, where it stands, and how many more there are: for messages only."""
+    """For messages: the first wrong number, its place, and how many more there are."""
     host = ops.to_host(array) if ops.owns(array) else array
     places = np.argwhere(wrong(host))
     more = f" and {len(places) - 1} more" if len(places) > 1 else ""
@@ -193,7 +194,7 @@ def _first(array: Array, ops: Backend, wrong: Callable[[Any], Any]) -> str:
 
 
 def _check_numbers(where: str, array: Array, ops: Backend, dtype: Any) -> None:
-    """Refuse NaN, infinity, and what would become infinite in the network's dtype."""
+    """Raise an error for NaN, infinity, and numbers that would become infinite in the network's dtype."""
     if array.dtype.kind != "f":
         return
     low, high = _range(array)
@@ -213,7 +214,7 @@ def _check_numbers(where: str, array: Array, ops: Backend, dtype: Any) -> None:
 def _check_whole(
     where: str, array: Array, ops: Backend, count: int, *, expected: str, fix: str, fractions: str | None = None
 ) -> None:
-    """Refuse all but the whole numbers from 0 to count - 1."""
+    """Raise an error unless all numbers are whole, from 0 to count - 1."""
     xp = _library(array, ops)
     if array.dtype.kind == "f" and not bool((array == xp.floor(array)).all()):
         got = _first(array, ops, lambda host: host != np.floor(host))
@@ -225,7 +226,7 @@ def _check_whole(
 
 
 def _check_indices(path: str, layer: Embedding, array: Array, places: range, shape: Shape, ops: Backend) -> None:
-    """The numbers at these places of each input must be rows of the table."""
+    """Raise an error unless the numbers at these places of each input are row numbers of the layer's table."""
     part = f"[:, {places.start}:{places.stop}]" if len(places) < math.prod(shape) else ""
     if part:
         outer = array.shape[: array.ndim - len(shape)]
@@ -241,9 +242,9 @@ def _check_indices(path: str, layer: Embedding, array: Array, places: range, sha
 
 
 def checked_targets(y: Any, loss: Loss, row_axes: Shape, output: Shape, ops: Backend, dtype: Any) -> Checked:
-    """y as this loss wants it for outputs of shape (*row_axes, *output): `row_axes` is (n,) or (K, n).
+    """y as this loss needs it, for outputs of shape (*row_axes, *output); `row_axes` is (n,) or (K, n).
 
-    A last axis of 1 may be missing or be too many: (n,) is read as (n, 1) for one output, (n, 1) as (n,) for classes.
+    A last axis of 1 may be missing or extra: (n,) is read as (n, 1) for one output, (n, 1) as (n,) for classes.
     """
     array = as_array("y", y, ops)
     allowed = [(*row_axes, *output), (row_axes[-1], *output)]
@@ -284,9 +285,9 @@ def checked_targets(y: Any, loss: Loss, row_axes: Shape, output: Shape, ops: Bac
 
 
 def _last_axis(array: Array, allowed: list[Shape]) -> tuple[Array | None, int]:
-    """The array in one of these shapes, and how many last axes of 1 that took: 1, 0 or -1; None where none fits.
+    """The array in one of these shapes, and how many last axes of 1 were added: 1, 0 or -1. None if no shape fits.
 
-    These shapes differ by their first axis alone, if at all: y can be read in one way at most.
+    The shapes differ in their first axes only, so at most one way fits.
     """
     shape = tuple(array.shape)
     if shape in allowed:
@@ -299,7 +300,7 @@ def _last_axis(array: Array, allowed: list[Shape]) -> tuple[Array | None, int]:
 
 
 def _classes(array: Array, loss: Loss, classes: int, ops: Backend, dtype: Any) -> Checked:
-    """Integer labels; to be one-hot rows where the loss works on those."""
+    """Checked integer labels; they become one-hot rows on the device if the loss needs that."""
     _check_numbers("y", array, ops, np.float64)
     _check_whole(
         "y",

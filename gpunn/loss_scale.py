@@ -1,8 +1,8 @@
-"""Training in float16, whose smallest number many gradients fall below: the loss is multiplied by a factor before the
-backward pass and the gradients are divided by it after, in float32.
+"""Training in float16, where many gradients would be too small: the loss is multiplied by a factor before the backward
+pass, and the gradients are divided by it afterwards, in float32.
 
-The factor is found on the device while training: halved where some gradient is not finite, and that update is skipped;
-doubled after so many updates without. Each model of a population has its own.
+The factor changes on the device during training. If a gradient is not finite, the update is skipped and the factor
+halved; after many good updates it is doubled. Each model of a population has its own factor.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gpunn.parameters import ParameterStore
 from gpunn.types import ROWS, Array
 
 FIRST, SMALLEST, LARGEST = 2.0**16, 2.0**-14, 2.0**24  # powers of 2, so that dividing by them is exact
-PATIENCE = 2000.0  # updates after which it is doubled
+PATIENCE = 2000.0  # good updates in a row after which the factor is doubled
 
 
 @elementwise
 def adapt(xp: Any, squares: Any, scale: Any, streak: Any) -> Any:
-    """Whether the gradient's square is a number, the next scale, and for how many updates it has been good."""
+    """Whether the gradient is finite, the next scale, and the number of good updates in a row."""
     finite = squares <= np.finfo(np.float64).max
     grows = finite & (streak >= PATIENCE - 1.0)
     larger, smaller = xp.minimum(scale * 2.0, LARGEST), xp.maximum(scale * 0.5, SMALLEST)
@@ -37,7 +37,7 @@ def adapt(xp: Any, squares: Any, scale: Any, streak: Any) -> Any:
 
 
 class LossScale:
-    """The factor and what decides it, (1,) or (K, 1), on the device."""
+    """The factor `scale` and what it depends on, each (1,) or (K, 1), on the device."""
 
     def __init__(self, ops: Backend, store: ParameterStore) -> None:
         self.ops, self.store = ops, store
@@ -45,38 +45,44 @@ class LossScale:
         self.scale, self.streak, self.finite = (ops.from_host(np.full(shape, v, np.float32)) for v in (FIRST, 0, 1))
         self.squares = ops.zeros((*shape, 1), np.float64)
 
-    def remove(self) -> None:
+    def unscale_gradients(self) -> None:
         """Divide the gradients by the factor."""
         g = self.store.gradients
         self.ops.elementwise(formulas.divide, (g, self.scale), (g,))
 
-    def judge(self) -> None:
-        """Look at the gradients, in float64, where no square overflows; decide on this update and the next."""
+    def check_and_adapt(self) -> None:
+        """Check the gradients: sets `finite`, whether to make this update, and adapts the factor for the next.
+
+        Squares are summed in float64, where they cannot overflow.
+        """
         g = self.store.gradients[..., None, :]
         self.ops.sum_product(g, g, ROWS, out=self.squares)
         squares = self.squares[..., 0]
         self.ops.elementwise(adapt, (squares, self.scale, self.streak), (self.finite, self.scale, self.streak))
 
-    def settle(self, again: Callable[[], None]) -> None:
-        """Divide the factor out of gradients just made; where they overflowed, make them again with smaller ones."""
+    def unscale_or_repeat(self, again: Callable[[], None]) -> None:
+        """Unscale new gradients; while some are not finite, compute them `again` with a smaller factor.
+
+        The factor afterwards is the one from before.
+        """
         host = self.ops.to_host
         before = {name: host(array) for name, array in self.state().items()}
-        self.remove()
-        self.judge()
+        self.unscale_gradients()
+        self.check_and_adapt()
         while not host(self.finite).all() and host(self.scale).min() > SMALLEST:
             again()
-            self.remove()
-            self.judge()
+            self.unscale_gradients()
+            self.check_and_adapt()
         for name, array in self.state().items():
             self.ops.copy(self.ops.from_host(before[name]), out=array)
 
     def state(self) -> dict[str, Array]:
-        """What a checkpoint must hold."""
+        """The arrays that a checkpoint must hold."""
         return {"scale": self.scale, "streak": self.streak}
 
 
 class Guarded:
-    """A backend whose formulas leave what they update in place as it was, for models whose gradient was not finite."""
+    """A backend whose formulas change nothing in place for models whose gradient is not finite."""
 
     def __init__(self, ops: Backend, finite: Array) -> None:
         self._ops, self._finite = ops, finite
@@ -91,7 +97,7 @@ class Guarded:
 
 @cache
 def _guarded(formula: Formula, places: tuple[int | None, ...]) -> Formula:
-    """The formula with, for each output, the place of the input that it would replace."""
+    """The formula with a guard; `places` says which input each output overwrites."""
 
     def guarded(xp: Any, finite: Any, *arguments: Any) -> Any:
         results = formula(xp, *arguments)

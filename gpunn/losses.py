@@ -1,4 +1,4 @@
-"""Losses: a value for each model and the gradient with respect to the network's output, in one pass.
+"""Losses: the value for each model and the gradient with respect to the network's output, computed together.
 
 reduction="mean" averages over examples and outputs for elementwise losses and over examples for the others;
 "sum" adds everything, as the lecture notes do.
@@ -22,21 +22,21 @@ from gpunn.words import AFTER, LOSSES
 
 @dataclass(frozen=True)
 class Loss(Value, abstract=True):
-    """`evaluate(t, A, y)` writes the loss to `t.value` and returns ∂L/∂A; the frame comes from `plan`."""
+    """`evaluate(t, A, y)` writes the loss to `t.value` and returns ∂L/∂A; `t` is the frame made from `plan`."""
 
     family: ClassVar[str] = "loss"
-    target: ClassVar[str] = "numbers"  # what y holds: "numbers", "probabilities" (0 to 1) or "classes"
+    target: ClassVar[str] = "numbers"  # what y holds: "numbers", "probabilities" (0 to 1), "classes" or "one_hot"
     takes: ClassVar[str] = "numbers"  # what the network's outputs must be: a key of `passes.MISREAD`, or "numbers"
     link: ClassVar[str | None] = None  # the activation that turns the output into probabilities, if it is not one
-    decision: ClassVar[float] = 0.5  # above which a single output means "yes"
-    elementwise: ClassVar[bool] = True  # whether a mean is one over outputs, too, and not over examples alone
+    decision: ClassVar[float] = 0.5  # a single output above it means "yes"
+    elementwise: ClassVar[bool] = True  # whether the mean is over examples and outputs, not over examples alone
 
     field_rules = {"reduction": choice("mean", "sum")}
 
     reduction: str = field(default="mean", kw_only=True)
 
     def scale(self, rows: int, shape: Shape) -> float:
-        """What the sum of all terms is multiplied by."""
+        """The factor of the sum of all terms."""
         if self.reduction == "sum":
             return 1.0
         return 1.0 / (rows * math.prod(shape) if self.elementwise else rows)
@@ -49,13 +49,13 @@ class Loss(Value, abstract=True):
 
 
 def loss_plan(output: Shape, terms: Shape) -> Plan:
-    """Terms, gradient and value, none of them in half precision."""
+    """Buffers for terms, gradient and value, never in half precision."""
     value = Buffer((), SUMS, rows=False)
     return Plan(output=output, buffers={"L": Buffer(terms, SUMS), "dA": Buffer(output, SUMS), "value": value})
 
 
 def checked_loss(where: str, loss: Any) -> Loss:
-    """The loss itself; refuses whatever is none."""
+    """The loss itself; raise an error unless it is one."""
     fix = "make one, with its parentheses" if isinstance(loss, type) else _named_loss(loss)
     return hyper.instance(where, loss, Loss, expected="a loss such as gn.CrossEntropy()", fix=fix)
 
@@ -67,7 +67,7 @@ def _named_loss(given: Any) -> str:
 
 @dataclass(frozen=True)
 class Elementwise(Loss, abstract=True):
-    """A loss of each output by itself: `formula(A, y, scale, *constants)` gives the term and its scaled derivative."""
+    """A loss with a term for each output: `formula(A, y, scale, *constants)` returns it and its scaled derivative."""
 
     formula: ClassVar[Formula]
 
@@ -98,7 +98,7 @@ def _weighted(formula: Formula) -> Formula:
 
 
 def _matrix(L: Array, rank: int) -> Array:
-    """One row an example, whatever the shape of its terms."""
+    """The terms as a matrix with one row for each example."""
     if rank == 1:
         return L
     outer = L.shape[: L.ndim - rank]
@@ -149,7 +149,7 @@ class Huber(Elementwise):
     delta: float = 1.0
 
 
-TINY = 1e-37  # a float32 probability below this counts as this, so that y/p and log p stay finite
+TINY = 1e-37  # smaller float32 probabilities count as this, so that y/p and log p stay finite
 
 
 @elementwise

@@ -1,4 +1,4 @@
-"""Network: what users hold."""
+"""`Network`, the class that users work with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpunn import archive
-from gpunn import metrics as scores
 from gpunn.backends.reference.backend import Backend
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError, GpunnError
@@ -19,6 +18,7 @@ from gpunn.gradients import loss_and_gradients, loss_of_batch
 from gpunn.hyper import choice
 from gpunn.losses import Loss
 from gpunn.memory import Need, give_back, memory_errors, require_room
+from gpunn.metrics import resolve as resolve_metrics
 from gpunn.optimizers import Optimizer
 from gpunn.passes import loss_of_network
 from gpunn.prediction import outputs
@@ -38,9 +38,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _use(block: Callable[[Uses, str], Block], method: Method) -> Method:
-    """A method that is such a block of use by one thread.
+    """The method, run inside a block of `Uses`.
 
-    It answers words of other libraries with ours, and gives back what it had taken where memory runs out in it.
+    The error for an argument that only other libraries have names ours. If memory runs out, unused passes are freed.
     """
     name, known = method.__name__, frozenset(inspect.signature(method).parameters)
     what = {"__reduce__": "copy and pickle"}.get(name, name)
@@ -59,33 +59,33 @@ def _use(block: Callable[[Uses, str], Block], method: Method) -> Method:
 
 
 def reads(method: Method) -> Method:
-    """A method that computes with the parameters and changes none."""
+    """Decorate a method that reads the parameters and changes none."""
     return _use(Uses.reading, method)
 
 
 def trains(method: Method) -> Method:
-    """A method that changes parameters."""
+    """Decorate a method that changes parameters."""
     return _use(Uses.training, method)
 
 
 class Network(Engine):
-    """Layers, one vector of parameters, and a device; `models=K`, up to 2**20, makes it K networks of one architecture.
+    """Layers, one vector of parameters, and a device; `models=K`, up to 2**20, makes K networks of one architecture.
 
-    Data are NumPy arrays or what NumPy understands, such as a tensor of PyTorch in host memory: a network on a GPU
-    uploads them once. What CuPy, PyTorch, JAX or cuDF have on its GPU it takes without a copy; then CuPy comes out.
-    A table of pandas, Polars or pyarrow is taken too: `fit` keeps the names of its columns in `columns`, and from then
-    on columns of tables are found by name, in any order and among others. An array must have them in that order.
-    Inputs are multiplied by `scale` as they are cast to `dtype`: 1/255 lets images stay bytes until then.
+    Data are NumPy arrays or anything that NumPy can read, such as a PyTorch tensor in host memory; a network on a GPU
+    uploads them once. It uses arrays of CuPy, PyTorch, JAX or cuDF on its GPU without a copy, and then returns CuPy.
+    Tables of pandas, Polars and pyarrow work too: `fit` keeps the names of their columns in `columns`. Later tables may
+    have the columns in any order, and others besides; an array must have them in the order of `columns`.
+    Inputs are multiplied by `scale` when they are cast to `dtype`: with 1/255, images can stay bytes until then.
     """
 
     @reads
     def predict(self, X: Any, *, batch_size: int | None = None) -> Array:
-        """The last layer's output for X, of shape (n, ...) or (K, n, ...). NumPy in, NumPy out; CuPy in, CuPy out."""
+        """The last layer's output for X, (n, ...) or (K, n, ...): NumPy for NumPy arrays, CuPy for CuPy arrays."""
         return outputs(self, X, batch_size, link=None)
 
     @reads
     def predict_probability(self, X: Any, *, loss: Loss | None = None, batch_size: int | None = None) -> Array:
-        """Outputs through the link of the trained loss, or of the given one: softmax, sigmoid, or none."""
+        """Outputs after the link of the given loss, or of the trained one: softmax, sigmoid, or none."""
         loss = loss or self.loss
         if loss is None:
             raise ConfigurationError(
@@ -108,11 +108,11 @@ class Network(Engine):
         sample_weight: Any = None,
         batch_size: int | None = None,
     ) -> dict[str, Any]:
-        """The loss (the trained one unless given) and metrics on a set, as numbers, or arrays of one for each model.
+        """The loss (by default the trained one) and metrics on a set, as numbers, or as arrays with one for each model.
 
-        Metrics are names, those of `gn.metrics`, or functions of y and what `predict_probability` gives. mse, mae, rmse
-        and r2 are of the network's own outputs (with CrossEntropy and BinaryCrossEntropy: logits); auc,
-        average_precision, log_loss and functions see probabilities. Weights change the loss and not the metrics.
+        Metrics are names, metrics of `gn.metrics`, or functions of y and the result of `predict_probability`. mse, mae,
+        rmse and r2 use the network's outputs (logits with CrossEntropy and BinaryCrossEntropy); auc, average_precision,
+        log_loss and functions use probabilities. Weights change the loss but no metric.
         """
         loss = loss or self.loss
         if loss is None:
@@ -120,7 +120,7 @@ class Network(Engine):
                 "evaluate", expected="a loss", got="a network that was not trained", fix="pass loss=gn.CrossEntropy()"
             )
         loss_of_network("evaluate loss", loss, self.network)
-        wanted = scores.resolve(metrics)
+        wanted = resolve_metrics(metrics)
         data = examples(self, "evaluate", X, y, loss, weight=sample_weight)
         check_metrics(self, wanted, loss, data)
 
@@ -168,27 +168,31 @@ class Network(Engine):
         memory: int | None = None,
         progress: bool | None = None,
     ) -> History:
-        """Train, and leave the best weights seen in the network, however training ends.
+        """Train; at the end the network has the best weights, whatever ended the training.
 
-        `epochs` (20 unless given) or `steps` (updates) say how long. `validation` is (X, y), (X, y, weight) or the
-        fraction to hold out; the best weights are those of the lowest loss on it, or else on the training set, or of
-        what EarlyStopping watches (penalties do not count); keep="last" leaves the last ones. `folds` gives each model
-        of a population its own (training rows, held-out rows), as KFold(K).split(X) does; an epoch has as many rows for
-        each as the smallest part, others of a larger one every time. `sampling` is "shuffle", "replacement" or
-        "sequential".
-        Metrics are as in `evaluate`: mse, mae, rmse and r2 of the network's own outputs (logits with CrossEntropy and
-        BinaryCrossEntropy), auc, average_precision, log_loss and functions of probabilities. Those of a whole set (auc,
-        average_precision, f1, functions) are of the validation set alone.
-        Weights multiply an example's loss and gradient, and change no metric; the mean still divides by the number of
-        examples.
-        `accumulate` batches make one update. A last batch too small for BatchNorm is left out. `checkpoint` is a path
-        written after every `every` epochs, and `every_steps` updates; `resume` goes on from such a file, to the bit.
-        A set of more than `memory` bytes (256 MiB for a memory-mapped one, on a GPU most of what is free) is streamed.
-        What a GPU has no room for is refused before it is made, with the largest batch size that fits.
-        On the CPU larger steps take fewer threads while others take the cores, which changes the last bits of a result;
-        with `deterministic` (on a GPU: only what it repeats to the bit) the number stays as it is. A resumed training
-        begins with the usual number. Trainings that run in one process at a time share one number: beside another one
-        the same seed gives the same result to rounding only.
+        `epochs` (default 20) or `steps` (updates) say how long; `stopping` are criteria that end it earlier.
+        `validation` is (X, y), (X, y, weight) or the fraction to hold out. The best weights are those with the lowest
+        loss on it, without penalties, or else on the training set; or with the best value of what EarlyStopping
+        watches. keep="last" keeps the last weights instead.
+        `folds` gives each model of a population its own (training rows, held-out rows), as KFold(K).split(X) does. An
+        epoch has as many rows for each model as the smallest fold; larger folds take other rows in each epoch.
+        `sampling` is "shuffle", "replacement" or "sequential". `accumulate` batches of `batch_size` make one update. A
+        last, smaller batch is left out with `drop_last`, or if it is too small for BatchNorm.
+        `metrics` are as in `evaluate`; auc, average_precision, f1 and functions need a validation set.
+        `sample_weight` and `class_weight` ("balanced", or a dict of classes and weights) multiply an example's loss and
+        gradient but change no metric; the mean still divides by the number of examples.
+        `regularization` is one or a list of `gn.regularization`. Then `clip_value` limits each element of the gradient,
+        and `clip_norm` its length. `plateau` is a ReduceOnPlateau, which lowers the rate between epochs.
+        `callbacks` are `gn.Callback`s or functions f(epoch, record). `progress` shows a line: True always, False never,
+        None on a terminal only.
+        `checkpoint` is a path, written every `every` epochs and every `every_steps` updates; `resume` goes on from such
+        a file, bit for bit.
+        A set of more than `memory` bytes is streamed (default: 256 MiB if memory-mapped, else most of a GPU's free
+        memory). If a GPU has no room, an error names the largest batch size that fits, before anything is allocated.
+        On the CPU larger steps use fewer threads while other programs need the cores, which changes the last bits of
+        results; a resumed training starts with the usual number. With `deterministic` the number never changes, and a
+        GPU runs only operations that repeat bit for bit. Trainings at the same time in one process share the number of
+        threads: then the same seed gives the same result up to rounding.
         """
         options = Options(
             loss, optimizer, epochs, steps, batch_size, validation, folds, metrics, stopping, callbacks, sampling,
@@ -199,7 +203,7 @@ class Network(Engine):
 
     @reads
     def save(self, path: Any) -> None:
-        """Write architecture, parameters and state to one file, which `gn.load` reads on any device."""
+        """Write architecture, parameters and state to one file; `gn.load` reads it on any device."""
         arrays, meta = network_parts(self)
         archive.write(path, arrays, {"network": meta})
 
@@ -207,9 +211,9 @@ class Network(Engine):
     def gradients(self, X: Any, y: Any, loss: Loss, *, training: bool = True) -> tuple[Any, dict[str, Array]]:
         """The loss of one batch and its gradient, an array for each name in `parameters`.
 
-        Layers behave as in training (dropout drops, BatchNorm uses the batch) unless training=False, but running
-        statistics stay as they are. The gradients are copies; `gradient_vector` holds them until the next pass. Threads
-        that ask at the same time wait for one another.
+        Layers work as in training (dropout drops, BatchNorm uses the batch) unless training=False, but running
+        statistics do not change. The gradients are copies; `gradient_vector` holds them until the next pass. If several
+        threads call it at the same time, they wait for one another.
         """
         choice("gradients training", training, (True, False))
         with self._differentiating:
@@ -222,7 +226,7 @@ class Network(Engine):
 
     @reads
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles hold what a saved file holds, and the device's name."""
+        """Copies and pickles hold what a saved file holds, and the name of the device."""
         if not self.is_built:
             return _rebuilt, (self.to_json(), self.ops.device, None, None, self.preprocessing, self.columns)
         arrays, meta = network_parts(self)
@@ -232,7 +236,7 @@ class Network(Engine):
 
     @reads
     def member(self, k: int) -> Network:
-        """Model k of a population as a network of its own, with a copy of its parameters and state."""
+        """Model k of a population as a separate network, with a copy of its parameters and state."""
         planned = self.built()
         whole_number = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
         if self.models is None or not whole_number or not -self.models <= k < self.models:
@@ -260,7 +264,7 @@ class Network(Engine):
     @classmethod
     @memory_errors("Network.from_json")
     def from_json(cls, text: str, *, device: str | Backend = "auto") -> Network:
-        """A network of the architecture that `to_json` wrote, with fresh initial values."""
+        """A network of the architecture that `to_json` wrote, with new initial values."""
         try:
             data = json.loads(text)
             inputs = None if data["inputs"] is None else tuple(data["inputs"])
@@ -273,7 +277,7 @@ class Network(Engine):
             raise
         except RecursionError:
             raise too_deep("Network.from_json") from None
-        except Exception as error:  # the text may come from anywhere and be anything
+        except Exception as error:  # the text may come from anywhere and contain anything
             raise ConfigurationError(
                 "Network.from_json",
                 expected="the JSON that Network.to_json writes",
@@ -290,7 +294,7 @@ def _rebuilt(
     preprocessing: Value | None,
     columns: tuple[str, ...] | None = None,
 ) -> Network:
-    """What `Network.__reduce__` took apart; older pickles have no columns."""
+    """The network from what `Network.__reduce__` returned; older pickles have no columns."""
     network = Network.from_json(text, device=device)
     network.preprocessing, network.columns = preprocessing, columns
     if values is not None and rest is not None:

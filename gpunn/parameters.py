@@ -1,4 +1,4 @@
-"""One vector of parameters, one of gradients, one of state, with named views into them."""
+"""One vector for all parameters, one for gradients, one for state, and named views of them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from gpunn.randomness import Purpose, stream_key
 from gpunn.types import Array, Shape
 
 ZEROS = Zeros()
-ALIGNMENT = 256  # bytes: every view can be read in the widest vectors of a CPU and a GPU
+ALIGNMENT = 256  # bytes: enough for the widest vector instructions of CPUs and GPUs
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a layer declares: a shape of two axes, how it starts, and whether weight decay applies to it."""
+    """A parameter of a layer: a shape of two axes, its initial values, and whether weight decay applies."""
 
     shape: Shape
     initializer: Initializer = ZEROS
     decay: bool = True
-    exact: bool = False  # whether its layer reads the value itself where others read a copy in half precision
+    exact: bool = False  # whether its layer reads the value itself, not a copy in half precision
 
 
 @dataclass(frozen=True)
 class State:
-    """A value that training writes but no optimizer touches, such as a running mean."""
+    """A value that training changes but no optimizer does, such as a running mean."""
 
     shape: Shape
     value: float = 0.0
 
 
 class Views(Mapping[str, Array]):
-    """Arrays by name, to be read and written in place; no name can be given another array."""
+    """Arrays by name, to read and to write in place; a name cannot get another array."""
 
     def __init__(self, views: Mapping[str, Array]) -> None:
         self._views = views
@@ -57,7 +57,7 @@ class Views(Mapping[str, Array]):
         return f"{type(self).__name__}({self._views!r})"
 
     def __call__(self) -> None:
-        """What PyTorch's habit asks for."""
+        """Raise an error: in PyTorch `parameters` is a method."""
         raise ConfigurationError(
             "Network.parameters",
             expected="no parentheses",
@@ -70,8 +70,8 @@ class ParameterStore:
     """`values`, `gradients` of shape (P,) or (K, P) and `state` likewise; `[name]` is a writable view.
 
     Decaying parameters come first, so that weight decay is the slice `[:decaying]`. Between views there may be
-    padding up to the alignment; it is 0 and has gradient 0. Where `compute` is another dtype, layers read copies of
-    the values in it, `layer_views`; whoever changes values calls `refresh`.
+    padding for the alignment; it is 0 and has gradient 0. If `compute` is another dtype, layers read copies of the
+    values in this dtype, `layer_views`; after a change of values, call `refresh`.
     """
 
     def __init__(
@@ -86,7 +86,9 @@ class ParameterStore:
     ) -> None:
         self.ops, self.dtype, self.seeds, self.models = ops, np.dtype(dtype), seeds, models
         self.parameters, self.state_values = dict(parameters), dict(state)
-        ordered = sorted(parameters, key=lambda name: not parameters[name].decay)  # stable: layer order within
+        ordered = sorted(
+            parameters, key=lambda name: not parameters[name].decay
+        )  # a stable sort: the order of layers stays
         places, size = _places({name: parameters[name].shape for name in ordered}, self.dtype.itemsize)
         self.places = places
         last = [name for name in ordered if parameters[name].decay][-1:]
@@ -110,13 +112,13 @@ class ParameterStore:
         self.reset()
 
     def refresh(self) -> None:
-        """Bring the copies up to date."""
+        """Update the copies in half precision, if there are any."""
         if self.copies is not None:
             self.ops.copy(self.values, out=self.copies)
 
     @property
     def count(self) -> int:
-        """Parameters of one model, padding not counted."""
+        """The number of parameters of one model, without padding."""
         return sum(math.prod(parameter.shape) for parameter in self.parameters.values())
 
     def reset(self) -> None:
@@ -164,7 +166,7 @@ class ParameterStore:
         try:
             array = self.ops.to_host(value) if self.ops.owns(value) else np.asarray(value)
         except (ValueError, TypeError) as error:
-            array = np.array(str(error))  # not a number, as the next lines will find
+            array = np.array(str(error))  # no number: the next lines raise the error
         fits = array.dtype.kind in "fiub" or array.dtype.kind == self.dtype.kind
         largest = np.finfo(self.dtype).max
         if not fits or np.ma.is_masked(value) or bool((np.isfinite(array) & (abs(array) > largest)).any()):
@@ -192,7 +194,7 @@ class ParameterStore:
 
 
 def _places(shapes: Mapping[str, Shape], itemsize: int) -> tuple[dict[str, slice], int]:
-    """Where each array stands in a flat buffer, and the buffer's length, both in elements."""
+    """The place of each array in a flat buffer, and the buffer's length, both in elements."""
     step = ALIGNMENT // itemsize
     places, start = {}, 0
     for name, shape in shapes.items():

@@ -1,4 +1,4 @@
-"""A pass: a network planned for one loss and batch size, with every buffer that forward and backward need."""
+"""A pass: a network planned for one loss and batch size, with all buffers for forward and backward."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from gpunn.precision import Precision
 from gpunn.types import Array, Shape
 from gpunn.value import is_own
 
-# A probability loss, the activation that makes its probabilities, and the loss that does both from logits.
+# A loss on probabilities, the activation that makes them, and the loss that computes both from logits.
 FUSED: dict[type[Loss], tuple[type[Layer], type[Loss]]] = {
     NLLM: (Softmax, CrossEntropy),
     NLL: (Sigmoid, BinaryCrossEntropy),
 }
 
-# What each kind of loss, by what it takes, would train to nonsense, though the shapes fit.
+# By what a loss takes: outputs that would have the right shape and give nonsense.
 MISREAD: dict[str, tuple[str, ...]] = {
-    "logits": ("probabilities", "separate probabilities"),  # of log-probabilities softmax makes the probabilities again
+    "logits": ("probabilities", "separate probabilities"),  # softmax of log-probabilities gives the probabilities
     "log-odds": ("probabilities", "separate probabilities", "log-probabilities"),
     "probabilities": ("log-probabilities", "numbers"),
     "probabilities that add up to 1": ("separate probabilities", "log-probabilities", "numbers"),
@@ -45,7 +45,7 @@ KNOWN = (Dense, Nonlinearity, Normalization)
 
 
 def loss_of_network(where: str, given: Any, network: Layer) -> Loss:
-    """The loss itself; refuses whatever is none, and one that misreads what the network's last activation makes."""
+    """The loss; raise an error unless it is one and fits the network's last activation."""
     loss = checked_loss(where, given)
     (path, last), *before = _backwards(network)
     name, function = f"layers.{path} {type(last).__name__}", _function(last)
@@ -56,27 +56,27 @@ def loss_of_network(where: str, given: Any, network: Layer) -> Loss:
             name, expected=f"2 outputs or more for {function}", got=f"one, which is always {always}", fix=ALONE
         )
     makes = network.makes
-    plain = makes == "numbers"
-    if makes in MISREAD.get(loss.takes, ()) and not (plain and not (isinstance(last, KNOWN) and is_own(last))):
+    known = makes != "numbers" or (isinstance(last, KNOWN) and is_own(last))  # a user's layer may make anything
+    if makes in MISREAD.get(loss.takes, ()) and known:
         raise ConfigurationError(
             name,
             expected=f"{loss.takes} for {type(loss).__name__}"
             + f", which applies {loss.link} itself" * bool(loss.link),
-            got=_told(makes, function),
-            fix=ALONE if width == 1 else _way_out(makes, function, loss),
+            got=_outputs_in_words(makes, function),
+            fix=ALONE if width == 1 else _repair_in_words(makes, function, loss),
         )
     return loss
 
 
-def _told(makes: str, function: Any) -> str:
-    """What a network's outputs are, for a message."""
+def _outputs_in_words(makes: str, function: Any) -> str:
+    """For a message: what a network's outputs mean."""
     if function is None:
         return "numbers without an activation"
     return f"the {makes} of {'its branches' if isinstance(function, Branch) else function}"
 
 
-def _way_out(makes: str, function: Any, loss: Loss) -> str:
-    """How to mend a network of several outputs whose last activation the loss misreads."""
+def _repair_in_words(makes: str, function: Any, loss: Loss) -> str:
+    """For a message: how to repair a network whose last activation does not fit the loss."""
     if makes == "log-probabilities":
         return "use CrossEntropy(), or end the network in softmax and use NLLM()"
     if loss.takes == "probabilities":
@@ -90,9 +90,9 @@ def _way_out(makes: str, function: Any, loss: Loss) -> str:
 
 
 def _backwards(network: Layer) -> list[tuple[str, Layer]]:
-    """The layers with their paths from the last one that gives its outputs a meaning back to the first.
+    """The layers with their paths, backwards from the last one that gives its outputs a meaning.
 
-    Those of a `Sequential` each by itself; a network in which no layer gives one, such as `[Flatten()]`, ends as it is.
+    Layers of a `Sequential` are listed separately. If no layer gives a meaning, as in `[Flatten()]`, all are listed.
     """
     found: list[tuple[str, Layer]] = []
     waiting = [("", network)]
@@ -107,14 +107,14 @@ def _backwards(network: Layer) -> list[tuple[str, Layer]]:
 
 
 def _function(layer: Layer) -> Any:
-    """The activation that a layer is or ends in; None if there is none."""
+    """The activation that a layer is or applies last; None if there is none."""
     if isinstance(layer, (Dense, Normalization)):
         return layer.function
     return getattr(layer, "resolved", layer)
 
 
 def _width(layers: Sequence[Layer]) -> int | None:
-    """How many outputs the first of these has, of which each is followed by the one before it, if they tell."""
+    """The number of outputs of the first layer, if these layers, listed backwards, tell it."""
     for layer in layers:
         if isinstance(layer, Dense):
             return layer.units
@@ -124,9 +124,9 @@ def _width(layers: Sequence[Layer]) -> int | None:
 
 
 def fuse(network: Layer, loss: Loss) -> tuple[Layer, Loss]:
-    """Recognise softmax + NLLM and sigmoid + NLL at the end of a network and compute both from the logits.
+    """Replace softmax + NLLM and sigmoid + NLL at the end of a network by a loss on the logits.
 
-    This is ∂L/∂Z taken directly, without ∂L/∂A and ∂A/∂Z: the same gradient, finite at any logits.
+    It computes ∂L/∂Z directly, without ∂L/∂A and ∂A/∂Z: the same gradient, finite at any logits.
     """
     if type(loss) not in FUSED:
         return network, loss
@@ -136,7 +136,7 @@ def fuse(network: Layer, loss: Loss) -> tuple[Layer, Loss]:
 
 
 def _without(layer: Layer, activation: type[Layer]) -> Layer | None:
-    """The layer less the activation it ends in; None where it ends otherwise."""
+    """The layer without this activation at its end; None if it ends differently."""
     if isinstance(layer, Sequential):
         *first, last = layer.layers
         if isinstance(getattr(last, "resolved", last), activation):
@@ -154,7 +154,7 @@ class Pass:
     def __init__(self, network: Layer, shape: Shape, loss: Loss | None, setting: Setting) -> None:
         self.ops, self.rows = setting.ops, setting.rows
         self.loss: Loss | None = None
-        self.fused: Nonlinearity | None = None  # the last activation, where the loss has taken it over
+        self.fused: Nonlinearity | None = None  # the last activation, if the loss computes it
         self.network = network
         if loss is not None:
             self.network, self.loss = fuse(network, loss)
@@ -164,15 +164,15 @@ class Pass:
         check_rows(self.planned, setting)
         self.frame = Frame(setting, self.planned, wants_dX=False)
         output = self.planned.plan.output
-        # The last layer's output; of a network whose last activation the loss took over, the logits. No method, so that
-        # nothing but layers stands between a step and the first product.
+        # Returns the last layer's output, or the logits if the loss computes the last activation. It is no method, so
+        # that only layers stand between a step and the first product.
         self.forward: Callable[[Array], Array] = partial(self.network.forward, self.frame)
         if setting.model_axes and not self.planned.trains:
             self.forward = partial(_forward_for_each, self.network, self.frame, setting.allocate(Buffer(output)))
         if self.loss is not None:
             leaf = Planned(self.network, "loss", output, self.loss.plan(output), {})
             self.loss_frame = Frame(setting, leaf, wants_dX=False)
-        self.seed: Array | None = None  # ∂L/∂A in half precision, where the network computes in that
+        self.seed: Array | None = None  # ∂L/∂A in half precision, if the network computes in that
         if self.loss is not None and setting.backward and setting.store.compute != setting.store.dtype:
             self.seed = self.ops.empty((*setting.model_axes, setting.rows, *output), setting.store.compute)
             self.loss_scale: Array | float = 1.0
@@ -180,18 +180,18 @@ class Pass:
                 self.loss_scale = setting.loss_scale.reshape(-1, *(1,) * (self.seed.ndim - 1))
 
     def value(self, A: Array, y: Array, weight: Array | None = None) -> Array:
-        """The loss of outputs A for each model, still on the device; its gradient waits for `backward`."""
+        """The loss of outputs A for each model, on the device; it also computes dA, which `backward` starts from."""
         assert self.loss is not None
         self.dA = self.loss.evaluate(self.loss_frame, A, y, weight)
         return self.loss_frame.value
 
     def forget_inputs(self) -> None:
-        """Let go of the rows that forward was given, which may be a user's, or a whole file that is mapped."""
+        """Drop references to the last inputs, which may be a user's array or a mapped file."""
         for frame in self.frame.walk():
             vars(frame).pop("X", None)
 
     def backward(self) -> None:
-        """All gradients, from the loss that `value` took last; those of half precision times the loss scale."""
+        """Compute all gradients from the dA of the last `value`; in float16 they are multiplied by the loss scale."""
         if self.seed is None:
             self.network.backward(self.frame, self.dA)
         else:
@@ -200,13 +200,13 @@ class Pass:
 
 
 def _forward_for_each(network: Layer, frame: Frame, out: Array, X: Array) -> Array:
-    """The output of a population in which no layer tells the models apart: each still has one of its own."""
+    """The output of a population without parameters: a copy of the same output for each model."""
     frame.ops.copy(network.forward(frame, X), out=out)
     return out
 
 
 def check_rows(planned: Planned, setting: Setting) -> None:
-    """Refuse a training batch that is too small for some layer."""
+    """Raise an error if a training batch is too small for some layer."""
     for node in planned.walk():
         if setting.training and setting.rows < node.layer.minimum_rows:
             raise DataError(
@@ -218,7 +218,7 @@ def check_rows(planned: Planned, setting: Setting) -> None:
 
 
 def check_tables(planned: Planned, scale: float, cast: Precision | None) -> None:
-    """Refuse what would change the row numbers of a table on their way to it; `cast` is what they become, if at all."""
+    """Raise an error if `scale` or the cast would change row numbers of an Embedding; None means no cast."""
     most = math.inf if cast is None else cast.whole
     for node in planned.walk():
         if isinstance(node.layer, Embedding) and (scale != 1.0 or node.layer.categories > most):
@@ -231,9 +231,9 @@ def check_tables(planned: Planned, scale: float, cast: Precision | None) -> None
 
 
 def tables(planned: Planned) -> list[tuple[Planned, range]]:
-    """The layers that take indices, each with the numbers of an input that it reads, counted through all its axes.
+    """The layers that take indices, each with the range of the flattened input that it reads.
 
-    Refuses indices that are not the data's own: nothing checks what a layer makes of them, and no gradient passes.
+    Raises an error if indices come from another layer: nobody checks those, and no gradient passes.
     """
     found: list[tuple[Planned, range]] = []
     _follow(planned, range(math.prod(planned.shape)), found)
@@ -241,7 +241,7 @@ def tables(planned: Planned) -> list[tuple[Planned, range]]:
 
 
 def _follow(planned: Planned, places: range | None, found: list[tuple[Planned, range]]) -> range | None:
-    """Which of the data's numbers a layer hands on as they are, if it does; `places` are those it gets."""
+    """Which of the data's numbers a layer returns unchanged, or None; `places` are those that it gets."""
     layer = planned.layer
     if planned.children:
         for child in planned.children.values():

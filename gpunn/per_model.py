@@ -1,7 +1,7 @@
 """A number for all models of a population, or one for each.
 
-Such a field has a `PerModel` as its rule and holds one entry, or a tuple with one for each model. Here is how it is
-checked, how its length is held against the number of models, what model k has of it, and how a formula gets it.
+Such a field has a `PerModel` as its rule and holds one entry, or a tuple with one for each model. The functions here
+check it, compare its length with the number of models, take the entry of model k, and prepare it for formulas.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ V = TypeVar("V", bound=Value)
 
 
 class PerModel:
-    """The rule of such a field: every entry keeps the rule given here."""
+    """The rule of such a field; every entry must follow the given rule."""
 
     def __init__(self, rule: FieldRule) -> None:
         self.rule = rule
@@ -32,17 +32,17 @@ class PerModel:
         return one_or_several(where, value, self.rule)
 
     def tuples(self, name: str, value: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """What holds one entry for each model in the value of the field of this name, with its place."""
+        """The tuples with one entry for each model in the value of this field, each with its name."""
         if isinstance(value, tuple):
             yield name, value
 
     def of_model(self, value: Any, k: int) -> Any:
-        """What model k has of the field's value."""
+        """Model k's entry in the field's value."""
         return value[k] if isinstance(value, tuple) else value
 
 
 def check_models(value: Value, models: int | None, where: str | None = None, unit: str = "") -> None:
-    """Refuse a value with entries for another number of models; None is a network that is no population."""
+    """Raise an error unless all tuples have an entry for each model; None means no population."""
     for name, rule in value.field_rules.items():
         if isinstance(rule, PerModel):
             for place, entries in rule.tuples(name, getattr(value, name)):
@@ -52,7 +52,7 @@ def check_models(value: Value, models: int | None, where: str | None = None, uni
 def check_count(
     where: str, entries: tuple[Any, ...], models: int | None, what: str = "number", *, unit: str = ""
 ) -> None:
-    """Refuse one entry for each of another number of models."""
+    """Raise an error unless there is one entry for each model."""
     if len(entries) != models:
         raise ConfigurationError(
             where,
@@ -63,7 +63,7 @@ def check_count(
 
 
 def of_model(value: V, k: int) -> V:
-    """A value as model k has it, with its own numbers, also in the values inside; one call for each level of them."""
+    """The value for model k alone, with its numbers, also in values inside; one nested call per level."""
     changes: dict[str, Any] = {}
     for field in fields(value):  # type: ignore[arg-type]
         given = getattr(value, field.name)
@@ -78,12 +78,12 @@ def of_model(value: V, k: int) -> V:
 
 
 def entries_of(value: Any, models: int = 1) -> tuple[Any, ...]:
-    """One entry for each of so many models."""
+    """A tuple with one entry for each of so many models."""
     return value if isinstance(value, tuple) else (value,) * models
 
 
 def mapped(function: Callable[[float], float], value: Number) -> Number:
-    """What a function makes of the number, or of each."""
+    """Apply a function to the number, or to each."""
     return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
 
 
@@ -94,5 +94,5 @@ def as_array(value: Number, models: int | None, axes: int, dtype: Any) -> np.nda
 
 
 def for_formula(value: Number, ops: Backend, dtype: Any) -> Any:
-    """A number is compiled into a formula; one for each model is read from the device, from an array (K, 1)."""
+    """An argument for formulas: a single number as it is, several as an array (K, 1) on the device."""
     return ops.from_host(as_array(value, len(value), 1, dtype)) if isinstance(value, tuple) else value

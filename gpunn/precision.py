@@ -1,4 +1,4 @@
-"""What a network computes in: one dtype throughout, or half precision around values kept in float32."""
+"""The precision of a network: one dtype for everything, or half precision with values stored in float32."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError
 from gpunn.hyper import choice
 
-ON_CUDA = {"tf32": "float32", "float16": "float16", "bfloat16": "bfloat16"}  # what activations are kept in
+ON_CUDA = {"tf32": "float32", "float16": "float16", "bfloat16": "bfloat16"}  # the dtype of activations
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Values, gradients, moments, statistics, losses and sums are of `dtype`; activations, and the copies of weights
-    that products read, of `compute`."""
+    """`dtype` is used for values, gradients, moments, statistics, losses and sums; `compute` for activations and for
+    the copies of weights that products read."""
 
-    name: str  # as networks are told, and files say it
+    name: str  # as in Network(dtype=) and in files
     dtype: np.dtype[Any]
     compute: np.dtype[Any]
 
@@ -29,23 +29,23 @@ class Precision:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether gradients may fall below the smallest number of the compute type; bfloat16 has float32's range."""
+        """Whether gradients may be too small for the compute dtype; bfloat16 has the range of float32."""
         return self.compute == np.float16
 
     @property
     def range(self) -> np.dtype[Any]:
-        """The dtype whose range inputs must lie in."""
+        """The dtype in whose range inputs must be."""
         return self.compute if self.scales_loss else self.dtype
 
     @property
     def whole(self) -> int:
-        """Up to this number every whole one is exact in the compute type."""
+        """Whole numbers up to this one are exact in the compute dtype."""
         bits = {"bfloat16": 8, "float16": 11, "float32": 24}.get(self.compute.name, 53)
         return 1 << bits
 
 
 def precision(name: Any, ops: Backend) -> Precision:
-    """The precision of this name on a device that has it."""
+    """The precision with this name; raise an error unless the device has it."""
     text = name if isinstance(name, str) else getattr(name, "__name__", str(name))
     if text in ON_CUDA and text not in ops.precisions:
         raise ConfigurationError(
@@ -55,10 +55,10 @@ def precision(name: Any, ops: Backend) -> Precision:
             fix='use device="cuda", or dtype="float32": NumPy has no fast products of that kind',
         )
     choice("Network dtype", text, ops.precisions)
-    ops.of_precision(text)  # before NumPy is asked for a type that it may have to be told of
+    ops.of_precision(text)  # first: it may have to teach NumPy the type
     return Precision(text, np.dtype(stored_dtype(text)), np.dtype(ON_CUDA.get(text, text)))
 
 
 def stored_dtype(name: str) -> str:
-    """What the values of a network of this precision are stored in."""
+    """The name of the dtype in which a network of this precision stores its values."""
     return "float32" if name in ON_CUDA else name

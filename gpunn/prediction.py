@@ -1,4 +1,4 @@
-"""What a network answers: its outputs for any number of rows, computed in chunks."""
+"""A network's outputs for any number of rows, computed in chunks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from gpunn.types import Array
 
 
 def outputs(network: Engine, X: Any, batch_size: int | None, link: str | None) -> Array:
-    """The last layer's output, through an activation if one is named; room is made sure of before anything is made."""
+    """The last layer's output, or the activation `link` of it; checks first that the device has room.
+
+    `rehearse` does the same with a hollow network (see `Engine.rehearsed`), to count the bytes.
+    """
     array = network.checked_inputs(X)
     planned = network.built()
     axis = array.ndim - len(planned.shape) - 1

@@ -1,7 +1,8 @@
-"""Random numbers as a function: Philox4x64-10 keyed by (seed, purpose, layer), counted by (block, step).
+"""Random numbers as a function: Philox4x64-10 with key (seed, purpose, layer) and counter (block, step).
 
 Word i of a stream is lane i % 4 of block i // 4 + 1, so a stream can be read from any place on any device, and
-model k of a population draws what it would draw alone. NumPy has the generator in C; CUDA has `kernels/random.cu`.
+model k of a population draws the same numbers as it would alone. The number of a layer or parameter in the key is the
+CRC-32 of its path, so it does not depend on other layers. NumPy has the generator in C; CUDA has `kernels/random.cu`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ LIMIT = 2**63
 
 
 class Purpose(IntEnum):
-    """What a stream is for, so that no two uses of one seed share numbers."""
+    """The use of a stream: streams for different uses of one seed share no numbers."""
 
     INITIAL = 0
     SHUFFLE = 1
@@ -29,12 +30,12 @@ class Purpose(IntEnum):
 
 
 def stream_key(seed: int, purpose: Purpose, number: int = 0) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """The 128-bit key of a stream; `number` tells apart the layers or parameters that share a purpose."""
+    """The 128-bit key of a stream; `number` distinguishes layers or parameters with the same purpose."""
     return np.array([seed, (int(purpose) << 32) | number], np.uint64)
 
 
 def check_seeds(seed: Any, models: int | None) -> tuple[int, ...]:
-    """One seed for each model: given, or counted up from the one given."""
+    """One seed for each model: as given, or counted up from a single one."""
     several = isinstance(seed, (list, tuple, range)) or (isinstance(seed, np.ndarray) and seed.ndim > 0)
     if several and len(seed) != models:
         raise ConfigurationError(
@@ -47,7 +48,7 @@ def check_seeds(seed: Any, models: int | None) -> tuple[int, ...]:
     given = seeds if seeds is not None else (seed,)
     for value in given:
         number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        last = 0 if several or not models else models - 1  # one seed is counted up
+        last = 0 if several or not models else models - 1  # a single seed is counted up
         if not number or not 0 <= value < LIMIT - last:
             raise ConfigurationError(
                 "Network seed",

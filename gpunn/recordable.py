@@ -1,10 +1,10 @@
-"""Whether a step may be recorded: all that it does to numbers, it does through `t.ops`, and every time the same.
+"""Finds out whether a step may be recorded: it must work through `t.ops` only, and in the same way every time.
 
-A record, or a CUDA graph, repeats operations and asks no layer again. gpunn's own layers, losses, optimizers and
-regularizations may be recorded. Those of users are tried before a training: they run three times on arrays that show
-their shapes and keep their numbers to themselves, and on a backend that writes down what it is asked for and does
-nothing. A step that looks at numbers, brings arrays of its own, or asks for something else each time runs call by call
-instead. What counts up in Python and changes the step later is found where a training looks again.
+A recorded step is replayed without calling the layers again. gpunn's own layers, losses, optimizers and
+regularizations may be recorded. Those of users are tried before a training: they run three times on arrays that have a
+shape but hide their numbers, and on a backend that lists the operations without doing them. If they look at numbers,
+use arrays of their own, or do something else each time, steps run without a record. If a counter in Python changes the
+step later, a check during the training finds it.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from gpunn.value import of_users
 
 log = logging.getLogger("gpunn")
 RUNS = 3
-SELDOM = 100  # times what a look at a step takes: training is held up by a hundredth
-LARGEST = 4096  # elements of a list or an array of Python's that are held against each other
-DEEPEST = 4  # levels of what a class refers to
+SELDOM = 100  # checks take at most one part in so many of a training's time
+LARGEST = 4096  # elements of a list or an array that are compared
+DEEPEST = 4  # levels of attributes that are followed
 
 
-# What Python remembers from step to step
+# State in Python, in which a step could count
 
 
-def memory_of(values: list[Any]) -> list[Any]:
-    """All that the classes of users could count in: fields, attributes of classes, and what their methods refer to."""
-    found: list[Any] = [random.getstate(), _plain(np.random.get_state(legacy=False), 0)]
+def python_state(values: list[Any]) -> list[Any]:
+    """All values in which users' classes could count: fields, attributes of classes, what their methods refer to."""
+    found: list[Any] = [random.getstate(), _comparable(np.random.get_state(legacy=False), 0)]
     for value in values:
         kinds = [kind for kind in type(value).__mro__ if not kind.__module__.startswith(("gpunn.", "builtins"))]
-        found += [_plain(vars(holder), 0) for holder in (value, *kinds)]
+        found += [_comparable(vars(holder), 0) for holder in (value, *kinds)]
     return found
 
 
-def _plain(value: Any, depth: int) -> Any:
-    """A value that can be held against itself later."""
+def _comparable(value: Any, depth: int) -> Any:
+    """A copy of the value that can be compared with a later one."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
     if depth > DEEPEST:
@@ -57,40 +57,42 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, np.ndarray):
         return value.tobytes() if value.size <= LARGEST and value.dtype != object else None
     if isinstance(value, Mapping):
-        return [(_plain(k, depth + 1), _plain(v, depth + 1)) for k, v in itertools.islice(value.items(), LARGEST)]
+        return [
+            (_comparable(k, depth + 1), _comparable(v, depth + 1)) for k, v in itertools.islice(value.items(), LARGEST)
+        ]
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [len(value), *(_plain(item, depth + 1) for item in itertools.islice(value, LARGEST))]
+        return [len(value), *(_comparable(item, depth + 1) for item in itertools.islice(value, LARGEST))]
     if isinstance(value, (staticmethod, classmethod)):
-        return _plain(value.__func__, depth)
+        return _comparable(value.__func__, depth)
     if isinstance(value, property):
-        return _plain(value.fget, depth)
+        return _comparable(value.fget, depth)
     if isinstance(value, FunctionType):
         return _of_function(value, depth)
     if isinstance(value, (np.random.Generator, np.random.RandomState)):
         generator = value.bit_generator if isinstance(value, np.random.Generator) else value._bit_generator
-        return _plain(generator.state, depth)
+        return _comparable(generator.state, depth)
     if isinstance(value, random.Random):
         return value.getstate()
     if isinstance(value, (itertools.count, itertools.cycle)):
         return repr(value)
     if isinstance(value, (type, ModuleType)) or type(value).__module__.startswith(("gpunn.", "builtins")):
         return None
-    return _plain(vars(value), depth + 1) if hasattr(value, "__dict__") else None
+    return _comparable(vars(value), depth + 1) if hasattr(value, "__dict__") else None
 
 
 def _of_function(function: FunctionType, depth: int) -> Any:
-    """What a function's closure, defaults, and the globals it names hold."""
+    """The values in a function's closure and defaults, and of the globals that it names."""
     if str(function.__module__).startswith("gpunn.") or depth > DEEPEST:
         return None
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    found = [_plain(item, depth + 1) for item in (*cells, function.__defaults__, function.__kwdefaults__)]
+    found = [_comparable(item, depth + 1) for item in (*cells, function.__defaults__, function.__kwdefaults__)]
     names = function.__code__.co_names
     for name in names:
         held = function.__globals__.get(name)
-        if isinstance(held, (ModuleType, type)):  # of these, what the function names beside them
-            found += [_plain(vars(held).get(attribute), DEEPEST) for attribute in names]
+        if isinstance(held, (ModuleType, type)):  # of their attributes, those that the function names
+            found += [_comparable(vars(held).get(attribute), DEEPEST) for attribute in names]
         else:
-            found.append(_plain(held, depth + 1))
+            found.append(_comparable(held, depth + 1))
     return found
 
 
@@ -106,7 +108,7 @@ def _is_filled(cell: Any) -> bool:
 
 
 class Trial:
-    """What users have written of a step, tried with the frames of a pass; `y` are targets of as many rows."""
+    """A trial of the parts of a step that users have written, with the frames of a pass and targets for its rows."""
 
     def __init__(self, network: Engine, batch_pass: Pass, y: Array, *, backward: bool = True) -> None:
         self.ops, self.batch_pass, self.backward = WritingOps(network.ops), batch_pass, backward
@@ -118,31 +120,31 @@ class Trial:
         self.first: list[Call] = []
 
     def also(self, value: Any, holder: Any, *methods: Callable[[Any], None]) -> None:
-        """Try methods of a value with its frame too."""
+        """Try these methods of a value too, with its frame."""
         frame = opaque(holder, self.ops)
         self.others += [partial(method, frame) for method in methods]
         self.of_users += of_users(value)
 
     def fault(self) -> str | None:
-        """Why the step may not be recorded; None where it may."""
+        """Why the step may not be recorded; None if it may."""
         before: Any = None
         for run in range(RUNS):
             try:
                 calls = self._calls()
-            except Exception as error:  # whatever a user's code does with arrays that it does not expect
-                return _told(error)
+            except Exception as error:  # a user's code may do anything with arrays that it does not expect
+                return _description(error)
             if run == 0:
                 self.first = calls
             elif calls != self.first:
                 return f"{self.names} does something else each time"
-            after = memory_of(self.of_users)
+            after = python_state(self.of_users)
             if run > 1 and after != before:
                 return f"{self.names} keeps count in Python"
             before = after
         return None
 
     def is_same(self) -> bool:
-        """Whether the step still asks for what it asked for at first."""
+        """Whether the step still does the same operations as in the first run."""
         try:
             return self._calls() == self.first
         except Exception:
@@ -153,7 +155,7 @@ class Trial:
         return ", ".join(dict.fromkeys(type(value).__name__ for value in self.of_users))
 
     def _calls(self) -> list[Call]:
-        """What the step asks of its backend."""
+        """The operations that the step asks of its backend, and what its frames hold."""
         self.ops.calls = calls = []
         batch_pass, (X, y, weight) = self.batch_pass, self.batch
         frame = opaque(batch_pass.frame, self.ops)
@@ -164,12 +166,12 @@ class Trial:
                 batch_pass.network.backward(frame, dA)
         for method in self.others:
             method()
-        calls.append(("frames", *_held(self.ops.holders.values())))
+        calls.append(("frames", *_frame_contents(self.ops.holders.values())))
         return calls
 
 
 class Trials:
-    """All trials of a training: whether its steps may be recorded, and whether they stay what they were."""
+    """All trials of a training: whether its steps may be recorded, and whether they stay the same."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.trials = [trial for trial in trials if trial.of_users]
@@ -178,23 +180,25 @@ class Trials:
         self.cost = (time.perf_counter() - started) / RUNS
         self.checked = time.perf_counter()
         if self.fault:
-            _tell(self.fault)
+            _warn(self.fault)
 
     @property
     def recordable(self) -> bool:
         return self.fault is None
 
-    def changed(self) -> bool:
-        """Whether a recorded step has become another one, as it may when callbacks were called; it is recordable no
-        more."""
+    def recheck(self) -> bool:
+        """Run the trials again, as after callbacks; if a step has changed, it is not recordable any more.
+
+        Returns whether that happened.
+        """
         if self.recordable and not all(trial.is_same() for trial in self.trials):
             self.fault = f"{self._names} does something else than before"
-            _tell(self.fault)
+            _warn(self.fault)
             return True
         return False
 
-    def check(self, *, now: bool = False) -> None:
-        """Refuse to go on where steps were replayed that have become others; looks seldom, or `now`."""
+    def require_unchanged(self, *, now: bool = False) -> None:
+        """Raise an error if a step that is being replayed has changed; runs the trials now and then, or `now`."""
         if not self.trials or self.fault or not (now or time.perf_counter() > self.checked + SELDOM * self.cost):
             return
         self.checked = time.perf_counter()
@@ -212,19 +216,19 @@ class Trials:
 
 
 @cache
-def _tell(fault: str) -> None:
-    log.warning("steps run call by call and are not recorded, since %s; see gpunn/layers/base.py", fault)
+def _warn(fault: str) -> None:
+    log.warning("steps run without a record, since %s; see gpunn/layers/base.py", fault)
 
 
-def _held(holders: Any) -> Iterator[Any]:
-    """What frames hold beside the arrays of the plan."""
+def _frame_contents(holders: Any) -> Iterator[Any]:
+    """What frames hold besides the arrays of the plan."""
     for holder in holders:
         for name, value in holder._known.items():
-            yield name, key_of(value) if isinstance(value, Opaque) else _plain(value, 0)
+            yield name, key_of(value) if isinstance(value, Opaque) else _comparable(value, 0)
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, and in which line of the user's code."""
+def _description(error: Exception) -> str:
+    """What went wrong, with the line of the user's code."""
     what = str(error) if isinstance(error, NotRecordableError) else f"raises {type(error).__name__}: {error}"
     place = None
     for frame, line in traceback.walk_tb(error.__traceback__):

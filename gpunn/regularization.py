@@ -1,7 +1,7 @@
-"""Penalties on the decaying parameters, limits on gradients, and limits on weights; a list of them composes.
+"""Penalties on the decaying parameters, limits on gradients, and limits on weights; lists combine them.
 
-Each changes the gradient before the update or the weights after it, on the device and without allocation; a list does
-so in its order. Any strength or limit may be one number for each model.
+Each changes the gradient before the update or the weights after it, on the device and without allocation, in the
+order of the list. Any strength or limit may also be a tuple with one number for each model.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from gpunn.value import Value
 
 @dataclass(frozen=True)
 class Regularization(Value, abstract=True):
-    """Base of all; `t` is a `RegularizationFrame`. Each of the three hooks does nothing unless it is written."""
+    """Base of all; `t` is a `RegularizationFrame`. Override the methods you need: here they do nothing."""
 
     family: ClassVar[str] = "regularization"
 
     def buffers(self, store: ParameterStore) -> dict[str, Shape]:
-        """The arrays the hooks work in, by name, for one model."""
+        """The shapes of work arrays by name, for one model."""
         return {}
 
     def add_gradient(self, t: RegularizationFrame) -> None:
         """Before the update: change the gradient."""
 
     def penalty(self, t: RegularizationFrame, out: Array) -> None:
-        """Add what this contributes to each model's loss to `out`, of shape () or (K,)."""
+        """Add this penalty for each model to `out`, of shape () or (K,)."""
 
     def after_update(self, t: RegularizationFrame) -> None:
         """After the update: change the weights."""
 
 
 class RegularizationFrame:
-    """What one regularization works with: `W` and `dW` of the decaying parameters, `G`, the gradient of all, its
-    `buffers` by name, and its numbers: a field `strength` is `t.strength`, a number or an array (K, 1).
+    """The arrays of one regularization: `W` and `dW` of the decaying parameters, `G`, the gradient of all parameters,
+    its `buffers` by name, and its fields: `strength` is `t.strength`, a number or an array (K, 1).
     """
 
     def __init__(self, ops: Backend, store: ParameterStore, regularization: Regularization) -> None:
@@ -62,13 +62,13 @@ class RegularizationFrame:
 
 
 def _rows(vectors: Array) -> Array:
-    """Flat vectors as matrices of one row, which is what reductions take."""
+    """Flat vectors as matrices with one row, for reductions."""
     return vectors[..., None, :]
 
 
 @dataclass(frozen=True)
 class Penalty(Regularization, abstract=True):
-    """A sum over the decaying weights; its formula gives one term, and the gradient to which it adds its own."""
+    """A sum of terms over the decaying weights; `gradient` is the formula that adds its gradient to dW."""
 
     gradient: ClassVar[Formula]  # (W, dW, strength) -> dW
     term: ClassVar[Formula]  # (W, strength) -> one term
@@ -103,7 +103,7 @@ def l2_term(xp: Any, W: Any, strength: Any) -> Any:
 
 @dataclass(frozen=True)
 class L2(Penalty):
-    """λ ‖W‖², with gradient 2 λ W: the notes' (6.60) to (6.63); their (6.62) has ‖W‖ where it means W."""
+    """λ ‖W‖², with gradient 2 λ W: the notes' (6.60) to (6.63); their (6.62) says ‖W‖ but means W."""
 
     gradient = l2_gradient
     term = l2_term
@@ -121,7 +121,7 @@ def half_l2_term(xp: Any, W: Any, strength: Any) -> Any:
 
 @dataclass(frozen=True)
 class HalfL2(Penalty):
-    """½ λ ‖W‖², with gradient λ W: what optimizers call `weight_decay`, where it also counts in the loss."""
+    """½ λ ‖W‖², with gradient λ W: like the optimizers' `weight_decay`, but as a penalty in the loss."""
 
     gradient = half_l2_gradient
     term = half_l2_term
@@ -147,16 +147,16 @@ class L1(Penalty):
 
 @elementwise
 def shorten(xp: Any, X: Any, square: Any, limit: Any) -> Any:
-    """X, or where its squared length is above limit², X at that length. √(c²) is c to the bit, so a short X stays."""
+    """X, shortened to length `limit` if it is longer. √(c²) is exactly c, so a shorter X does not change."""
     return X * (limit / xp.sqrt(xp.maximum(square, limit * limit)))
 
 
-LIMIT = PerModel(number(low=1e-15, high=1e15))  # whose squares are float32 numbers
+LIMIT = PerModel(number(low=1e-15, high=1e15))  # their squares are within float32
 
 
 @dataclass(frozen=True)
 class MaxNorm(Regularization):
-    """After each update, the weights into one unit, a column of a decaying matrix, are scaled back to length c."""
+    """After each update, the weights into each unit, a column of a decaying matrix, are scaled back to length c."""
 
     field_rules = {"limit": LIMIT}
 
@@ -176,9 +176,9 @@ class MaxNorm(Regularization):
 
 @dataclass(frozen=True)
 class ClipNorm(Regularization):
-    """A model's whole gradient, all parameters together, is scaled back to length c where it is longer.
+    """A model's gradient, all parameters together, is scaled back to length c if it is longer.
 
-    It needs one more buffer of the gradient's size. A gradient too long to be squared becomes 0.
+    It needs one more buffer of the gradient's size. A gradient whose square overflows becomes 0.
     """
 
     field_rules = {"limit": LIMIT}
@@ -202,7 +202,7 @@ def bounded(xp: Any, X: Any, limit: Any) -> Any:
 
 @dataclass(frozen=True)
 class ClipValue(Regularization):
-    """Every element of the gradient is kept within -c and c."""
+    """Every element of the gradient is limited to the range from -c to c."""
 
     field_rules = {"limit": PerModel(number(low=0.0, open_low=True))}
 
@@ -223,9 +223,9 @@ def as_list(regularization: Any) -> tuple[Regularization, ...]:
 
 
 class Constraints:
-    """All that surrounds the update of one network: `before` it, the gradient; `after` it, the weights.
+    """All regularizations of one network: `before` an update they change the gradient, `after` it the weights.
 
-    `clip_norm` and `clip_value` clip what the penalties have added to, `clip_value` first.
+    `regularization` comes first, then `clip_value`, then `clip_norm`.
     """
 
     def __init__(

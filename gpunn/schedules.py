@@ -1,8 +1,8 @@
-"""Step sizes: what the rate is at step 0, 1, 2, …
+"""Schedules: the rate at step 0, 1, 2, …
 
 A rate is a number, a `Schedule`, any callable `t -> rate`, or a tuple of those, one for each model of a population.
-Schedules are ordinary Python: `table` tabulates the coming steps on the host, and the device reads its row.
-The stochastic gradient theorem asks for Ση = ∞ and Ση² < ∞; a schedule that satisfies it says so.
+Schedules are ordinary Python: `table` computes the rates of the next steps on the host, and each step on the device
+reads its row. The stochastic gradient theorem needs Ση = ∞ and Ση² < ∞; schedules say if they satisfy it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FACTOR = number(low=0.0, high=1.0)
 
 
 def single_rate(where: str, rate: Any) -> Single:
-    """The rule of a number, not below 0, or of something that can be called with a step."""
+    """The rule of a single rate: a number, not below 0, or a function of the step."""
     checked: Single = rate if callable(rate) else NOT_NEGATIVE(where, rate)
     return checked
 
@@ -59,7 +59,7 @@ RATE = PerModel(single_rate)
 
 
 def _rates(where: str, value: Any) -> tuple[float, ...]:
-    """The rule of a list of rates; a single one is a list, too."""
+    """The rule of a list of rates; a single rate becomes a list."""
     rates = hyper.one_or_several(where, value, NOT_NEGATIVE)
     return rates if isinstance(rates, tuple) else (rates,)
 
@@ -78,7 +78,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Sequence(Schedule):
-    """η₁, η₂, …, η_T as listed; training for more than T steps is refused before it starts."""
+    """η₁, η₂, …, η_T as listed; training for more than T steps is an error before the first step."""
 
     field_rules = {"rates": _rates}
 
@@ -169,9 +169,9 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """A straight line over `steps` steps up to what `then` starts with; then `then`, whose step 0 is step `steps`.
+    """A straight line over `steps` steps up to the first rate of `then`; afterwards `then`, which begins at its step 0.
 
-    The line starts at `start_factor` times that rate: with 0, the default, the first step moves nothing.
+    The line starts at `start_factor` times that rate: with 0, the default, the first step changes nothing.
     """
 
     field_rules = {"steps": whole(), "start_factor": FACTOR, "then": single_rate}
@@ -188,8 +188,8 @@ class Warmup(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up from η / `div_factor` to η over the share `pct_start` of all `steps`, then down to a last rate of
-    η / (`div_factor` `final_div_factor`), which stays; along half cosine waves, or with `anneal="linear"` straight.
+    """From η / `div_factor` up to η over the share `pct_start` of all `steps`, then down to
+    η / (`div_factor` `final_div_factor`), which stays. Along half cosine waves, or lines with `anneal="linear"`.
     """
 
     field_rules = {
@@ -224,7 +224,7 @@ def _rate_at(rate: Single, t: int) -> float:
 
 
 def table(schedule: Rate, start: int, count: int, models: int | None = None) -> np.ndarray[Any, Any]:
-    """The rates of `count` steps from `start` on, a row each, with a column for each model; every one is checked."""
+    """The checked rates of `count` steps from `start` on: a row for each step, one column or one for each model."""
     columns = entries_of(schedule)
     if isinstance(schedule, tuple):
         check_count("rate", schedule, models, "rate")
@@ -241,10 +241,10 @@ def table(schedule: Rate, start: int, count: int, models: int | None = None) -> 
 class ReduceOnPlateau(Value):
     """Multiply the rate by `factor` when a watched value has not improved for more than `patience` epochs.
 
-    An improvement is a value below best - threshold |best|, or with mode="max" above best + threshold |best|. After a
-    reduction come `cooldown` epochs in which nothing is counted. The product of all factors never falls below
-    `minimum`. `begin` gives the state, a dict of lists that JSON can hold with one entry for each model; `observe`
-    takes it through an epoch; its entry "factor" is what each model's column of the table is to be multiplied by.
+    An improvement is a value below best - threshold |best|, or with mode="max" above best + threshold |best|. For
+    `cooldown` epochs after a reduction nothing is counted. The product of all factors never falls below `minimum`.
+    `begin` returns the state, a dict of lists that JSON can hold, with one entry for each model; `observe` updates it
+    after an epoch. Its entry "factor" is what each model's rates are multiplied by.
     """
 
     family = "schedule"
@@ -270,7 +270,7 @@ class ReduceOnPlateau(Value):
         return {"best": [None] * count, "bad": [0] * count, "wait": [0] * count, "factor": [1.0] * count}
 
     def rules(self, models: int) -> dict[str, Rule]:
-        """What each entry of the state must be, for a state that comes from a file."""
+        """A rule for each entry of a state that comes from a file."""
         return {
             "best": rules.each(rules.maybe(rules.number()), models),
             "bad": rules.each(rules.whole(0, self.patience), models),
@@ -279,7 +279,7 @@ class ReduceOnPlateau(Value):
         }
 
     def observe(self, state: dict[str, list[Any]], values: Any) -> list[float]:
-        """Take in each model's value after an epoch and return the next epoch's factors; NaN is no improvement."""
+        """Update the state with each model's value after an epoch; return the next factors. NaN is no improvement."""
         observed = np.reshape(np.asarray(values, np.float64), -1).tolist()
         if len(observed) != len(state["best"]):
             raise ConfigurationError(

@@ -15,7 +15,7 @@ from gpunn.passes import Pass
 def summary_table(planned: Planned, rehearsed: Pass, taken: int, store: ParameterStore, batch: int) -> str:
     """Layer, output shape, parameters of one model, and memory of a training batch for all models.
 
-    `rehearsed` is the pass whose arrays are hollow, and `taken` what all of them would take.
+    `rehearsed` is a pass with hollow arrays (see `Engine.rehearsed`), and `taken` are the bytes they would take.
     """
     rows = [("layer", "", "output", "parameters", f"memory at batch {batch}")]
     for node, frame in zip(planned.walk(), _walk(rehearsed.frame), strict=True):
@@ -38,13 +38,13 @@ def summary_table(planned: Planned, rehearsed: Pass, taken: int, store: Paramete
 
 
 def _walk(frame: Frame) -> Iterator[Frame]:
-    """This frame and all below it, in forward order."""
+    """This frame and all frames inside it, in forward order."""
     yield frame
     for child in frame.children.values():
         yield from _walk(child)
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    """Words to the left, numbers to the right."""
+    """A row with words aligned left and numbers aligned right."""
     aligned = [c.rjust(w) if i >= 3 else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths))]
     return "  ".join(aligned).rstrip()

@@ -1,6 +1,6 @@
-"""Checks for whoever writes a layer: `check_layer` for all a layer owes, `check_gradients` for any network.
+"""Checks for authors of layers: `check_layer` for the whole contract of a layer, `check_gradients` for any network.
 
-A layer of one's own, whole and checked:
+A complete layer with its check:
 
     from dataclasses import dataclass
     import gpunn as gn
@@ -60,12 +60,12 @@ from gpunn.recordable import Trial
 from gpunn.types import Array, Shape
 from gpunn.value import from_json, to_json
 
-STEP = 1e-5  # of a central difference of fourth order in float64: truncation 1e-20, rounding 1e-11
+STEP = 1e-5  # for central differences of fourth order in float64: truncation error 1e-20, rounding error 1e-11
 SHORT_STEP = 1e-7
 COMPLEX_STEP = 1e-30
 WARM_STEPS = 20
-SMALL = 8192  # bytes that Python's own lists of free objects may come to; an array of the test has 256 KiB
-TWINS = 128  # perturbed copies that are evaluated as one population
+SMALL = 8192  # bytes that Python itself may keep; an array of the test has 256 KiB
+TWINS = 128  # changed copies that are evaluated as one population
 
 
 def check_gradients(
@@ -79,12 +79,12 @@ def check_gradients(
     tolerance: float = 1e-7,
     complex_tolerance: float = 1e-12,
 ) -> float:
-    """Hold `network.gradients` against central differences and the complex step; the larger relative error returns.
+    """Compare `network.gradients` with central differences and the complex step; return the larger relative error.
 
-    Every parameter is moved, or `coordinates` of them drawn at random. Errors are relative to the largest derivative
-    in the same array, or a thousandth of the largest anywhere. Of an array that vanishes, 16 roundings of the largest
-    derivative may be left. At a kink the gradient may lie anywhere between the
-    two slopes. Costs memory for up to 128 copies of the network; a float32 network is allowed float32's errors.
+    It changes every parameter, or `coordinates` of them drawn at random. Errors are relative to the largest derivative
+    in the same array, or to a thousandth of the largest in any array. An array of zeros may have errors of 16 roundings
+    of the largest derivative. At a kink the gradient may lie anywhere between the two slopes. It needs memory for up to
+    128 copies of the network; a float32 network may have float32's errors.
     """
     _, gradients = network.gradients(X, y, loss, training=training)
     if network.dtype != np.float64:
@@ -106,12 +106,12 @@ def _on_host(network: Network, array: Array) -> Array:
 
 
 def _of_member(data: Any, k: int, population: bool, rank: int) -> Any:
-    """Model k's part of data that has one for each: shared data have `rank` axes."""
+    """Model k's part of the data; data with `rank` axes are shared by all models."""
     return data[k] if population and np.ndim(data) == rank + 1 else data
 
 
 class _Probe:
-    """One single network's gradient beside what moving its parameters does to the loss."""
+    """Compares one network's gradient with changes of the loss when parameters change."""
 
     def __init__(
         self,
@@ -145,8 +145,8 @@ class _Probe:
         noise = (
             8 * np.finfo(float).eps * max(np.abs(v).max(initial=0.0) for v in f.values())
         )  # of one value of the loss
-        # The complex step has no such noise; only a gradient that is itself nothing but rounding is let be: all of it,
-        # or an array where larger ones cancel, as behind a bias that batch normalisation takes out again.
+        # The complex step has no such noise. It may differ only where a gradient is pure rounding: the whole gradient,
+        # or one array, such as that of a bias which batch normalisation removes again.
         cancelled = 16 * np.finfo(float).eps * self.largest
         slack = np.array([cancelled if self.sizes[name] <= cancelled else 0.0 for name, _ in self.places])
         slack = np.where(np.abs(exact) <= cancelled, slack, 0.0) if self.largest > noise else noise
@@ -163,8 +163,8 @@ class _Probe:
         return float(max(exact_errors.max(initial=0.0), numeric_errors.max(initial=0.0)))
 
     def _look_closer(self, doubted: Array, scale: Array) -> tuple[Array, Array]:
-        """Which of these coordinates stand at a kink, the gradient between its two slopes; and a difference of a
-        shorter step, because a kink may lie near."""
+        """Which of these coordinates are at a kink, with the gradient between its two slopes; and differences with a
+        shorter step, because a kink may be near."""
         every, self.places = self.places, [self.places[i] for i in doubted]
         below, here, above = (self._moved("float64", by) for by in (-SHORT_STEP, 0.0, SHORT_STEP))
         self.places = every
@@ -184,7 +184,7 @@ class _Probe:
             )
 
     def _moved(self, dtype: str, by: complex) -> Array:
-        """The loss after moving each coordinate alone: as many copies of the network, evaluated as one population."""
+        """The loss after changing each coordinate alone, in copies of the network that are one population."""
         results = []
         for start in range(0, len(self.places), TWINS):
             part = self.places[start : start + TWINS]
@@ -204,9 +204,9 @@ class _Probe:
 
 
 def check_layer(layer: Layer, shape: Shape, *, backends: Sequence[Backend] | None = None, rows: int = 5) -> None:
-    """Check all that a layer owes: exact gradients, K models = K single ones, float32 close to float64, no allocation
-    in the second step, the same numbers on every backend at hand, JSON there and back, and nothing that a record of a
-    step would not repeat. Raises AssertionError."""
+    """Check the contract of a layer: exact gradients, K models equal to K single ones, float32 close to float64, no
+    allocation after the first steps, the same numbers on every available backend, JSON and back, and that its steps may
+    be recorded. Raises AssertionError."""
     if from_json(to_json(layer)) != layer:
         raise AssertionError(f"{layer} comes back from JSON as {from_json(to_json(layer))}")
     at_hand = backends or [get_backend(device) for device in available_devices()]
@@ -229,7 +229,7 @@ def check_layer(layer: Layer, shape: Shape, *, backends: Sequence[Backend] | Non
 
 
 def _around(layer: Layer, shape: Shape, rows: int) -> tuple[Array, Array, Any]:
-    """Data and a maker of networks in which the layer has something that learns before it, and a loss behind."""
+    """Data, and a function that makes networks with a trained layer before this one."""
     rng = np.random.default_rng(0)
     size = math.prod(shape)
     if layer.integer_input:
@@ -251,7 +251,7 @@ def _host(network: Network, views: Any) -> dict[str, Array]:
 
 
 def _compare(what: str, result: Any, expected: Any, tolerance: float) -> None:
-    """Loss and gradients against others, relative to the largest number among each."""
+    """Compare loss and gradients with the expected ones, relative to their largest number."""
     largest = max([1e-3 * float(np.abs(g).max()) for g in expected[1].values()], default=0.0)
     pairs = [("loss", result[0], expected[0])] + [(name, result[1][name], g) for name, g in expected[1].items()]
     for name, got, wanted in pairs:
@@ -262,7 +262,7 @@ def _compare(what: str, result: Any, expected: Any, tolerance: float) -> None:
 
 
 def _check_dA(network: Network, X: Array, y: Array, layer: Layer) -> None:
-    """The gradient that comes down is left as it was: another layer may need it too."""
+    """Check that backward does not change dA: another layer may need it too."""
     run = network.compile(len(X), SquaredError())
     run.value(run.forward(X if layer.integer_input else X.astype(network.dtype)), y)
     before = run.dA.copy()
@@ -282,7 +282,7 @@ def _check_population(population: Network, X: Array, y: Array, what: str) -> Non
 
 
 def _check_recordable(network: Network, y: Array, layer: Layer) -> None:
-    """All that is done to numbers is done through `t.ops`, and the same in every step."""
+    """Check that the layer works through `t.ops` only, and in the same way in every step."""
     for training in (True, False):
         fault = Trial(network, network.compile(len(y), SquaredError(), training=training), y).fault()
         if fault:
@@ -290,7 +290,7 @@ def _check_recordable(network: Network, y: Array, layer: Layer) -> None:
 
 
 def _check_allocation(layer: Layer, shape: Shape) -> None:
-    """Once warm, steps hold no more memory, and never take as much as half an activation's worth on the way."""
+    """Check that later steps keep no new memory, and never allocate as much as half an activation."""
     X, y, make = _around(layer, shape, max(16, 65536 // math.prod(shape)))
     network = make(get_backend("cpu"), "float64", None)
     run = network.compile(len(X), SquaredError())

@@ -1,6 +1,6 @@
-"""Who uses a network now: any number of readers, or one training; and its passes, which they take for themselves.
+"""Who uses a network now: any number of readers, or one training; and which of them uses which pass.
 
-A pass is a set of buffers. Two threads that computed in the same one would get each other's numbers.
+A pass is a set of buffers. Two threads that used the same one would overwrite each other's numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gpunn.errors import ConcurrencyError
 if TYPE_CHECKING:
     from gpunn.passes import Pass
 
-KEPT_PASSES = 4  # that nobody uses, and one more for each use that goes on
+KEPT_PASSES = 4  # unused passes that are kept, and one more for each open block
 Key = tuple[Any, ...]
 FIX = "wait until that has ended, or read a copy that was made before it began: copy.deepcopy(network)"
 
@@ -23,40 +23,40 @@ FIX = "wait until that has ended, or read a copy that was made before it began: 
 class Uses:
     """Readers and trainings by thread, and passes that are free or in use.
 
-    A use lasts for a `with` block of `reading` or `training`; blocks of one thread may lie within one another, as where
-    a callback of a training predicts. Passes that a block takes are its alone until it ends. Outside of any block a
-    pass stays among the free ones while it is used: that is for programs with one thread.
+    A use is a `with` block of `reading` or `training`. Blocks of one thread may be nested, as when a callback of a
+    training predicts. A pass that a block takes belongs to it until it ends. Outside of blocks a pass counts as free
+    even while it is used: that is safe with one thread only.
     """
 
     def __init__(self) -> None:
-        self._blocks: dict[int, list[Block]] = {}  # that are open, of each thread
+        self._blocks: dict[int, list[Block]] = {}  # the open blocks of each thread
         self._trainer: int | None = None  # the thread that trains
-        self._free: list[tuple[Key, Pass]] = []  # the one used last stands last
+        self._free: list[tuple[Key, Pass]] = []  # the one used last is at the end
         self._begin()
 
     def _begin(self) -> None:
-        """In a process that was forked, where the other threads of the first one are not."""
+        """Begin, also in a forked process, which has only one of the parent's threads."""
         me = threading.get_ident()
         self._lock, self._process = threading.Lock(), os.getpid()
         self._blocks = {me: self._blocks[me]} if me in self._blocks else {}
         self._trainer = me if self._trainer == me else None
 
     def __len__(self) -> int:
-        """How many passes nobody uses."""
+        """The number of free passes."""
         return len(self._free)
 
     def reading(self, what: str) -> Block:
-        """A block that computes with the parameters and changes none; refused beside a training of another thread."""
+        """A block that reads the parameters; an error while another thread trains."""
         return Block(self, what, trains=False)
 
     def training(self, what: str) -> Block:
-        """A block that changes parameters; refused beside any other use, also of its own thread."""
+        """A block that changes parameters; an error during any other use, even by the same thread."""
         return Block(self, what, trains=True)
 
     def require_writing(self, what: str) -> None:
-        """Refuse to change parameters that another thread uses; a training's own thread may, as in a callback."""
+        """Raise an error if another thread uses the parameters; a training's own thread may write, as in a callback."""
         with self._lock:
-            self._refuse_others(what, threading.get_ident())
+            self._require_alone(what, threading.get_ident())
 
     def enter(self, block: Block) -> None:
         if self._process != os.getpid():
@@ -64,7 +64,7 @@ class Uses:
         me = threading.get_ident()
         with self._lock:
             if block.trains:
-                self._refuse_others(block.what, None)
+                self._require_alone(block.what, None)
                 self._trainer = me
             elif self._trainer is not None and self._trainer != me:
                 raise ConcurrencyError(
@@ -87,7 +87,7 @@ class Uses:
             for key, made in block.passes.items():
                 self._keep(key, made)
 
-    def _refuse_others(self, what: str, me: int | None) -> None:
+    def _require_alone(self, what: str, me: int | None) -> None:
         readers = sum(not block.trains for thread, blocks in self._blocks.items() if thread != me for block in blocks)
         trained = self._trainer is not None and self._trainer != me
         if readers or trained:
@@ -98,7 +98,7 @@ class Uses:
             )  # fmt: skip
 
     def take(self, key: Key, make: Callable[[], Pass]) -> Pass:
-        """The pass of this kind that the innermost block of this thread has; else a free one, or a new one."""
+        """The pass with this key that the innermost block of this thread has; else a free one, or a new one."""
         blocks = self._blocks.get(threading.get_ident())
         if blocks and key in blocks[-1].passes:
             return blocks[-1].passes[key]
@@ -113,13 +113,13 @@ class Uses:
         return found
 
     def has(self, key: Key) -> bool:
-        """Whether `take` would find such a pass and not make one."""
+        """Whether `take` would find a pass with this key and not make one."""
         blocks = self._blocks.get(threading.get_ident())
         with self._lock:
             return bool(blocks and key in blocks[-1].passes) or any(known == key for known, _ in self._free)
 
     def forget(self) -> None:
-        """Give up the passes that nobody uses."""
+        """Drop the free passes."""
         with self._lock:
             self._free.clear()
 
@@ -131,12 +131,12 @@ class Uses:
 
     def _keep(self, key: Key, made: Pass) -> None:
         self._free.append((key, made))
-        most = KEPT_PASSES + sum(map(len, self._blocks.values()))  # threads that go on asking find theirs again
+        most = KEPT_PASSES + sum(map(len, self._blocks.values()))  # so that each open block finds its pass again
         del self._free[:-most]
 
 
 class Block:
-    """One use of a network by one thread, with the passes that it has taken."""
+    """One use of a network by one thread, and the passes that it has taken."""
 
     __slots__ = ("passes", "trains", "uses", "what")
 

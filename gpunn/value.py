@@ -1,4 +1,4 @@
-"""What layers, losses and initializers have in common: frozen values that print as code and are stored as JSON."""
+"""`Value`, the base of layers, losses and others: frozen values that print as code and are stored as JSON."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gpunn.errors import ConfigurationError
 from gpunn.fields import Checked
 from gpunn.words import check_words
 
-DEPTH_LIMIT = 640  # of values and lists inside one another; code takes one call a level, and Python allows some 1,000
+DEPTH_LIMIT = 640  # levels of values and lists; code makes one nested call per level, and Python allows some 1,000
 
 
 class Value(Checked):
-    """Base of the frozen dataclasses that describe a network; a family is "layer", "loss" or the like.
+    """Base of the frozen dataclasses that describe a network; `family` is "layer", "loss" or the like.
 
-    A class made with `abstract=True` is one to derive from: no file can name it.
+    A class with `abstract=True` is only a base class: no file can name it.
     """
 
     family: ClassVar[str] = ""
@@ -35,11 +35,11 @@ class Value(Checked):
                 got=f"that of gpunn's own {cls.family}",
                 fix="rename it: saved networks find classes by name",
             )
-        if not abstract:  # a base is nothing that a file may name
+        if not abstract:  # files cannot name base classes
             Value.known[key] = cls
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = Value.__repr__  # type: ignore[method-assign]  # keeps @dataclass from writing a longer one
-        for name in ("__eq__", "__hash__"):  # nor those that make several calls for each level of nesting
+            cls.__repr__ = Value.__repr__  # type: ignore[method-assign]  # so that @dataclass does not write its own
+        for name in ("__eq__", "__hash__"):  # its own ones make several calls per level
             if name not in cls.__dict__:
                 setattr(cls, name, getattr(Value, name))
 
@@ -73,29 +73,29 @@ class Value(Checked):
         return hash(tuple(plain))
 
     def __new__(cls, *arguments: Any, **words: Any) -> Self:
-        """Look at the words before Python does: its own message names none of ours."""
+        """Check the words before Python does, because its message would not name ours."""
         if not words.keys() <= getattr(cls, "__dataclass_fields__", {}).keys():
             parameters = inspect.signature(cls.__init__).parameters
             if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
                 check_words(cls.__name__, words, parameters)
-        if cls.__init__ is object.__init__ and (arguments or words):  # which would take them in silence
+        if cls.__init__ is object.__init__ and (arguments or words):  # it would ignore them silently
             raise TypeError(f"{cls.__name__}() takes no arguments")
         return super().__new__(cls)
 
     def __repr__(self) -> str:
-        """Code that makes this value; what stands at its default is left out."""
+        """Code that makes this value, without fields that have their default."""
         pieces: list[str] = []
         _write(self, pieces)
         return "".join(pieces)
 
 
 def _follows(value: Any, name: str) -> bool:
-    """Whether the method of this name is that of all values, and not the class's own."""
+    """Whether the class has this method from `Value`."""
     return getattr(type(value), name) is getattr(Value, name)
 
 
 def _write(value: Any, pieces: list[str]) -> None:
-    """Code that makes a value, with a tuple of layers as the list one would write."""
+    """Append code that makes the value, with tuples of layers as lists."""
     if isinstance(value, tuple) and any(isinstance(v, Value) for v in value):
         pieces.append("[")
         for i, item in enumerate(value):
@@ -118,7 +118,7 @@ def _write(value: Any, pieces: list[str]) -> None:
 
 
 def _parts(value: Any) -> Sequence[Any]:
-    """What stands directly in a value, tuple, list or dict."""
+    """The items of a value, tuple, list or dict, one level deep."""
     if isinstance(value, (tuple, list)):
         return value
     if isinstance(value, dict):
@@ -127,11 +127,11 @@ def _parts(value: Any) -> Sequence[Any]:
 
 
 def check_depth(where: str, value: Any) -> None:
-    """Refuse a value, or JSON, that nests too deep."""
+    """Raise an error for a value, or JSON, that is nested too deeply."""
     level = [value]
     for _ in range(DEPTH_LIMIT):
         inside = {id(part): part for v in level for part in _parts(v) if isinstance(part, (Value, tuple, list, dict))}
-        level = list(inside.values())  # each once: one layer may stand in many places
+        level = list(inside.values())  # each only once: a layer may occur in many places
         if not level:
             return
     raise too_deep(where)
@@ -147,7 +147,7 @@ def too_deep(where: str) -> ConfigurationError:
 
 
 def of_users(*values: Any) -> list[Any]:
-    """Those of these values, and of all in them, whose classes are not gpunn's own."""
+    """Of these values and all values inside them, those whose classes are not gpunn's."""
     found: list[Any] = []
     waiting = list(values)
     while waiting:
@@ -160,12 +160,12 @@ def of_users(*values: Any) -> list[Any]:
 
 
 def is_own(*values: Any) -> bool:
-    """Whether these and all in them are of gpunn's own classes."""
+    """Whether the classes of these values and all values inside them are gpunn's."""
     return not of_users(*values)
 
 
 def to_json(value: Any) -> Any:
-    """A value as nested dicts and lists of plain ones."""
+    """A value as nested dicts and lists for JSON."""
     if isinstance(value, Value) and is_dataclass(value):
         names = [field.name for field in fields(value)]
         return {value.family: type(value).__name__, **dict(zip(names, map(to_json, _parts(value))))}
@@ -175,7 +175,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(data: Any) -> Any:
-    """What `to_json` was given. Only classes that were imported can be named; nothing else is ever run."""
+    """The value from which `to_json` made the data. It can only make values of classes that were imported."""
     check_depth("architecture", data)
     return _made(data)
 

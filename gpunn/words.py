@@ -1,4 +1,4 @@
-"""Words of Keras, PyTorch and scikit-learn that are called otherwise here: an error says what, and how to write it."""
+"""Words of Keras, PyTorch and scikit-learn that have other names here; errors say what to write instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from gpunn.errors import ConfigurationError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Way = tuple[str, str]  # our word, or "" where there is none, and how to write it; no text where only the name differs
+Way = tuple[str, str]  # our word, or "" if there is none; and how to write it, or "" if only the name differs
 
 _RATE: tuple[Way, ...] = (("rate", ""), ("", "give it to the optimizer: optimizer=gn.Adam(1e-3)"))
 _WIDTH: tuple[Way, ...] = (
@@ -34,7 +34,7 @@ _STEPS: tuple[Way, ...] = (("steps", ""),)
 _PARAMETERS: tuple[Way, ...] = (("", "leave it out: fit gives the optimizer the network's parameters"),)
 _CLIP_NORM: tuple[Way, ...] = (("clip_norm", ""), ("", "give it to fit: fit(clip_norm=1.0)"))
 
-# What is written here in place of a word: the first way whose own word the function or class has, where it names one.
+# What to write instead of a word: the first way that fits, whose word the function or class has, or that has none.
 FOREIGN: dict[str, tuple[Way, ...]] = {
     # Training
     "lr": _RATE,
@@ -120,7 +120,7 @@ FOREIGN: dict[str, tuple[Way, ...]] = {
     "from_logits": (("", "leave it out: CrossEntropy and BinaryCrossEntropy take logits, NLLM and NLL probabilities"),),
 }
 
-# In small letters what Keras and PyTorch call a loss, as text, function or class.
+# Names of losses in Keras and PyTorch, as text, function or class, in small letters.
 LOSSES = {
     "mse": "SquaredError",
     "mseloss": "SquaredError",
@@ -158,13 +158,13 @@ LOSSES = {
     "nll_loss": "CrossEntropy",
     "nll": "NLLM",
 }
-AFTER = {  # what takes the place of these losses where the network ends in an activation
+AFTER = {  # what to use instead of these losses if the network ends in an activation
     "BinaryCrossEntropy": ", or gn.NLL() where the network ends in sigmoid",
     "CrossEntropy": ", or gn.NLLM() where the network ends in softmax",
 }
 
 _NO_IMAGES = "it has layers for tables and vectors, such as gn.Dense(100, 'relu')"
-# What other libraries have and `gn` has not, losses aside.
+# Names in other libraries that `gn` does not have, without losses.
 NAMES = {
     "Linear": "write gn.Dense(units, activation)",
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNormalization"), "write gn.BatchNorm()"),
@@ -186,7 +186,7 @@ NAMES = {
 
 _FIT = "write fit(X, y, loss=gn.CrossEntropy(), optimizer=gn.Adam(1e-3))"
 _NO_MODE = "leave it out: fit trains, and predict and evaluate do not"
-# What networks of other libraries have and `Network` has not.
+# Names in networks of other libraries that `Network` does not have.
 METHODS = {
     "predict_proba": "write predict_probability",
     "predict_classes": "write predict(X).argmax(axis=-1)",
@@ -233,13 +233,13 @@ METRICS = {
 
 
 def recorded(name: str) -> str:
-    """What a history calls that which other libraries name so: "val_acc" is "validation_accuracy"."""
+    """The name in a history for a name in other libraries: "val_acc" is "validation_accuracy"."""
     part, held_out = name.removeprefix("val_"), "validation_" * name.startswith("val_")
     return f"{held_out}{METRICS.get(part, part)}"
 
 
 def check_words(where: str, given: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse the first word that is not known, if there is anything helpful to say of it."""
+    """Raise an error for the first unknown word for which there is a hint."""
     for word in given:
         if word not in known:
             _refuse(where, word, given[word], known)
@@ -262,25 +262,25 @@ def _refuse(where: str, word: str, value: Any, known: Collection[str]) -> None:
 
 
 def _code(value: Any) -> str:
-    """A short value as one writes it."""
+    """A short value as code, or "..."."""
     plain = all(isinstance(part, (bool, int, float, str)) for part in (value if isinstance(value, tuple) else (value,)))
     return repr(value) if plain and len(repr(value)) <= 20 else "..."
 
 
 def missing(where: str, name: str, ways: Mapping[str, str]) -> AttributeError:
-    """The error of an attribute that is not there; says what is written in its place if `ways` does."""
+    """The error for a missing attribute, with what to write instead if `ways` has it."""
     told = f"{where} has no {name!r}: {ways[name]}" if name in ways else f"{where} has no attribute {name!r}"
     return AttributeError(told)
 
 
 def missing_name(name: str) -> AttributeError:
-    """The error of what `gn` has not."""
+    """The error for a name that `gn` does not have."""
     loss = LOSSES.get(name.lower())
     return missing("module 'gpunn'", name, NAMES if loss is None else {name: f"write gn.{loss}(){AFTER.get(loss, '')}"})
 
 
 def of_rows(method: Function) -> Function:
-    """`compile`, which takes a number of rows; what Keras and PyTorch call so is not needed here."""
+    """Decorate `compile`, which takes a number of rows: for others, as in Keras, an error says what to do."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **words: Any) -> Any:
@@ -298,7 +298,7 @@ def of_rows(method: Function) -> Function:
 
 
 def own_words(where: str) -> Callable[[Function], Function]:
-    """A function or method that says of a word it does not know what is written in its place."""
+    """Decorate a function or method: for an unknown argument, its error says what to write instead."""
 
     def decorated(function: Function) -> Function:
         known = frozenset(inspect.signature(function).parameters)

@@ -18,7 +18,7 @@ from tests.conftest import backend_named
 
 
 def test_the_example_layer_of_the_testing_docstring_passes_check_layer() -> None:
-    text = (gpunn.testing.__doc__ or "").partition("A layer of one's own, whole and checked:")[2]
+    text = (gpunn.testing.__doc__ or "").partition("A complete layer with its check:")[2]
     example = textwrap.dedent(text)
     assert "check_layer(SoftSquare(), (5,))" in example
     assert 25 <= len([line for line in example.splitlines() if line.strip()]) <= 40

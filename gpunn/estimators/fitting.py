@@ -79,12 +79,12 @@ def fit_by_batches(
     training = Training(
         network, step, judge, total=total, validation=validation, callbacks=as_callbacks(e.callbacks)
     )  # fmt: skip
-    training.at.done = memory.steps
+    training.standing.done = memory.steps
     history = training.run()
-    memory.steps = training.at.done
+    memory.steps = training.standing.done
     if history.stopped == "interrupted":
         warnings.warn("interrupted: the estimator has what it learnt so far", stacklevel=4)
-    elif training.at.done == total and not once and not memory.rules.ended:
+    elif training.standing.done == total and not once and not memory.rules.ended:
         warnings.warn(
             f"{e.max_iter} epochs were not enough to converge; raise max_iter", ConvergenceWarning, stacklevel=4
         )

@@ -194,8 +194,8 @@ class RulesJudge:
     def begin(self) -> Standing:
         return Standing(best=[None], stopped=[""], factors=[self.rules.factor])
 
-    def judge(self, at: Standing, record: Record, history: History, going: Array, first_bad: Array) -> None:
-        if any(at.stopped):  # the loss is not finite
+    def judge(self, standing: Standing, record: Record, history: History, going: Array, first_bad: Array) -> None:
+        if any(standing.stopped):  # the loss is not finite
             return
         loss, score, validation_loss = (
             float(record[name][0]) if name in record else None
@@ -204,16 +204,16 @@ class RulesJudge:
         assert loss is not None
         mean = None if validation_loss is None else validation_loss / self.outputs
         better = np.array([self.rules.judge(self.examples, loss / self.outputs, score, mean)])
-        at.factors = [self.rules.factor]
+        standing.factors = [self.rules.factor]
         if self.rules.early_stopping:
             self.best.take(better)
             history.mark_best(better)
         if self.rules.ended:
-            at.stop(self.rules.reason)
+            standing.stop(self.rules.reason)
 
-    def keep_last(self, at: Standing, going: Array) -> None:
+    def keep_last(self, standing: Standing, going: Array) -> None:
         """Do nothing: a single network keeps its last weights anyway."""
 
-    def had_better(self, at: Standing) -> Array:
+    def to_restore(self, standing: Standing) -> Array:
         known = self.rules.early_stopping and math.isfinite(self.rules.best_score)
         return np.array([known and (self.restores or self.rules.ended)])

@@ -1,4 +1,4 @@
-"""Layers: frozen values that say what they need; their arrays arrive in a frame."""
+"""Layers: frozen values that say which arrays they need; a frame holds the arrays."""
 
 from gpunn.layers.activation import Activation, LogSoftmax, Softmax
 from gpunn.layers.base import Layer

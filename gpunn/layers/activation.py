@@ -1,6 +1,6 @@
-"""Activations: each a formula and its derivative, usable as a layer of its own or inside Dense and the normalisations.
+"""Activations: a formula and its derivative, used as a layer or inside Dense and the normalisations.
 
-A derivative is written in terms of the output A where that determines it (`keeps_output`), else of the argument Z.
+A derivative is computed from the output A if that is enough (`keeps_output`), else from the argument Z.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from gpunn.types import Array, Shape
 
 @dataclass(frozen=True)
 class Nonlinearity(Layer, abstract=True):
-    """A = f(Z), dZ = dA f'(Z): what `Activation` and its short names have in common."""
+    """Base of all activations: A = f(Z), dZ = dA f'(Z)."""
 
     named: ClassVar[dict[str, type[Nonlinearity]]] = {}
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.__dict__.get("name"):  # an inherited one stays that of the class it comes from
+        if cls.__dict__.get("name"):  # an inherited name still means the base class
             Nonlinearity.named[cls.name] = cls
 
     @property
@@ -37,7 +37,7 @@ class Nonlinearity(Layer, abstract=True):
 
     @property
     def ending(self) -> str | None:
-        """What the backends call it, if a matrix product can end in it: "relu", or "gelu" for the form by tanh."""
+        """The backends' name for it if a matrix product can apply it: "relu", or "gelu" for GELU by tanh; else None."""
         return None
 
     def value(self, ops: Backend, Z: Array, b: Array | None, out: Array) -> None:
@@ -45,7 +45,7 @@ class Nonlinearity(Layer, abstract=True):
         raise NotImplementedError
 
     def gradient(self, ops: Backend, dA: Array, kept: Array, out: Array) -> None:
-        """out = dA f'."""
+        """out = dA f', computed from `kept`: A if `keeps_output`, else Z."""
         raise NotImplementedError
 
     def plan(self, shape: Shape) -> Plan:
@@ -65,7 +65,7 @@ class Nonlinearity(Layer, abstract=True):
 
 @dataclass(frozen=True)
 class Pointwise(Nonlinearity, abstract=True):
-    """An activation of each element by itself; its fields are the constants of its two formulas."""
+    """An activation that treats each element separately; its fields are the constants of both formulas."""
 
     formula: ClassVar[Formula]
     derivative: ClassVar[Formula]
@@ -131,7 +131,7 @@ def _with_bias(ops: Backend, Z: Array, b: Array | None, out: Array) -> Array:
 
 
 def resolve(activation: str | Nonlinearity | None, where: str) -> Nonlinearity | None:
-    """The activation that a name or a value stands for."""
+    """The activation with this name, or the value itself; None stays None."""
     if activation is None or isinstance(activation, Activation):
         return None if activation is None else activation.resolved
     if isinstance(activation, Nonlinearity):
@@ -153,12 +153,13 @@ def known_activation(where: str, value: Any) -> Any:
 
 
 class Activated(Layer, abstract=True):
-    """A layer that ends in the activation of its field `activation`: A = f(Z)."""
+    """A layer that applies the activation in its field `activation` at the end: A = f(Z)."""
 
     activation: str | Nonlinearity | None
 
     @cached_property
     def function(self) -> Nonlinearity | None:
+        """The activation f itself; the field `activation` may hold its name."""
         return resolve(self.activation, f"{type(self).__name__} activation")
 
     @property
@@ -171,7 +172,7 @@ class Activated(Layer, abstract=True):
         return self.function is not None and not self.function.keeps_output
 
     def kept(self, t: Frame) -> Array:
-        """What f' is computed from."""
+        """The array that f' is computed from."""
         return t.Z if self.keeps_Z else t.A
 
 

@@ -1,17 +1,17 @@
 """The contract of a layer, in a dozen lines.
 
-- A layer is a frozen dataclass: it says what it is, in fields that keep `field_rules`, and holds no array.
-- `plan(shape)` takes the shape of one input and names all it needs: parameters, state, buffers, children. To know
-  what a child returns, ask for its plan once, `with planning(name):`, and hand that plan on beside the child.
-- `forward(t, X)` reads X (n, *shape), or (K, n, *shape) for K models, and returns its output.
-- `backward(t, dA)` is called after it, in reverse order. It writes `t.dW` for each parameter W (gradients
-  overwrite) and returns dX, or None where `t.wants_dX` is false. It must leave dA as it found it.
-- The frame `t` has everything the plan named, and `t.ops`, `t.training`; `t.X = X` keeps X for backward.
-- A layer reads and writes the last axes only; what stands before them is its caller's business.
-- All that it does to numbers it does through `t.ops`, and the same in every step: then a step is recorded and asks
-  it no more. One that calls NumPy, looks at numbers or counts in Python is found out and runs call by call.
-- Write with `out=` into planned buffers. In backward a layer may write over its own output: by then every
-  layer that read it is done. So dZ commonly takes the place of A.
+- A layer is a frozen dataclass. Its fields say what it is and are checked by `field_rules`; it holds no array.
+- `plan(shape)` gets the shape of one input and names all the layer needs: parameters, state, buffers, children. To
+  know what a child returns, ask for its plan once, `with planning(name):`, and put that plan beside the child.
+- `forward(t, X)` reads X of shape (n, *shape), or (K, n, *shape) for K models, and returns the output.
+- `backward(t, dA)` is called after all forwards, in reverse order. It overwrites `t.dW` for each parameter W and
+  returns dX, or None where `t.wants_dX` is false. It must not change dA.
+- The frame `t` has everything that the plan named, and `t.ops`, `t.training`; `t.X = X` keeps X for backward.
+- A layer works on the last axes only, whatever axes stand before them.
+- It changes numbers through `t.ops` only, in the same way in every step: then a step is recorded and replayed, and the
+  layer is not called again. If it calls NumPy, looks at numbers or counts in Python, steps run without a record.
+- Write with `out=` into planned buffers. In backward a layer may write over its own output A: no other layer needs
+  it any more. So dZ usually takes the place of A.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Layer(Value, abstract=True):
 
     family: ClassVar[str] = "layer"
     integer_input: ClassVar[bool] = False  # whether X holds indices rather than numbers
-    minimum_rows: ClassVar[int] = 1  # the smallest batch that can be trained on
-    # What its outputs are: "numbers", "probabilities" that add up to 1, "separate probabilities", "log-probabilities",
-    # or "inputs" where they mean what its inputs mean.
+    minimum_rows: ClassVar[int] = 1  # the smallest batch for training
+    # What its outputs mean: "numbers", "probabilities" that add up to 1, "separate probabilities", "log-probabilities",
+    # or "inputs": the same as its inputs.
     makes: ClassVar[str] = "numbers"
 
     def plan(self, shape: Shape) -> Plan:
@@ -48,16 +48,16 @@ class Layer(Value, abstract=True):
         raise NotImplementedError(f"{type(self).__name__} needs a backward method")
 
     def child_wants_dX(self, own: bool, below: bool) -> bool:
-        """Whether a child must return dX: `own` is this layer's wish, `below` adds what stands before the child."""
+        """Whether a child must return dX. `own`: this layer must; `below`: it must, or an earlier child trains."""
         return own
 
     def of_model(self, k: int) -> Self:
-        """This layer as model k of a population has it, with its own numbers."""
+        """The layer of model k alone, with that model's numbers."""
         return of_model(self, k)
 
 
 def vector_width(layer: Layer, shape: Shape) -> int:
-    """The width of a layer's input, which must be a vector."""
+    """The width of a layer's input; raise an error unless it is a vector."""
     if len(shape) != 1:
         raise ShapeError(
             type(layer).__name__,

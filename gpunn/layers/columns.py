@@ -1,4 +1,4 @@
-"""A part of the columns, for a branch of its own."""
+"""Some of the columns, as the start of a branch."""
 
 from __future__ import annotations
 

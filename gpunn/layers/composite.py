@@ -2,8 +2,8 @@
 
 ∂L/∂u = Σ_v ∂L/∂v · ∂v/∂u over all successors v of u.
 
-They nest up to `value.DEPTH_LIMIT` levels of layers and lists, some 200 residuals with lists as bodies. Code that walks
-them takes at most one call a level: Python allows some 1,000 calls inside one another, and callers need some too.
+They may be nested up to `value.DEPTH_LIMIT` levels of layers and lists, some 200 residuals with lists as bodies. Code
+that walks them makes at most one call per level, because Python allows only some 1,000 nested calls.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from gpunn.types import Array, Shape
 
 
 def _layer(where: str, value: Any) -> Layer:
-    """The rule of a field that holds a layer; a list of layers stands for `Sequential`."""
+    """The rule of a field that holds a layer; a list of layers becomes a `Sequential`."""
     if isinstance(value, Layer):
         return value
     return Sequential(value) if isinstance(value, (list, tuple)) else _some_layers(where, (value,))[0]
 
 
 def _layers(where: str, values: Any) -> tuple[Layer, ...]:
-    """The rule of a field that holds layers; the error names the class alone."""
+    """The rule of a field that holds layers; its error names the class without the field."""
     given = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, dict)) else (values,)
     return _some_layers(where.rpartition(" ")[0], given)
 
 
 def _branches(where: str, values: Any) -> tuple[Layer, ...]:
-    """The same, where a list among them stands for `Sequential`."""
+    """The same, where a list inside the list becomes a `Sequential`."""
     if isinstance(values, Iterable) and not isinstance(values, (str, dict)):
         values = [Sequential(v) if isinstance(v, (list, tuple)) else v for v in values]
     return _layers(where, values)
@@ -57,7 +57,7 @@ def _some_layers(where: str, given: tuple[Any, ...]) -> tuple[Layer, ...]:
 
 @dataclass(frozen=True)
 class Sequential(Layer):
-    """One layer after another; `backward` runs them in reverse, Dense layers that follow one another as one."""
+    """One layer after another. `backward` runs them in reverse, several Dense in a row together: see `dense_run`."""
 
     field_rules = {"layers": _layers}
 
@@ -99,7 +99,7 @@ class Sequential(Layer):
                 dX = self.layers[run.start].backward(frames[run.start], dX)
             else:
                 dX = backward_through(self.layers[run], frames[run], dX)  # type: ignore[arg-type]
-            if dX is None:  # nothing before these layers has parameters
+            if dX is None:  # no layer before these has parameters
                 return None
         return dX
 
@@ -110,9 +110,9 @@ class Sequential(Layer):
 
 @dataclass(frozen=True)
 class Residual(Layer):
-    """A = S(X) + F(X), with S the identity or a `shortcut` that brings X to the body's shape.
+    """A = F(X) + S(X): F is the body, S the identity or a `shortcut` that brings X to the body's shape.
 
-    dX = dA + dF(X)  (two successors, one sum)
+    dX = F.backward(dA) + S.backward(dA), where the identity's is dA
     """
 
     field_rules = {"body": _layer, "shortcut": maybe(_layer)}
@@ -157,7 +157,7 @@ class Residual(Layer):
 class Branch(Layer):
     """Several layers on the same input, their outputs side by side (merge="concatenate") or added (merge="add").
 
-    dX = the sum of the branches' dX
+    dX is the sum of the branches' dX.
     """
 
     field_rules = {"branches": _branches, "merge": choice("concatenate", "add")}
@@ -222,7 +222,7 @@ def _columns(outputs: list[Array]) -> list[slice]:
 
 
 def _summed(t: Frame, gradients: list[Array | None]) -> Array | None:
-    """dX, the sum over all successors; None where no path leads down."""
+    """dX, the sum over all successors; None if none of them returned a gradient."""
     return _accumulated(t, [g for g in gradients if g is not None], t.dX)
 
 

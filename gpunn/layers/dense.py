@@ -17,7 +17,7 @@ from gpunn.types import Array, Shape
 
 @dataclass(frozen=True)
 class Dense(Activated):
-    """Affine map and activation.
+    """Affine map and activation; `t` is the frame, which holds the layer's arrays.
 
     Z = X W + b,  A = f(Z)
     dZ = dA * f'(Z),  dW = Xᵀ dZ,  db = Σ dZ,  dX = dZ Wᵀ
@@ -34,7 +34,7 @@ class Dense(Activated):
     units: int
     activation: str | Nonlinearity | None = None
     bias: bool = field(default=True, kw_only=True)
-    initializer: Initializer | None = field(default=None, kw_only=True)  # of W; None: what suits the activation
+    initializer: Initializer | None = field(default=None, kw_only=True)  # of W; None: one that suits the activation
     bias_initializer: Initializer = field(default=ZEROS, kw_only=True)
 
     def plan(self, shape: Shape) -> Plan:
@@ -46,19 +46,21 @@ class Dense(Activated):
         buffers = {"A": (self.units,)}
         if self.keeps_Z:
             buffers["Z"] = (self.units,)
-        backward: dict[str, Shape | Buffer] = {"dX": shape}
-        if self.masked:
-            backward["mask"] = Buffer((mask_bytes(self.units),), "uint8", device="cuda")
-        return Plan(output=(self.units,), parameters=parameters, buffers=buffers, backward=backward)
+        for_backward: dict[str, Shape | Buffer] = {"dX": shape}
+        if self.keeps_mask:
+            for_backward["mask"] = Buffer((mask_bytes(self.units),), "uint8", device="cuda")
+        return Plan(output=(self.units,), parameters=parameters, buffers=buffers, backward=for_backward)
 
     def forward(self, t: Frame, X: Array) -> Array:
         t.X = X
         b = t.b if self.bias else None
-        Z, aux = t.Z if self.keeps_Z else None, t.mask if self.masked else None
-        return t.ops.affine(X, t.W, b, self.function, out=t.A, Z=Z, aux=aux)
+        Z, mask = t.Z if self.keeps_Z else None, t.mask if self.keeps_mask else None
+        return t.ops.affine(X, t.W, b, self.function, out=t.A, Z=Z, aux=mask)
 
     def backward(self, t: Frame, dA: Array) -> Array | None:
-        dZ = t.ops.activation_gradient(dA, self.kept(t), self.function, out=t.A)  # dZ = dA * f'(Z)
+        """`Sequential` runs several Dense in a row through `dense_run` instead, with the same formulas."""
+        # dZ = dA * f'(Z); it overwrites A, which nobody needs any more.
+        dZ = t.ops.activation_gradient(dA, self.kept(t), self.function, out=t.A)
         t.ops.affine_gradients(
             t.X,
             dZ,
@@ -68,6 +70,6 @@ class Dense(Activated):
         return t.ops.matmul(dZ, t.W.mT, out=t.dX) if t.wants_dX else None  # dX = dZ Wᵀ
 
     @cached_property
-    def masked(self) -> bool:
-        """Whether f' is 0 or 1, which CUDA keeps as a bit for each number."""
+    def keeps_mask(self) -> bool:
+        """Whether f' is 0 or 1 everywhere: CUDA keeps it as one bit per number, in `t.mask`."""
         return self.function is not None and self.function.ending == "relu"

@@ -16,13 +16,13 @@ LEVELS = 65536  # 16 random bits decide each element
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """Each input is turned off with probability `rate` while training; the rest grow by 1 / (1 - rate).
+    """While training, each input becomes 0 with probability `rate`; the others are multiplied by 1 / (1 - rate).
 
     A = X m / (1 - rate),  dX = dA m / (1 - rate)
 
-    The expectation is that of the untouched layer, so evaluation passes X through. `rate` is the notes' Definition
-    33; their Clarification 34 multiplies by p at test time instead, which suits only a p that means *keeping*.
-    The rate is rounded to a multiple of 1/65536 and the factor is exact for the rounded one.
+    The expectation stays that of X, so evaluation returns X itself. `rate` is p of the notes' Definition 33; their
+    Clarification 34 multiplies by p at test time instead, which is right only if p is the probability of *keeping*.
+    The rate is rounded to a multiple of 1/65536, and the factor is exact for the rounded rate.
     """
 
     makes = "inputs"

@@ -14,7 +14,7 @@ from gpunn.types import Array, Shape
 
 @dataclass(frozen=True)
 class Embedding(Layer):
-    """Integer columns to rows of a table: a[i] = E[x[i]], dE[v] = Σ dA[i] over all i with x[i] = v.
+    """Replaces integers by rows of a table: a[i] = E[x[i]], dE[v] = Σ dA[i] over all i with x[i] = v.
 
     Inputs of shape (columns,) give outputs of shape (columns, width); `Flatten()` puts them side by side.
     """

@@ -14,7 +14,7 @@ from gpunn.types import Array, Shape
 
 @dataclass(frozen=True)
 class GaussianNoise(Layer):
-    """Adds normal noise of mean 0 and the given deviation while training; evaluation passes X through.
+    """Adds normal noise of mean 0 and the given deviation while training; evaluation returns X itself.
 
     A = X + deviation ε,  dX = dA
     """

@@ -1,4 +1,4 @@
-"""Normalisation over the batch or over each row, with trained scale and shift and an activation of its own."""
+"""Normalisation over the batch or over each row, with trained scale and shift, and an activation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _eps(where: str, value: Any) -> float:
 
 @dataclass(frozen=True)
 class Normalization(Activated, abstract=True):
-    """X̂ = (X - μ) / σ along an axis, Z = G X̂ + B, A = f(Z): what the three normalisations share.
+    """Base of the three normalisations: X̂ = (X - μ) / σ along an axis, Z = G X̂ + B, A = f(Z).
 
     dZ = dA * f'(Z),  dG = Σ dZ X̂,  dB = Σ dZ,  dX: see `Backend.normalize_gradient`
     """
@@ -51,7 +51,7 @@ class Normalization(Activated, abstract=True):
 
     @cached_property
     def norm(self) -> Norm:
-        """What the backends need to know of it."""
+        """The settings that the backends need."""
         return Norm(self.axis, self.center, self.eps, self.eps_outside)
 
     def plan(self, shape: Shape) -> Plan:
@@ -94,12 +94,12 @@ class Normalization(Activated, abstract=True):
 
 @dataclass(frozen=True)
 class LayerNorm(Normalization):
-    """Each row to mean 0 and deviation 1, then G X̂ + B."""
+    """Brings each row to mean 0 and deviation 1, then G X̂ + B."""
 
 
 @dataclass(frozen=True)
 class RMSNorm(Normalization):
-    """Each row divided by its root mean square, then G X̂."""
+    """Divides each row by its root mean square, then G X̂."""
 
     center = False
     shift = False
@@ -107,10 +107,10 @@ class RMSNorm(Normalization):
 
 @dataclass(frozen=True)
 class BatchNorm(Normalization):
-    """Each column to mean 0 and deviation 1 over the batch, then G X̂ + B; running statistics when not training.
+    """Brings each column to mean 0 and deviation 1 over the batch, then G X̂ + B; evaluation uses running statistics.
 
-    μ ← μ + momentum (batch mean - μ), and so the variance, unbiased. The usual form divides by √(σ² + ε); the lecture
-    notes' Definition 41 by σ + ε: eps_outside=True.
+    Running mean μ ← μ + momentum (batch mean - μ), and the same for the unbiased variance. The usual form divides by
+    √(σ² + ε), the lecture notes' Definition 41 by σ + ε: eps_outside=True.
     """
 
     axis = COLUMNS

@@ -1,4 +1,4 @@
-"""Activations of each element by itself: a formula and its derivative each, from simple to complex."""
+"""Activations that treat each element separately, each with formula and derivative, from simple to complex."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class LeakyReLU(Pointwise):
 
     @property
     def keeps_output(self) -> bool:
-        return self.slope > 0.0  # only then has the output the sign of the argument
+        return self.slope > 0.0  # only then does the output have the sign of the argument
 
 
 @elementwise

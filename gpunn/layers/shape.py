@@ -1,4 +1,4 @@
-"""Layers that only look at their input in another shape."""
+"""Layers that return their input in another shape, without a copy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Flatten(Layer):
 
 
 def _shape(where: str, value: Any) -> Shape:
-    """A shape, or the extent of its only axis."""
+    """The rule of a shape; a single number is a shape with one axis."""
     return hyper.whole_shape(where, value if isinstance(value, (tuple, list)) else (value,))
 
 

@@ -1,4 +1,4 @@
-"""Metrics: what training and evaluation measure beside the loss. Weights of examples do not count in them."""
+"""Metrics: what training and evaluation measure besides the loss. Weights of examples do not change them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = [
     "known", "resolve",
 ]  # fmt: skip
 
-OTHERS = ("rate", "seconds", "examples_per_second", "gradient_norm")  # what a history has beside loss and metrics
+OTHERS = ("rate", "seconds", "examples_per_second", "gradient_norm")  # what a history has besides loss and metrics
 
 
 def known(name: str) -> Metric | None:
-    """The metric of this name."""
+    """The metric with this name, or None."""
     top = re.fullmatch(r"top_([1-9][0-9]{0,17})", name)
     return TopK(int(top[1])) if top else Metric.named.get(name)
 
 
 def resolve(metrics: Any) -> dict[str, Metric]:
-    """Metrics by name, in the order given; None is none."""
+    """Metrics by name, in the given order; None means no metrics."""
     if metrics is None:
         return {}
     found: dict[str, Metric] = {}
@@ -62,13 +62,13 @@ def resolve(metrics: Any) -> dict[str, Metric]:
 
 
 def _ours(name: str) -> str | None:
-    """What is meant by a name that is none here."""
+    """Our name for a metric that other libraries call so, or None."""
     small = name.lower()
     return small if known(small) else METRICS.get(small)
 
 
 def grows(name: str) -> bool | None:
-    """Whether more of what a history calls so is better; None for a function of ones own, of which nobody knows."""
+    """Whether larger values are better for this name in a history; None for a user's function."""
     part = name.removeprefix("validation_")
     metric = known(part)
     if metric is not None:

@@ -1,6 +1,6 @@
-"""What a metric is: a score for each example, made on the device and averaged, or a figure of a whole set.
+"""A metric is the mean of a score for each example, computed on the device, or a number for a whole set.
 
-Weights of examples do not count in metrics.
+Weights of examples do not change metrics.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gpunn.losses import Loss
 from gpunn.types import Array, Shape
 
 Rows: TypeAlias = Callable[[Array, Array, Array], None]
-EXCLUSIVE = ("classes", "one_hot")  # targets of losses that know one class for each example
+EXCLUSIVE = ("classes", "one_hot")  # targets of losses with one class for each example
 
 
 @dataclass(frozen=True)
@@ -26,42 +26,42 @@ class Metric(Checked):
     """`rows(ops, A, y, decision, out)` writes the score of each example to `out` (..., n, 1)."""
 
     named: ClassVar[dict[str, Metric]] = {}
-    needs_targets: ClassVar[bool] = False  # whether `finish` looks at the whole set's target
-    whole: ClassVar[bool] = False  # whether it is a figure of the whole set: see `WholeSet`
-    maximise: ClassVar[bool] = False  # whether more of it is better
+    needs_targets: ClassVar[bool] = False  # whether `finish` needs the targets of the whole set
+    whole: ClassVar[bool] = False  # whether it is computed from the whole set: see `WholeSet`
+    maximise: ClassVar[bool] = False  # whether larger values are better
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        name = vars(cls).get("name")  # not that of one it is derived from, which keeps its name
+        name = vars(cls).get("name")  # only its own name: a base class keeps its name
         if name and isinstance(name, str):
             Metric.named[name] = cls()
 
     def prepared(self, ops: Backend, shape: Shape, dtype: Any, loss: Loss) -> Rows:
-        """A function of A, y and `out` that scores batches of outputs of this shape; all its arrays are made here."""
+        """A function of A, y and `out` that scores batches of this output shape; it allocates all its arrays here."""
         return lambda A, y, out: self.rows(ops, A, y, loss.decision, out)
 
     def rows(self, ops: Backend, A: Array, y: Array, decision: float, out: Array) -> None:
         raise NotImplementedError(f"{type(self).__name__} needs a rows method")
 
     def check(self, name: str, y: Array, rank: int, dtype: Any) -> None:
-        """Refuse targets of outputs with `rank` axes that this cannot score."""
+        """Raise an error unless it can score these targets, for outputs with `rank` axes."""
 
     def fits(self, name: str, given: Callable[[], Array], loss: Loss, outputs: Shape) -> None:
-        """Refuse a loss and outputs of a shape beside which it makes no sense, or targets, which `given`
-        fetches as they were handed in."""
+        """Raise an error unless it makes sense with this loss, output shape and targets; `given` returns the targets
+        as they were handed in."""
 
     def finish(self, mean: Array, y: np.ndarray[Any, Any], rank: int = 1) -> Array:
-        """The figure from the mean score; `y` is the whole set's target, `rank` that of one output."""
+        """The metric from the mean score; `y` are all targets of the set, `rank` counts the axes of one output."""
         return mean
 
 
 @dataclass(frozen=True)
 class WholeSet(Metric):
-    """A figure of a whole set of one model: `figure(y, P, exclusive)` of NumPy arrays, made where the set is judged.
+    """A metric of a whole set at once, computed on the host: `figure(y, P, exclusive)` gets NumPy arrays of one model.
 
-    y is the target as it was handed in and P what `predict_probability` gives, or the outputs where the loss has no
-    probabilities; `exclusive` says that y holds one class for each example.
+    y are the targets as they were handed in. P is the result of `predict_probability`, or the outputs if the loss has
+    no probabilities. `exclusive`: y holds one class for each example.
     """
 
     whole = True
@@ -81,7 +81,7 @@ def check_vector(name: str, rank: int) -> None:
 
 
 def check_certain(name: str, given: Callable[[], Array], loss: Loss, outputs: Shape) -> None:
-    """Refuse all targets but classes and zeros and ones."""
+    """Raise an error unless the targets are classes, or zeros and ones."""
     y = given()
     rows = loss.target not in EXCLUSIVE or (y.ndim > 1 and y.shape[-1] == outputs[0])
     wrong = rows and not np.isin(y, (0, 1)).all()

@@ -1,4 +1,4 @@
-"""Figures of a whole set that no sum over its examples gives: of classifiers, from what is true and what was said."""
+"""Metrics of classifiers that are no sums over examples: computed from the truth and the scores of a whole set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunn.types import Array
 
-Pair = tuple[Array, Array]  # truth values, and the scores that should be high where they are true
+Pair = tuple[Array, Array]  # truth values, and scores that should be high where the truth is true
 
 
 def area_under_roc(truth: Array, score: Array) -> float:
@@ -22,7 +22,7 @@ def area_under_roc(truth: Array, score: Array) -> float:
     if not pairs or not np.isfinite(score).all():
         return nan
     _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = np.cumsum(count) - (count - 1) / 2  # from 1, of those alike their mean
+    rank = np.cumsum(count) - (count - 1) / 2  # counted from 1; equal scores share their mean rank
     return float((rank[place][truth].sum() - positive * (positive + 1) / 2) / pairs)
 
 
@@ -34,19 +34,19 @@ def average_precision(truth: Array, score: Array) -> float:
     if not truth.any() or not np.isfinite(score).all():
         return nan
     order = np.argsort(-score, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # of those alike
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # the last one of equal scores
     found = np.cumsum(truth[order])[last]
     return float((np.diff(found, prepend=0) / found[-1] * (found / (last + 1))).sum())
 
 
-def f1(truth: Array, said: Array) -> float:
-    """2 TP / (2 TP + FP + FN): the harmonic mean of precision and recall; 0 where nothing is true and nothing said."""
-    total = int(np.count_nonzero(truth)) + int(np.count_nonzero(said))
-    return 2 * int(np.count_nonzero(truth & said)) / total if total else 0.0
+def f1(truth: Array, predicted: Array) -> float:
+    """2 TP / (2 TP + FP + FN): the harmonic mean of precision and recall; 0 if nothing is true or predicted."""
+    total = int(np.count_nonzero(truth)) + int(np.count_nonzero(predicted))
+    return 2 * int(np.count_nonzero(truth & predicted)) / total if total else 0.0
 
 
 def pairs(y: Array, P: Array, exclusive: bool) -> list[Pair]:
-    """Truth and scores of each output by itself; of two classes those of the second, of one output its own.
+    """Truth and scores of each output or class separately; of two classes only those of the second.
 
     `exclusive`: y holds a class for each example, as a number or as a row with a single 1.
     """
@@ -62,16 +62,16 @@ def classes(y: Array, P: Array) -> Array:
 
 
 def macro(figure: Callable[[Array, Array], float], parts: Iterable[Pair]) -> float:
-    """The mean over all for which there is one, else NaN."""
+    """The mean over all pairs where the figure is finite; NaN if there are none."""
     values = [value for pair in parts if np.isfinite(value := figure(*pair))]
     return float(np.mean(values)) if values else nan
 
 
 def macro_f1(y: Array, P: Array, exclusive: bool) -> float:
-    """Of one output or of two classes the F1 of "yes"; else the mean over all outputs, or all classes that occur."""
+    """The F1 of "yes" for one output or two classes; else the mean over all outputs, or all classes that occur."""
     if not exclusive:
         return macro(f1, [(truth, score > 0.5) for truth, score in pairs(y, P, exclusive)])
-    labels, said = classes(y, P), P.argmax(axis=1)
+    labels, predicted = classes(y, P), P.argmax(axis=1)
     if P.shape[1] == 2:
-        return f1(labels == 1, said == 1)
-    return macro(f1, [(labels == k, said == k) for k in np.union1d(labels, said)])
+        return f1(labels == 1, predicted == 1)
+    return macro(f1, [(labels == k, predicted == k) for k in np.union1d(labels, predicted)])

@@ -1,4 +1,4 @@
-"""Metrics that are means of a score for each example, measured on the training set, too, while it is trained on."""
+"""Metrics that are means of a score for each example; training measures them on the training set, too."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gpunn.types import ROWS, Array, Shape
 
 @elementwise
 def right_side(xp: Any, A: Any, y: Any, decision: Any) -> Any:
-    """1 where an output is on the side of `decision` on which its target is of a half."""
+    """1 where output > decision says the same as target > 0.5, else 0."""
     return xp.where(xp.equal(A > decision, y > 0.5), 1.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Accuracy(Metric):
-    """The share of examples whose largest output is their class; of a single output, on the right side.
+    """The share of examples whose largest output is their class; for a single output, on the right side of `decision`.
 
-    Of several outputs that are each a yes or no, as for `BinaryCrossEntropy`, the share of those on the right side.
+    For several outputs that are each yes or no, as with `BinaryCrossEntropy`, the share of outputs on the right side.
     """
 
     name = "accuracy"
@@ -47,7 +47,7 @@ class Accuracy(Metric):
         return rows
 
     def fits(self, name: str, given: Callable[[], Array], loss: Loss, outputs: Shape) -> None:
-        """Of numbers only those that say what is true: a single 0 or 1, or one 1 in a row."""
+        """With a loss on numbers, targets must say what is true: a single 0 or 1, or one 1 in each row."""
         if loss.target != "numbers":
             return
         y = given()
@@ -70,7 +70,7 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class RowError(Metric):
-    """The mean of |a - y|, or of its square, over an example's outputs; these and targets must be of one kind."""
+    """The mean of |a - y|, or of its square, over an example's outputs; targets need a number for each output."""
 
     power: ClassVar[int] = 2
 
@@ -114,7 +114,7 @@ class MeanAbsoluteError(RowError):
 
 @dataclass(frozen=True)
 class R2(RowError):
-    """1 - Σ (a - y)² / Σ (y - mean y)², over all outputs together; 0 for a constant target that is missed."""
+    """1 - Σ (a - y)² / Σ (y - mean y)², over all outputs together; 0 for a constant target that is not met."""
 
     name = "r2"
     maximise = True
@@ -143,9 +143,9 @@ def floored_log(xp: Any, P: Any, floor: Any) -> Any:
 
 @dataclass(frozen=True)
 class LogLoss(Metric):
-    """-log of the probability of what is true, of several yes-or-no outputs the mean; without label smoothing.
+    """-log of the probability of the truth, the mean for several yes-or-no outputs; without label smoothing.
 
-    Probabilities below the dtype's ε count as that; from logits it is exact.
+    Probabilities below the dtype's ε count as ε; from logits it is exact.
     """
 
     name = "log_loss"
@@ -182,7 +182,7 @@ class LogLoss(Metric):
 
 @elementwise
 def ahead(xp: Any, A: Any, own: Any, column: Any, place: Any) -> Any:
-    """1 for each class that stands before the true one: with a higher score, or the same and a higher number."""
+    """1 for each class that ranks before the true one: it has a higher score, or the same score and a higher number."""
     tied = xp.logical_and(xp.equal(A, own), column > place)
     return xp.where(xp.logical_or(A > own, tied), 1.0, 0.0)
 
@@ -221,7 +221,7 @@ class TopK(Metric):
     def prepared(self, ops: Backend, shape: Shape, dtype: Any, loss: Loss) -> Rows:
         S, work, T = (ops.empty(shape, dtype) for _ in range(3))
         own, place = (ops.empty((*shape[:-1], 1), dtype) for _ in range(2))
-        shared = ops.empty(shape[-2:], dtype) if len(shape) > 2 else T  # of labels that are the same for all models
+        shared = ops.empty(shape[-2:], dtype) if len(shape) > 2 else T  # for labels that all models share
         one_hot, column = ops.from_host(np.eye(shape[-1]), dtype), ops.from_host(np.arange(shape[-1])[None], dtype)
 
         def rows(A: Array, y: Array, out: Array) -> None:

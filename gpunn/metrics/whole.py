@@ -1,4 +1,4 @@
-"""Metrics that look at a whole set at once: of classifiers by rank and decision, and functions of ones own."""
+"""Metrics that look at a whole set at once: for classifiers, and functions of users."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpunn.types import Array, Shape
 
 @dataclass(frozen=True)
 class Certain(WholeSet):
-    """A figure of a classifier against what is true for certain; of several classes the mean over them."""
+    """A metric of classifiers whose targets are certain: classes, or zeros and ones."""
 
     maximise = True
 
@@ -30,9 +30,9 @@ class Certain(WholeSet):
 
 @dataclass(frozen=True)
 class AreaUnderRoc(Certain):
-    """The area under the ROC curve, of more than two classes each against the rest: see `ranking.area_under_roc`.
+    """The area under the ROC curve; with more than two classes the mean of each against the rest.
 
-    Classes that do not occur, or that all are, do not count; NaN where none is left.
+    Classes with no or with all examples do not count; NaN if none is left. See `ranking.area_under_roc`.
     """
 
     name = "auc"
@@ -45,7 +45,7 @@ class AreaUnderRoc(Certain):
 class AveragePrecision(Certain):
     """The area under the precision-recall curve by steps: see `ranking.average_precision`.
 
-    Classes that do not occur do not count; NaN where none is left.
+    Classes that do not occur do not count; NaN if none is left.
     """
 
     name = "average_precision"
@@ -56,7 +56,7 @@ class AveragePrecision(Certain):
 
 @dataclass(frozen=True)
 class F1(Certain):
-    """F1 of one output or of the second of two classes, else the mean over all: see `ranking.macro_f1`."""
+    """F1 for one output or the second of two classes, else the mean over all: see `ranking.macro_f1`."""
 
     name = "f1"
 
@@ -66,7 +66,7 @@ class F1(Certain):
 
 @dataclass(frozen=True)
 class FunctionMetric(WholeSet):
-    """A function of ones own: `function(y, P)` gives a number."""
+    """A user's function: `function(y, P)` returns a number."""
 
     function: Callable[[Array, Array], float]
 

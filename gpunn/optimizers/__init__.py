@@ -1,4 +1,4 @@
-"""Optimizers: values that say how a gradient becomes a step; see `base` for the contract."""
+"""Optimizers: frozen values with a formula for the update; `base` has the contract."""
 
 from gpunn.optimizers.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from gpunn.optimizers.adaptive import Adadelta, Adagrad, RMSprop

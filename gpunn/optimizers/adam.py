@@ -1,7 +1,8 @@
 """Adam and its relatives: a running mean of the gradient over the root of a running mean of its square.
 
-m ← m + (1 - β₁)(g - m),  v ← v + (1 - β₂)(g² - v); both start at 0, and dividing by 1 - βᵗ makes up for that. All
-four share that and differ in small numbers, computed once a step: the formulas over all weights divide by √v alone.
+m ← m + (1 - β₁)(g - m),  v ← v + (1 - β₂)(g² - v). Both start at 0, and dividing by 1 - βᵗ corrects for that. The
+optimizers here differ in a few numbers, which are computed once in each step. `fresh1` and `fresh2` are 1 - β₁ and
+1 - β₂; `count` is t, the number of the update.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from gpunn.backends.formula.tracing import elementwise
 from gpunn.errors import ConfigurationError
 from gpunn.fields import choice
 from gpunn.optimizers.base import Optimizer, OptimizerFrame, OptimizerPlan
-from gpunn.optimizers.numbers import BETAS, EPSILON, NOT_NEGATIVE, complement, decayed, kept, shrunk
+from gpunn.optimizers.numbers import BETAS, EPSILON, NOT_NEGATIVE, complement, shrink, with_decay, without_none
 from gpunn.per_model import Number
 from gpunn.rules import require
 from gpunn.schedules import Rate
@@ -29,7 +30,7 @@ def _average(xp: Any, g: Any, m: Any, v: Any, fresh1: Any, fresh2: Any) -> Any:
 
 def _decay(W: Any, dW: Any, rate: Any, decay: Any, decoupled: Any) -> Any:
     """The weights and the gradient after weight decay, which changes one of the two."""
-    return (shrunk(W, rate, decay), dW) if decoupled else (W, decayed(dW, W, decay))
+    return (shrink(W, rate, decay), dW) if decoupled else (W, with_decay(dW, W, decay))
 
 
 @elementwise
@@ -37,7 +38,7 @@ def adam(
     xp: Any, W: Any, dW: Any, m: Any, v: Any, largest: Any, fresh1: Any, fresh2: Any, step: Any, root: Any, floor: Any,
     rate: Any, decay: Any, decoupled: Any,
 ) -> Any:  # fmt: skip
-    """`largest` is None but with amsgrad, `root` is None but in RAdam."""
+    """`largest` is None without amsgrad; `root` is None except for RAdam."""
     W, g = _decay(W, dW, rate, decay, decoupled)
     m, v = _average(xp, g, m, v, fresh1, fresh2)
     if largest is not None:
@@ -45,7 +46,7 @@ def adam(
     scale = xp.sqrt(v if largest is None else largest)
     if root is not None:
         scale = root * scale
-    return kept(W - step * (m / (scale + floor)), m, v, largest)
+    return without_none(W - step * (m / (scale + floor)), m, v, largest)
 
 
 @elementwise
@@ -57,7 +58,7 @@ def adam_scalars(xp: Any, rate: Any, count: Any, beta1: Any, beta2: Any, eps: An
 
 @dataclass(frozen=True)
 class _Averaging(Optimizer, abstract=True):
-    """What all have: two decay rates, ε, weight decay, and two moments."""
+    """Base of all: two decay rates, ε, weight decay, and two moments."""
 
     field_rules = {"eps": EPSILON, "weight_decay": NOT_NEGATIVE, "betas": BETAS}
     scalars: ClassVar[tuple[str, ...]] = ("step", "floor")
@@ -80,7 +81,7 @@ class _Averaging(Optimizer, abstract=True):
 
 
 def _convention(where: str, value: Any) -> str:
-    """The rule of `epsilon`, which is no number: that is `eps`."""
+    """The rule of `epsilon`, which names a convention; the number is `eps`."""
     if isinstance(value, (int, float)):
         raise ConfigurationError(where, expected="'pytorch' or 'hat'", got=repr(value), fix=f"write eps={value}")
     return str(hyper.choice(where, value, ("pytorch", "hat")))
@@ -90,8 +91,8 @@ def _convention(where: str, value: Any) -> str:
 class Adam(_Averaging):
     """W ← W - η m̂ / (√v̂ + ε) with m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ) and g = dW + λ W.
 
-    `epsilon="hat"` is the convention of scikit-learn and Keras, η √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε): the same but
-    for the size of ε. `amsgrad` divides by the root of the largest v so far and keeps one more moment.
+    `epsilon="hat"` is the convention of scikit-learn and Keras, η √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε): only ε counts
+    differently. `amsgrad` divides by the root of the largest v so far and keeps one more moment.
     """
 
     decoupled: ClassVar[bool] = False
@@ -113,12 +114,12 @@ class Adam(_Averaging):
             largest = p.largest if self.amsgrad else None
             inputs = (p.W, p.dW, p.m, p.v, largest, t.fresh1, t.fresh2, t.step, None, t.floor)
             decay = (t.rate, p.decay, self.decoupled)
-            t.ops.elementwise(adam, (*inputs, *decay), kept(p.W, p.m, p.v, largest))
+            t.ops.elementwise(adam, (*inputs, *decay), without_none(p.W, p.m, p.v, largest))
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay: W ← W (1 - η λ) - η m̂ / (√v̂ + ε), and dW alone in the moments."""
+    """Adam with decoupled weight decay: W ← W (1 - η λ) - η m̂ / (√v̂ + ε); the moments see dW without the decay."""
 
     decoupled = True
 
@@ -129,7 +130,7 @@ class AdamW(Adam):
 def adamax(
     xp: Any, W: Any, dW: Any, m: Any, u: Any, fresh1: Any, beta2: Any, eps: Any, step: Any, decay: Any
 ) -> Any:  # fmt: skip
-    g = decayed(dW, W, decay)
+    g = with_decay(dW, W, decay)
     m = m + fresh1 * (g - m)
     u = xp.maximum(beta2 * u, xp.absolute(g) + eps)
     return W - step * (m / u), m, u
@@ -179,7 +180,7 @@ def nadam(
 def nadam_scalars(
     xp: Any, rate: Any, count: Any, product: Any, beta1: Any, beta2: Any, eps: Any, momentum_decay: Any
 ) -> Any:  # fmt: skip
-    """The momenta μₜ = β₁ (1 - ½ · 0.96^(t ψ)) and their product, the factors of g and m, and of ε."""
+    """The product of all momenta μₜ = β₁ (1 - ½ · 0.96^(t ψ)), and the factors of g, of m, and of ε."""
     mu = beta1 * (1.0 - 0.5 * xp.power(0.96, count * momentum_decay))
     following = beta1 * (1.0 - 0.5 * xp.power(0.96, (count + 1.0) * momentum_decay))
     product = product * mu
@@ -190,7 +191,7 @@ def nadam_scalars(
 
 @dataclass(frozen=True)
 class NAdam(_Averaging):
-    """Adam with Nesterov's look ahead: W ← W - η ((1 - μₜ) g / (1 - Πμ) + μₜ₊₁ m / (1 - μₜ₊₁ Πμ)) / (√v̂ + ε).
+    """Adam with Nesterov's method: W ← W - η ((1 - μₜ) g / (1 - Πμ) + μₜ₊₁ m / (1 - μₜ₊₁ Πμ)) / (√v̂ + ε).
 
     μₜ = β₁ (1 - ½ · 0.96^(t ψ)) with ψ = `momentum_decay`, and Πμ is the product of μ₁ to μₜ.
     """
@@ -225,12 +226,12 @@ class NAdam(_Averaging):
 
 @elementwise
 def radam_scalars(xp: Any, rate: Any, count: Any, beta1: Any, beta2: Any, eps: Any) -> Any:
-    """step, root and floor of W - step m / (root √v + floor); root 0 and floor 1 leave the momentum alone."""
+    """step, root and floor of W - step m / (root √v + floor); with root 0 and floor 1 only m is left."""
     power = xp.power(beta2, count)
     longest = 2.0 / (1.0 - beta2) - 1.0
     length = longest - 2.0 * count * power / (1.0 - power)
     tame = length > 5.0
-    long, limit = xp.maximum(length, 5.0), xp.maximum(longest, 5.0)  # the branch not taken stays finite
+    long, limit = xp.maximum(length, 5.0), xp.maximum(longest, 5.0)  # so that both branches of `where` are finite
     rectifier = xp.sqrt((long - 4.0) * (long - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * long))
     step = rate / (1.0 - xp.power(beta1, count))
     return (
@@ -242,7 +243,7 @@ def radam_scalars(xp: Any, rate: Any, count: Any, beta1: Any, beta2: Any, eps: A
 
 @dataclass(frozen=True)
 class RAdam(_Averaging):
-    """Adam whose step is rectified while v rests on few gradients: η r m̂ √(1 - β₂ᵗ) / (√v + ε).
+    """Adam with smaller steps while v comes from few gradients: η r m̂ √(1 - β₂ᵗ) / (√v + ε).
 
     ρ∞ = 2 / (1 - β₂) - 1 and ρ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ); where ρ > 5,
     r² = (ρ - 4)(ρ - 2) ρ∞ / ((ρ∞ - 4)(ρ∞ - 2) ρ), else the step is η m̂ (Liu et al. 2020).

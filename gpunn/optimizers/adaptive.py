@@ -1,4 +1,4 @@
-"""Optimizers that divide each weight's step by the size of its own gradients so far."""
+"""Optimizers that divide each weight's step by the size of that weight's gradients so far."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Any
 from gpunn.backends.formula.tracing import elementwise
 from gpunn.fields import choice, number
 from gpunn.optimizers.base import Optimizer, OptimizerFrame, OptimizerPlan
-from gpunn.optimizers.numbers import BELOW_ONE, EPSILON, NOT_NEGATIVE, any_positive, complement, decayed, kept
+from gpunn.optimizers.numbers import (
+    BELOW_ONE,
+    EPSILON,
+    NOT_NEGATIVE,
+    any_positive,
+    complement,
+    with_decay,
+    without_none,
+)
 from gpunn.per_model import Number, PerModel
 from gpunn.schedules import Rate
 
 
 @elementwise
 def adagrad(xp: Any, W: Any, dW: Any, s: Any, step: Any, eps: Any, decay: Any) -> Any:
-    g = decayed(dW, W, decay)
+    g = with_decay(dW, W, decay)
     s = s + g * g
     return W - step * (g / (xp.sqrt(s) + eps)), s
 
@@ -66,7 +74,7 @@ class Adagrad(Optimizer):
 
 @elementwise
 def adadelta(xp: Any, W: Any, dW: Any, v: Any, u: Any, rate: Any, fresh: Any, eps: Any, decay: Any) -> Any:
-    g = decayed(dW, W, decay)
+    g = with_decay(dW, W, decay)
     v = v + fresh * (g * g - v)
     d = xp.sqrt(u + eps) / xp.sqrt(v + eps) * g
     return W - rate * d, v, u + fresh * (d * d - u)
@@ -76,7 +84,7 @@ def adadelta(xp: Any, W: Any, dW: Any, v: Any, u: Any, rate: Any, fresh: Any, ep
 class Adadelta(Optimizer):
     """v ← ρ v + (1 - ρ) g²,  d = √(u + ε) / √(v + ε) g,  u ← ρ u + (1 - ρ) d²,  W ← W - η d,  g = dW + λ W.
 
-    A step has the units of the weights, so the rate is 1 unless set.
+    d has the unit of the weights already, so the default rate is 1.
     """
 
     field_rules = {"rho": PerModel(number(low=0.0, high=1.0)), "eps": EPSILON, "weight_decay": NOT_NEGATIVE}
@@ -105,8 +113,8 @@ class Adadelta(Optimizer):
 def rmsprop(
     xp: Any, W: Any, dW: Any, v: Any, m: Any, b: Any, rate: Any, fresh: Any, eps: Any, momentum: Any, decay: Any
 ) -> Any:
-    """A moment that is not kept is None and has no result. Rounding can take v - m² below 0: that counts as 0."""
-    g = decayed(dW, W, decay)
+    """A moment that is not used is None and has no result. v - m² below 0, from rounding, counts as 0."""
+    g = with_decay(dW, W, decay)
     v = v + fresh * (g * g - v)
     if m is None:
         q = g / (xp.sqrt(v) + eps)
@@ -115,7 +123,7 @@ def rmsprop(
         q = g / (xp.sqrt(xp.maximum(v - m * m, 0.0)) + eps)
     if b is not None:
         b = q = momentum * b + q
-    return kept(W - rate * q, v, m, b)
+    return without_none(W - rate * q, v, m, b)
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class RMSprop(Optimizer):
     """v ← α v + (1 - α) g²,  W ← W - η g / (√v + ε),  g = dW + λ W.
 
     `centered` also keeps m ← α m + (1 - α) g and divides by √(v - m²) + ε. With `momentum` μ the quotient q goes into
-    b ← μ b + q, and W ← W - η b. Each keeps one more moment.
+    b ← μ b + q, and W ← W - η b. Each of the two keeps one more moment.
     """
 
     field_rules = {
@@ -154,4 +162,4 @@ class RMSprop(Optimizer):
         for p in t.parts:
             m, b = (getattr(p, name) if name in t.moments else None for name in "mb")
             inputs = (p.W, p.dW, p.v, m, b, t.rate, t.fresh, t.eps, t.momentum, p.decay)
-            t.ops.elementwise(rmsprop, inputs, kept(p.W, p.v, m, b))
+            t.ops.elementwise(rmsprop, inputs, without_none(p.W, p.v, m, b))

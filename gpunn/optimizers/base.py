@@ -1,15 +1,15 @@
 """The contract of an optimizer, in ten lines.
 
-- An optimizer is a frozen dataclass: it says what it is, in fields that keep `field_rules`, and holds no array. Any
-  number may be one for each model.
-- `plan()` names all it needs: moments (flat buffers like the values), the numbers it reads, small kept state.
-- `update(t)` reads the gradients and writes the values: one formula over each part of the flat buffer, in place.
-- A part (`t.parts`) has W, dW, its moments by name, and `decay`. With weight decay there are two, the decaying
-  parameters and the rest, else one.
-- What changes from step to step lies on the device: `t.rate`, and `t.count`, the number of the update under way,
-  counted from 1. Numbers derived from them are computed there in float64, stored in the network's dtype, and only
-  then meet the large arrays.
-- Nothing is allocated in `update` and nothing waits for the host, so that a CUDA graph can hold it.
+- An optimizer is a frozen dataclass. Its fields are checked by `field_rules`; it holds no array. Every number in them
+  may also be a tuple with one for each model.
+- `plan()` names all it needs: moments (flat buffers like the values), the numbers it reads, small state.
+- `update(t)` reads the gradients and changes the values: one formula over each part of the flat buffer, in place.
+- A part (`t.parts`) is a stretch of the flat vector of all parameters. It has W, dW, its moments by name, and `decay`.
+  With weight decay there are two parts, the decaying parameters and the rest, else one.
+- What changes from step to step lies on the device: `t.rate`, and `t.count`, the number of the present update,
+  counted from 1. Numbers derived from them are computed on the device in float64 and stored in the network's dtype;
+  the formulas over all parameters read these.
+- `update` allocates nothing and never waits for the device, so that it can be recorded.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from gpunn.value import Value
 class OptimizerPlan:
     """Everything an optimizer needs, by name."""
 
-    moments: Mapping[str, Number] = field(default_factory=dict)  # what each flat buffer starts with
+    moments: Mapping[str, Number] = field(default_factory=dict)  # flat buffers, with the number that each starts with
     numbers: Mapping[str, Number] = field(default_factory=dict)  # for the large formula, in the network's dtype
-    exact: Mapping[str, Number] = field(default_factory=dict)  # for the small ones, in float64
-    scalars: tuple[str, ...] = ()  # their results, in the network's dtype
-    kept: Mapping[str, float] = field(default_factory=dict)  # small float64 state with its first value
-    decay: Number = 0.0  # of the decaying parameters
+    exact: Mapping[str, Number] = field(default_factory=dict)  # for formulas of a few numbers, in float64
+    scalars: tuple[str, ...] = ()  # results of these, in the network's dtype
+    kept: Mapping[str, float] = field(default_factory=dict)  # small float64 state, with its first value
+    decay: Number = 0.0  # weight decay of the decaying parameters
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Optimizer(Value, abstract=True):
     rate: Rate = 1e-3
 
     def __new__(cls, *arguments: Any, **words: Any) -> Self:
-        """Refuse the parameters that PyTorch wants, before it is said that a word is wrong, too."""
+        """Raise an error for parameters as the first argument, which PyTorch wants, before words are checked."""
         if arguments and _holds_arrays(arguments[0]):
             raise ConfigurationError(
                 cls.__name__,
@@ -72,7 +72,7 @@ class Optimizer(Value, abstract=True):
         raise NotImplementedError(f"{type(self).__name__} needs an update method")
 
     def check_state(self, state: Mapping[str, Array], updates: int) -> None:
-        """Refuse arrays of a frame's `state`, on the host, that no training leaves after so many updates."""
+        """Raise an error unless a frame's `state`, on the host, may come from a training after so many updates."""
         for name in self.squares:
             least = state[name].min(initial=0.0) if name in state else 0.0
             require(not least < 0.0, f"optimizer/{name}", expected="numbers >= 0", got=f"{least:g}")
@@ -83,7 +83,7 @@ class Optimizer(Value, abstract=True):
 
 
 def _holds_arrays(given: Any) -> bool:
-    """Whether it is parameters rather than a rate, or one for each model."""
+    """Whether it is parameters rather than a rate or rates."""
     if isinstance(given, (list, tuple)):
         return any(getattr(one, "ndim", 0) > 0 for one in given)
     return isinstance(given, (Mapping, MappingView, Iterator))
@@ -97,7 +97,7 @@ class _Named:
 
 
 class Part(_Named):
-    """One stretch of the flat buffers: views W, dW and the moments, and the weight decay that holds there."""
+    """A stretch of the flat buffers: views W, dW and the moments, and the weight decay of these parameters."""
 
     def __init__(self, t: OptimizerFrame, place: slice, decay: Any) -> None:
         self.W, self.dW, self.decay = t.store.values[..., place], t.store.gradients[..., place], decay
@@ -109,7 +109,7 @@ class OptimizerFrame(_Named):
     """An optimizer's arrays for one network, made before the first step.
 
     `rate` has shape (1,) or (K, 1) in the network's dtype and is written before each update; here it starts with
-    what the optimizer has for step 0 if that is a number. `count` (1,) is float64 and starts with 1.
+    the optimizer's rate for step 0, if it is no function. `count` (1,) is float64 and starts with 1.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class OptimizerFrame(_Named):
     ) -> None:
         self.ops, self.store, self.optimizer = ops, store, optimizer
         if loss_scale is not None:
-            self.ops = Guarded(ops, loss_scale.finite)  # type: ignore[assignment]  # which stands for it
+            self.ops = Guarded(ops, loss_scale.finite)  # type: ignore[assignment]  # a stand-in for the backend
         check_models(optimizer, store.models)
         plan = optimizer.plan()
         model_axes = store.values.shape[:-1]
@@ -139,7 +139,7 @@ class OptimizerFrame(_Named):
         self.parts = self._parts(for_formula(plan.decay, ops, store.dtype), any_positive(plan.decay))
 
     def state(self) -> dict[str, Array]:
-        """What a checkpoint must hold: the arrays themselves, to be read or written in place."""
+        """The arrays that a checkpoint must hold, not copies."""
         return {**self.moments, **self.kept, "count": self.count}
 
     def _moment(self, start: Number) -> Array:

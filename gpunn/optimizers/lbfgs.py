@@ -1,4 +1,4 @@
-"""Limited-memory BFGS with a line search that ends at the strong Wolfe conditions."""
+"""Limited-memory BFGS with a line search that meets the strong Wolfe conditions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST_HISTORY = 10_000  # steps, each with two buffers of the gradient's size
 
 
 class Outcome(NamedTuple):
-    """What one step came to; `reason` says why there is nothing left to do, or is None."""
+    """The result of one step; `reason` says why there is nothing left to do, or is None."""
 
     loss: float
     gradient_norm: float
@@ -45,13 +45,13 @@ def subtract_scaled(xp: Any, a: Any, b: Any, scale: Any) -> Any:
 
 @dataclass(frozen=True)
 class LBFGS(Optimizer):
-    """W ← W - α H dW, H being the inverse Hessian that the last `history_size` steps suggest (Nocedal & Wright,
-    Algorithm 7.4), α first `rate` and then what meets the strong Wolfe conditions.
+    """W ← W - α H dW. H approximates the inverse Hessian from the last `history_size` steps (Nocedal & Wright,
+    Algorithm 7.4); the line search tries α = `rate` first and ends where the strong Wolfe conditions hold.
 
-    For the loss of the whole training set as one function: `minimize_step` takes one step, at the cost of usually one
-    or two evaluations. Vectors stay on the device; the decisions are taken on the host, which waits for a few numbers
-    at each evaluation. It keeps 2 `history_size` + 4 buffers of the gradient's size, and trains one network: each
-    model of a population would need evaluations of its own.
+    It minimizes the loss of the whole training set: `minimize_step` takes one step, usually with one or two
+    evaluations. Vectors stay on the device; the host decides and waits for a few numbers at each evaluation. It keeps
+    2 `history_size` + 4 buffers of the gradient's size. It trains one network, no population, because each model would
+    need different evaluations.
     """
 
     field_rules = {
@@ -65,7 +65,7 @@ class LBFGS(Optimizer):
     history_size: int = 10
     max_evaluations: int = 25  # in one step
     tolerance_gradient: float = 1e-7  # of the gradient's length
-    tolerance_change: float = 0.0  # of the loss, against max(1, |loss|); 0 does not look at it
+    tolerance_change: float = 0.0  # of the loss, relative to max(1, |loss|); 0: not checked
 
     def plan(self) -> OptimizerPlan:
         history = [f"{letter}{i}" for i in range(self.history_size) for letter in "sy"]
@@ -80,7 +80,7 @@ class LBFGS(Optimizer):
         )
 
     def check_state(self, state: Mapping[str, Array], updates: int) -> None:
-        """The number of steps remembered, and of each of them s and y with a curvature: 1/ρ = s y > 0."""
+        """Check the number of steps in the history, and that the curvature 1/ρ = s y of each is positive."""
         pairs, begun, loss = (float(state[name].item()) for name in ("pairs", "begun", "loss"))
         known = pairs.is_integer() and 0 <= pairs <= updates
         require(known, "optimizer/pairs", expected=f"a whole number from 0 to {updates}", got=f"{pairs:g}")
@@ -105,7 +105,7 @@ class LBFGS(Optimizer):
     def minimize_step(self, t: OptimizerFrame, evaluate: Callable[[], float]) -> Outcome:
         """One step. `evaluate()` computes loss and gradient at the store's present values and returns the loss.
 
-        Values and gradients are left at the accepted point; only there may they be read between two steps.
+        Afterwards values and gradients are those of the accepted point.
         """
         if t.store.models is not None:
             self.refuse_population(t.store.models)
@@ -113,7 +113,7 @@ class LBFGS(Optimizer):
 
 
 class _Step:
-    """One step of L-BFGS and what it needs to know."""
+    """One step of L-BFGS."""
 
     def __init__(self, optimizer: LBFGS, t: OptimizerFrame, evaluate: Callable[[], float]) -> None:
         self.optimizer, self.t, self.ops, self.evaluate = optimizer, t, t.ops, evaluate
@@ -126,21 +126,21 @@ class _Step:
     def take(self) -> Outcome:
         loss, square = self._begin()
         reason = self._reason(loss, square, math.inf)
-        if reason is None and self._read(self.t.rate) == 0.0:  # nothing moves, and a schedule may rise again
+        if reason is None and self._read(self.t.rate) == 0.0:  # nothing moves in this step; a later rate may be larger
             if not self.evaluations:
-                self._evaluate()  # for who reads the loss and the gradient of every step
+                self._evaluate()  # the loss and the gradient of every step are read
             return Outcome(loss, math.sqrt(square), self.evaluations, None)
         if reason is not None:
             return Outcome(loss, math.sqrt(square), self.evaluations, reason)
         end, slope = None, self._set_direction()
         if slope < 0.0:
             end = self._search(loss, square, slope)
-        if end is None and self.pairs:  # the history misleads: start it afresh with the steepest descent
+        if end is None and self.pairs:  # the history misleads: clear it and use the steepest descent
             self._write(self.t.pairs, 0.0)
             self.pairs = 0
             end = self._search(loss, square, self._set_direction())
-            if end is not None and end.loss >= loss:  # by its slope alone: at the end of the dtype's numbers, two
-                end = None  # points would take turns without end
+            if end is not None and end.loss >= loss:  # accepted for its slope: rounding could make two points take
+                end = None  # turns forever
         if end is None:
             self._move(0.0)
             self.ops.copy(self.gradient, out=self.dW)
@@ -153,7 +153,7 @@ class _Step:
         return Outcome(end.loss, math.sqrt(square), self.evaluations, self._reason(end.loss, square, change))
 
     def _begin(self) -> tuple[float, float]:
-        """Loss and squared gradient where the last step ended, evaluated if there was none."""
+        """Loss and squared length of the gradient where the last step ended, evaluated before the first step."""
         if not self._read(self.t.begun):
             self._write(self.t.loss, self._evaluate())
             self.ops.copy(self.dW, out=self.gradient)
@@ -170,7 +170,7 @@ class _Step:
         return "the loss changes within tolerance_change" if still else None
 
     def _set_direction(self) -> float:
-        """The direction -H g by the two-loop recursion, all of it on the device; returns its slope."""
+        """Compute the direction -H g by the two-loop recursion, on the device; return its slope."""
         t, d, m = self.t, self.direction, self.optimizer.history_size
         self.ops.elementwise(negative, (self.gradient,), (d,))
         newest_first = [i % m for i in range(self.pairs - 1, max(self.pairs - m, 0) - 1, -1)]
@@ -190,26 +190,26 @@ class _Step:
         return self._dot(self.gradient, d)
 
     def _factor(self, vector: Array, i: int) -> Array:
-        """ρᵢ vector · d, left on the device."""
+        """ρᵢ vector · d, on the device."""
         self._product(vector, self.direction)
         factor = self.ops.zeros((1,), self.t.store.dtype)
         self.ops.elementwise(formulas.multiply, (self.product, self.t.kept[f"rho{i}"]), (factor,))
         return factor
 
     def _search(self, loss: float, square: float, slope: float) -> Point | None:
-        """A step along the direction, or None; the values and the gradient are then at its end."""
+        """Search along the direction; return the accepted point, with values and gradients there, or None."""
         rate = self._read(self.t.rate)
         first = max(rate if self.pairs else rate * min(1.0, 1.0 / math.sqrt(square)), SMALLEST)
         budget = self.optimizer.max_evaluations
         end = wolfe_search(
             self._at, Point(0.0, loss, slope), first, budget, 10.0 * float(np.finfo(self.t.store.dtype).eps)
         )
-        if end is not None and end.step != self.position:  # the best of several that meet only half the conditions
+        if end is not None and end.step != self.position:  # another point was evaluated last
             self._at(end.step)
         return end
 
     def _at(self, step: float) -> Point:
-        """The loss and its slope along the direction, `step` away from the start."""
+        """Evaluate loss and slope along the direction, `step` away from the start."""
         self._move(step)
         loss = self._evaluate()
         return Point(step, loss, self._dot(self.dW, self.direction))
@@ -221,9 +221,9 @@ class _Step:
         self.ops.elementwise(formulas.add_scaled, inputs, (self.values,))
 
     def _remember(self, step: float) -> None:
-        """Take the pair s = α d, y = change of the gradient into the history, if its curvature is positive."""
+        """Add the pair s = α d, y = change of the gradient to the history, if its curvature is positive."""
         t, i = self.t, self.pairs % self.optimizer.history_size
-        y = t.moments["start"]  # which has served
+        y = t.moments["start"]  # a buffer that is free now
         self.ops.elementwise(formulas.subtract, (self.dW, self.gradient), (y,))
         curvature, square = step * self._dot(y, self.direction), self._dot(y, y)
         if curvature > 1e-12 * square > 0.0:  # tiny numbers have squares of 0

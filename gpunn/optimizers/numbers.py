@@ -1,4 +1,4 @@
-"""What optimizers have in common: the rules of their numbers, and the pieces of their formulas."""
+"""Rules for the numbers of optimizers, and pieces of their formulas."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gpunn.per_model import Number, PerModel, entries_of, mapped
 
 NOT_NEGATIVE = PerModel(number(low=0.0))
 BELOW_ONE = PerModel(number(low=0.0, high=1.0, open_high=True))
-# Where a gradient has always been 0 an update is 0/ε: below this, ε would be 0 too in float32.
+# While a gradient has always been 0 an update is 0/ε: a smaller ε would be 0 in float32.
 EPSILON = PerModel(number(low=1e-30))
 
 
 class Pair(PerModel):
-    """The rule of two decay rates, each of which is a number or one for each model."""
+    """The rule of two decay rates, each a number or one for each model."""
 
     def __call__(self, where: str, value: Any) -> tuple[Number, Number]:
         if not isinstance(value, (list, tuple)) or len(value) != 2:
@@ -36,12 +36,12 @@ BETAS = Pair(BELOW_ONE.rule)
 
 
 def complement(value: Number) -> Number:
-    """1 - β, taken before it is rounded to the network's dtype: 1 - 0.999 in float32 is wrong in the fifth digit."""
+    """1 - β, the share of the new value in a running mean; in float64, because float32 has too few digits of it."""
     return mapped(lambda v: 1.0 - v, value)
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a formula's argument is the number 0, known when it is compiled."""
+    """Whether an argument is the number 0, which is known when a formula is compiled."""
     return isinstance(value, (int, float)) and value == 0
 
 
@@ -49,16 +49,16 @@ def any_positive(value: Number) -> bool:
     return any(v > 0.0 for v in entries_of(value))
 
 
-def kept(*values: Any) -> tuple[Any, ...]:
-    """Without those that are None: moments that this form of an optimizer has no use for."""
+def without_none(*values: Any) -> tuple[Any, ...]:
+    """The values that are not None: an optimizer has None for moments that it does not use."""
     return tuple(value for value in values if value is not None)
 
 
-def decayed(dW: Any, W: Any, decay: Any) -> Any:
+def with_decay(dW: Any, W: Any, decay: Any) -> Any:
     """dW + λ W: weight decay as part of the gradient."""
     return dW if is_zero(decay) else dW + decay * W
 
 
-def shrunk(W: Any, rate: Any, decay: Any) -> Any:
+def shrink(W: Any, rate: Any, decay: Any) -> Any:
     """W (1 - η λ): weight decay decoupled from the gradient."""
     return W if is_zero(decay) else W * (1.0 - rate * decay)

@@ -1,4 +1,7 @@
-"""Optimizers whose step is the gradient, its running mean, or the sign of one."""
+"""SGD, which steps along the gradient or a velocity, and Lion, which steps along the sign of a running mean.
+
+In the formulas W and dW are the flat vectors of all parameters and of their gradient.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +12,45 @@ from gpunn.backends.formula.tracing import elementwise
 from gpunn.errors import ConfigurationError
 from gpunn.fields import choice, number
 from gpunn.optimizers.base import Optimizer, OptimizerFrame, OptimizerPlan
-from gpunn.optimizers.numbers import BELOW_ONE, BETAS, NOT_NEGATIVE, any_positive, complement, decayed, kept, shrunk
+from gpunn.optimizers.numbers import (
+    BELOW_ONE,
+    BETAS,
+    NOT_NEGATIVE,
+    any_positive,
+    complement,
+    shrink,
+    with_decay,
+    without_none,
+)
 from gpunn.per_model import Number, PerModel, entries_of
 from gpunn.schedules import Rate
 
 
 @elementwise
 def descend(
-    xp: Any, W: Any, dW: Any, v: Any, rate: Any, momentum: Any, fresh: Any, nesterov: Any, decay: Any
+    xp: Any, W: Any, dW: Any, v: Any, rate: Any, momentum: Any, factor: Any, nesterov: Any, decay: Any
 ) -> Any:  # fmt: skip
-    """Without momentum v is None; without dampening `fresh` is None."""
-    g = decayed(dW, W, decay)
+    """Without momentum v is None; without dampening `factor`, 1 - τ, is None."""
+    g = with_decay(dW, W, decay)
     if v is None:
         return W - rate * g
-    v = momentum * v + (g if fresh is None else fresh * g)
-    return W - rate * (g + momentum * v if nesterov else v), v
+    new = g if factor is None else factor * g
+    v = momentum * v + new
+    direction = g + momentum * v if nesterov else v
+    return W - rate * direction, v
 
 
 @elementwise
-def first_is_fresh(xp: Any, count: Any, fresh: Any) -> Any:
-    """The first gradient starts the velocity undamped."""
-    return xp.where(count > 1.0, fresh, 1.0)
+def factor_of_update(xp: Any, count: Any, damped: Any) -> Any:
+    """The factor of the gradient in the velocity: 1 in the first update, `damped` = 1 - τ in all others."""
+    return xp.where(count > 1.0, damped, 1.0)
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """W ← W - η g with g = dW + λ W, the notes' plain step; with momentum μ and dampening τ
+    """W ← W - η g with g = dW + λ W, as in the notes; with momentum μ and dampening τ
 
-    v ← μ v + (1 - τ) g,  W ← W - η v,  or with Nesterov's look ahead  W ← W - η (g + μ v).
+    v ← μ v + (1 - τ) g,  W ← W - η v,  or with Nesterov's method  W ← W - η (g + μ v).
     The first velocity is g itself. Without momentum no velocity is kept.
     """
 
@@ -66,27 +80,27 @@ class SGD(Optimizer):
     def plan(self) -> OptimizerPlan:
         if not any_positive(self.momentum):
             return OptimizerPlan(numbers={"momentum": 0.0}, decay=self.weight_decay)
-        fresh = complement(self.dampening)
-        if isinstance(self.momentum, tuple):  # without momentum dampening means nothing, for a model as for all
-            each = zip(entries_of(fresh, len(self.momentum)), self.momentum)
-            fresh = tuple(f if momentum else 1.0 for f, momentum in each)
+        damped = complement(self.dampening)
+        if isinstance(self.momentum, tuple):  # no dampening for models without momentum
+            each = zip(entries_of(damped, len(self.momentum)), self.momentum)
+            damped = tuple(factor if momentum else 1.0 for factor, momentum in each)
         return OptimizerPlan(
             moments={"v": 0.0},
             numbers={"momentum": self.momentum},
-            exact={"undamped": fresh},
-            scalars=("fresh",),
+            exact={"damped": damped},
+            scalars=("factor",),
             decay=self.weight_decay,
         )
 
     def update(self, t: OptimizerFrame) -> None:
-        fresh = None
+        factor = None
         if t.moments and any_positive(self.dampening):
-            fresh = t.fresh
-            t.ops.elementwise(first_is_fresh, (t.count, t.undamped), (fresh,))
+            factor = t.factor
+            t.ops.elementwise(factor_of_update, (t.count, t.damped), (factor,))
         for p in t.parts:
             v = p.v if t.moments else None
-            inputs = (p.W, p.dW, v, t.rate, t.momentum, fresh, self.nesterov, p.decay)
-            t.ops.elementwise(descend, inputs, kept(p.W, v))
+            inputs = (p.W, p.dW, v, t.rate, t.momentum, factor, self.nesterov, p.decay)
+            t.ops.elementwise(descend, inputs, without_none(p.W, v))
 
 
 @elementwise
@@ -94,16 +108,16 @@ def lion(
     xp: Any, W: Any, dW: Any, m: Any, rate: Any, beta1: Any, fresh1: Any, beta2: Any, fresh2: Any, decay: Any
 ) -> Any:
     c = beta1 * m + fresh1 * dW
-    direction = c / xp.maximum(xp.absolute(c), 1e-37)  # the sign; NumPy's own is ten times slower on random numbers
-    return shrunk(W, rate, decay) - rate * direction, beta2 * m + fresh2 * dW
+    direction = c / xp.maximum(xp.absolute(c), 1e-37)  # the sign; np.sign is ten times slower on random numbers
+    return shrink(W, rate, decay) - rate * direction, beta2 * m + fresh2 * dW
 
 
 @dataclass(frozen=True)
 class Lion(Optimizer):
     """W ← W - η (sign(β₁ m + (1 - β₁) dW) + λ W),  m ← β₂ m + (1 - β₂) dW.
 
-    Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms". One moment; every weight moves by η, so rates
-    are 3 to 10 times smaller than Adam's and decays as much larger.
+    Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms". One moment. Every weight moves by η, so
+    rates are 3 to 10 times smaller than Adam's, and decays 3 to 10 times larger.
     """
 
     field_rules = {"weight_decay": NOT_NEGATIVE, "betas": BETAS}

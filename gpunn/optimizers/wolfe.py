@@ -1,4 +1,4 @@
-"""A line search on the host: from a starting point, a step that meets the strong Wolfe conditions."""
+"""A line search on the host: it finds a step that meets the strong Wolfe conditions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-DECREASE = 1e-4  # the share of the decrease that the slope promises which a step must bring
-CURVATURE = 0.9  # the share of the slope that may be left at its end
+DECREASE = 1e-4  # a step must bring this share of the decrease that the first slope promises
+CURVATURE = 0.9  # the slope at its end may be at most this share of the first one
 
 
 class Point(NamedTuple):
-    """A function along a line: where, its value there, and its slope there."""
+    """A point on the line, with the loss and its slope there."""
 
     step: float
     loss: float
@@ -31,8 +31,8 @@ class _Search:
         return self.at(step)
 
     def falls(self, p: Point) -> bool:
-        """Whether the loss falls enough. Where its fall is lost in rounding the slopes, which are exact for longer,
-        decide (Hager and Zhang's approximate condition)."""
+        """Whether the loss falls enough. If its fall is smaller than rounding errors, the slopes decide, which are more
+        exact (Hager and Zhang's approximate condition)."""
         if p.loss <= self.start.loss + DECREASE * p.step * self.start.slope:
             return True
         same = abs(p.loss - self.start.loss) <= self.rounding * abs(self.start.loss)
@@ -42,7 +42,7 @@ class _Search:
         return abs(p.slope) <= -CURVATURE * self.start.slope
 
     def run(self, first: float) -> Point | None:
-        """Nocedal and Wright's Algorithm 3.5: longer steps until two of them have a good one between."""
+        """Nocedal and Wright's Algorithm 3.5: take longer steps until a good one must lie between the last two."""
         before, p = self.start, self.evaluate(first)
         while True:
             if not self.falls(p) or not math.isfinite(p.slope) or (p.loss >= before.loss and before.step > 0.0):
@@ -56,7 +56,7 @@ class _Search:
             before, p = p, self.evaluate(_clamp(_minimum(before, p), 2.0 * p.step, 10.0 * p.step))
 
     def between(self, low: Point, high: Point) -> Point | None:
-        """Algorithm 3.6: `low` is the best point so far that falls enough, and the way to `high` starts downhill."""
+        """Algorithm 3.6: `low` is the best point so far that falls enough; from there the loss falls towards `high`."""
         while self.budget > 0 and high.step != low.step:
             width = high.step - low.step
             near, far = sorted((low.step + 0.1 * width, high.step - 0.1 * width))
@@ -73,7 +73,7 @@ class _Search:
 
 
 def _minimum(a: Point, b: Point) -> float:
-    """Where the cubic through two points with their slopes is least; halfway if it is nowhere."""
+    """The minimum of the cubic through two points with their slopes; the middle if there is none."""
     if math.isfinite(b.loss) and math.isfinite(b.slope):
         left, right = (a, b) if a.step <= b.step else (b, a)
         d = left.slope + right.slope - 3.0 * (left.loss - right.loss) / (left.step - right.step)
@@ -95,7 +95,7 @@ def wolfe_search(
 ) -> Point | None:
     """A point where f(α) <= f(0) + 10⁻⁴ α f'(0) and |f'(α)| <= 0.9 |f'(0)|, trying `first` first.
 
-    After `budget` evaluations it is the best that falls enough; None where nothing does. `rounding` is the relative
-    error of f.
+    After `budget` evaluations it is the best point where f falls enough, or None. `rounding` is the relative error
+    of f.
     """
     return _Search(at, start, rounding, budget).run(first)

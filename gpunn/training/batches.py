@@ -1,7 +1,7 @@
-"""Examples on the device, the order they are drawn in, and the gather that makes a batch of them.
+"""Examples on the device, the order of an epoch, and loaders that gather batches.
 
-The set is uploaded once in its own dtype. Permutations, batches and casts are made on the device; the place in the
-epoch is a device-side cursor, so that a captured step finds its own batch.
+The set is uploaded once in its own dtype. Permutations, batches and casts are made on the device. The place in the
+epoch is a cursor on the device, so that a recorded step reads the next batch each time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpunn.types import Array, Shape
 
 @dataclass(frozen=True)
 class CheckedExamples:
-    """A checked set that may go to the device, wherever it is now; fields as in `Examples`."""
+    """A checked set, on the host or on the device, ready to be uploaded; fields as in `Examples`."""
 
     X: Checked
     y: Checked
@@ -35,17 +35,17 @@ class CheckedExamples:
 
     @property
     def rows(self) -> int:
-        """Of all models together."""
+        """The rows of X, for all models together."""
         return len(self.X.array)
 
     def of_rows(self, where: str, rows: Any, network: Engine) -> CheckedExamples:
-        """The same set, of which each model sees these rows; the only one of a network sees `rows` itself."""
+        """The same set, where model k sees `rows[k]` only; a network of one model sees `rows`."""
         self._require_one_set(where)
         chosen, lengths = _subsets(where, rows, self.rows, network)
         return replace(self, subsets=chosen, size=min(lengths or chosen.shape[1:]), lengths=lengths)
 
     def weighted(self, where: str, weight: Array | None, network: Engine) -> CheckedExamples:
-        """The same set with these weights, which `weights_on_host` has made, or none."""
+        """The same set with these weights, which `weights_on_host` has made; None changes nothing."""
         if weight is None:
             return self
         self._require_one_set(where)
@@ -61,39 +61,39 @@ class CheckedExamples:
             )
 
     def to(self, ops: Backend) -> Examples:
-        """On the device."""
+        """The set on the device."""
         weight, subsets = (None if given is None else given.to(ops) for given in (self.weight, self.subsets))
         return Examples(self.X.to(ops), self.y.to(ops), weight, subsets, self.size, self.lengths, self.y)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """A checked set: one copy for all models, and the rows that each of them may see (None: every model all rows)."""
+    """A set on the device: one copy for all models, and the rows that each model may see (None: all rows)."""
 
     X: Array  # (N, *shape)
     y: Array  # (N, ...)
     weight: Array | None  # (N, 1)
-    subsets: Array | None  # (K, m) row numbers; a model that has fewer sees them again from its first one on
+    subsets: Array | None  # (K, m) row numbers; a model with fewer than m has its first ones again at the end
     size: int  # rows that one model sees in an epoch
-    lengths: tuple[int, ...] | None = None  # how many rows each model may see, where they differ: the least is `size`
-    target: Checked | None = None  # what y was made of
+    lengths: tuple[int, ...] | None = None  # how many rows each model may see, if they differ; `size` is the smallest
+    target: Checked | None = None  # y as it was handed in
 
 
 def examples(network: Engine, where: str, X: Any, y: Any, loss: Loss, *, weight: Any = None) -> CheckedExamples:
-    """What a user hands in, checked against the network."""
+    """The user's X, y and weights, checked against the network."""
     return examples_of(network, where, network.as_inputs(X), y, loss, weight=weight)
 
 
 def examples_of(
     network: Engine, where: str, array: Array, y: Any, loss: Loss, *, weight: Any = None
 ) -> CheckedExamples:
-    """The same where the inputs are an array already."""
+    """The same for inputs that are an array already."""
     network.require_inputs(array)
     rank = len(network.inputs) + 1
     row_axes = array.shape[: array.ndim - rank + 1]
     target = checked_targets(y, loss, row_axes, network.outputs, network.ops, network.dtype)
     subsets = None
-    if array.ndim > rank:  # a set for each model: laid end to end, each model seeing its own stretch
+    if array.ndim > rank:  # a set for each model: joined to one, of which each model sees its part
         known = target.array
         if known.ndim < 2 + target.rank:  # one for all models
             known = network.ops.to_host(known) if network.ops.owns(known) else known
@@ -110,7 +110,7 @@ def _joined(array: Array) -> Array:
 
 
 def _subsets(where: str, subsets: Any, rows: int, network: Engine) -> tuple[Checked, tuple[int, ...] | None]:
-    """A row of a table for each model, and how many of its numbers are the model's own, where these counts differ."""
+    """A table with the row numbers of one model in each row, and how many of them count, if that differs by model."""
     given = subsets if network.models else [subsets]
     sets = [_rows_of_model(where, numbers, k, rows, network) for k, numbers in enumerate(given)]
     lengths = tuple(len(numbers) for numbers in sets)
@@ -141,13 +141,13 @@ def _rows_of_model(where: str, given: Any, k: int, rows: int, network: Engine) -
 
 
 def weights_on_host(where: str, weight: Any, network: Engine) -> Array:
-    """What a user hands in as weights of examples, as numbers on the host."""
+    """The user's weights of examples, as numbers on the host."""
     array = as_array(f"{where} sample_weight", weight, network.ops)
     return np.asarray(network.ops.to_host(array) if network.ops.owns(array) else array, np.float64)
 
 
 def checked_weights(where: str, weight: Array, rows: int, network: Engine) -> Checked:
-    """One weight for each example."""
+    """The weights as a column, one for each example; raise an error unless they are valid."""
     weight = weight[:, 0] if weight.shape == (rows, 1) else weight
     if weight.shape != (rows,) or not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
         raise DataError(
@@ -160,7 +160,7 @@ def checked_weights(where: str, weight: Array, rows: int, network: Engine) -> Ch
 
 
 class Order:
-    """Row numbers in the order of an epoch, (m,) for all models or (K, m): a function of seed and epoch."""
+    """Row numbers in the order of an epoch, (m,) for all models or (K, m). They follow from seed and epoch alone."""
 
     def __init__(self, network: Engine, data: Examples, sampling: str) -> None:
         ops = self.ops = network.ops
@@ -200,14 +200,14 @@ class Order:
             self._draw_freely(float(self.size))
 
     def _draw_freely(self, count: Any) -> None:
-        """Any of so many rows at each place, the same one perhaps at several."""
+        """Draw a row number below `count` for each place; the same one may come several times."""
         self.ops.random_uniform(self.key, self.epoch, out=self.uniform)
         self.ops.elementwise(formulas.multiply, (self.uniform, count), (self.uniform,))
         self.ops.copy(self.uniform, out=self.rows)  # the cast cuts the fraction off
 
 
 class Loader:
-    """Batches of one size: `load` gathers the rows that stand at the cursor into fixed arrays."""
+    """Batches of one size: `load` gathers the rows at the cursor into the same arrays each time."""
 
     def __init__(self, network: Engine, order: Order, rows: int, cursor: Array) -> None:
         ops: Backend = network.ops
@@ -220,7 +220,7 @@ class Loader:
         self.order = order.current
 
     def _target(self, model_axes: Shape, rows: int) -> tuple[Array, Array, Array]:
-        """The batch's target; the same memory as the gather writes it; the whole set's, as the gather reads it."""
+        """The batch's target; the same memory as `ops.batch` writes it; the whole set's y as it reads it."""
         y = self.data.y
         if y.ndim > 1:
             batch = self.ops.empty((*model_axes, rows, *y.shape[1:]), y.dtype)
@@ -236,5 +236,5 @@ class Loader:
             ops.batch(data.weight, *place, out=self.weight)
 
     def load_inputs(self) -> None:
-        """Those of the rows at the cursor, to X."""
+        """Load X alone."""
         self.ops.batch(self.data.X, self.order, self.cursor, out=self.X, scale=self.scale)

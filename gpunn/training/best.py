@@ -1,4 +1,4 @@
-"""The best weights seen, kept on the device, for each model its own."""
+"""The best weights so far of each model, kept on the device."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def choose(xp: Any, taken: Any, new: Any, old: Any) -> Any:
 
 
 class Best:
-    """Copies of parameters and state as they were when the monitored figure was best, and the time before that.
+    """Copies of parameters and state: `latest` from the best epoch, `before` from the best epoch before that one.
 
-    At first both are the initial ones. Each takes the memory of the parameters, and is made only if it may be needed.
+    At first both are the initial ones. Each takes as much memory as the parameters, and is left out where not needed.
     """
 
     def __init__(self, network: Engine, *, latest: bool = True, before: bool = True) -> None:
@@ -30,12 +30,12 @@ class Best:
         )
 
     def take(self, members: Array) -> None:
-        """Keep what these models hold now."""
+        """Copy the present weights of these models."""
         self._blend(members, self.before, self.latest)
         self._blend(members, self.latest, self.held)
 
     def revert(self, members: Array) -> None:
-        """For these models, forget the latest in favour of the best before it."""
+        """For these models, go back to the copy before the latest one."""
         self._blend(members, self.latest, self.before)
 
     def restore(self, members: Array) -> None:
@@ -43,7 +43,7 @@ class Best:
         self._blend(members, self.held, self.latest)
 
     def arrays(self) -> dict[str, Array]:
-        """What a checkpoint keeps."""
+        """The arrays for a checkpoint."""
         return dict(zip(("best values", "best state"), self.latest))
 
     def _copy(self, buffer: Array) -> Array:
@@ -52,7 +52,7 @@ class Best:
         return copy
 
     def _blend(self, members: Array, targets: list[Array], sources: list[Array]) -> None:
-        """targets = sources for some of the models."""
+        """Copy sources to targets for some of the models."""
         if members.all():
             for target, source in zip(targets, sources):
                 self.ops.copy(source, out=target)

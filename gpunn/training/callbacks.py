@@ -1,4 +1,4 @@
-"""What looks on while a network trains."""
+"""Callbacks: methods or functions that a training calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpunn.types import Array
 
 
 class Run(Protocol):
-    """What a callback is shown of a training. Epochs count from 1; before the first one `epoch` is 0."""
+    """The training as callbacks see it. Epochs count from 1; before the first one `epoch` is 0."""
 
     network: Any
     history: History
@@ -27,22 +27,22 @@ class Run(Protocol):
 
 
 class Callback:
-    """Base: override what is needed. All but `on_step` are called between epochs, when the device has been read."""
+    """Base: override the methods you need. All but `on_step` are called between epochs, after the device was read."""
 
     def on_start(self, run: Run) -> None:
         """Before the first step."""
 
     def on_epoch(self, run: Run, record: Mapping[str, Array]) -> None:
-        """After each epoch; `record` has arrays of one number for each model, as `history` has by then."""
+        """After each epoch; `record` has arrays of one number for each model. `history` has the epoch already."""
 
     def on_step(self, run: Run) -> None:
-        """After each update. Overriding it costs a round trip to the device in every step: slow on CUDA."""
+        """After each update. If it is overridden, every step waits for it: slow on CUDA."""
 
     def on_end(self, run: Run) -> None:
-        """When training has ended, however it did."""
+        """When training has ended, also by an error."""
 
     def probe(self, run_pass: Pass) -> FlowProbe | None:
-        """What is to be measured in the last step of every epoch, which is made by this pass."""
+        """Return a probe that measures the last step of every epoch, which uses this pass; None for none."""
         return None
 
     @property
@@ -51,7 +51,7 @@ class Callback:
 
 
 class Function(Callback):
-    """A plain function f(epoch, record), called after each epoch."""
+    """A function f(epoch, record), called after each epoch."""
 
     def __init__(self, function: Callable[[int, Mapping[str, Array]], Any]) -> None:
         self.function = function
@@ -60,7 +60,7 @@ class Function(Callback):
         self.function(run.epoch, record)
 
 
-# The methods of a callback with the arguments each is called with, and what other libraries call them.
+# The methods of a callback and their arguments; and the names of such methods in other libraries.
 EVENTS = {
     "on_start": ("run",), "on_epoch": ("run", "record"), "on_step": ("run",), "on_end": ("run",), "probe": ("run_pass",)
 }  # fmt: skip
@@ -99,7 +99,7 @@ def _hint(given: Any) -> str:
 
 
 def _check_methods(callback: Callback) -> None:
-    """Each can be called as it will be, and none has a name under which it never would be."""
+    """Raise an error unless each method takes its arguments and none has another library's name."""
     kind = type(callback).__name__
     for name, ours in HABITS.items():
         if hasattr(callback, name) and getattr(type(callback), ours) is getattr(Callback, ours):
@@ -111,10 +111,10 @@ def _check_methods(callback: Callback) -> None:
 
 
 def _check_arguments(where: str, function: Any, arguments: tuple[str, ...]) -> None:
-    """A function that can be called with these, as far as Python can tell."""
+    """Raise an error unless the function takes these arguments, as far as Python can tell."""
     try:
         inspect.signature(function).bind(*arguments)
-    except ValueError:  # some functions in C do not say what they take
+    except ValueError:  # some functions in C do not tell their arguments
         return
     except TypeError as error:
         raise ConfigurationError(
@@ -126,7 +126,7 @@ def _check_arguments(where: str, function: Any, arguments: tuple[str, ...]) -> N
 
 
 def probes_of(callbacks: Iterable[Callback], run_pass: Pass) -> list[FlowProbe]:
-    """What the callbacks want to have measured in this pass."""
+    """The probes of all callbacks for this pass."""
     probes = []
     for callback in callbacks:
         probe = callback.probe(run_pass)

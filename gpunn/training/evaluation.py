@@ -33,7 +33,7 @@ class Scorer:
     ) -> None:
         self.ops, self.meters = network.ops, meters
         model_axes, n = network.model_axes, batch_pass.rows
-        self.factor = n if loss.reduction == "mean" else 1.0  # of a batch's loss in the sum
+        self.factor = n if loss.reduction == "mean" else 1.0  # a batch's loss counts this often in the sum
         shape = (*model_axes, n, *network.outputs)
         by_row = {name: metric for name, metric in metrics.items() if not metric.whole}
         if by_row:
@@ -47,8 +47,7 @@ class Scorer:
             self.prediction = self.ops.empty(shape, network.dtype)
 
     def add(self, A: Array, value: Array, y: Array, tick: Array | None = None, counted: Array | None = None) -> None:
-        """`tick` is the number of the update, where there is one and its loss is watched; `counted` is 0 for rows that
-        do not count and 1 for the others."""
+        """Add a batch. `tick` is the number of the update, in training; `counted` is 1 for rows that count, else 0."""
         if tick is None:
             self.meters.add("loss", value.reshape(-1), self.factor)
         else:
@@ -57,7 +56,7 @@ class Scorer:
             self.ops.copy(A, out=self.prediction)
         elif self.predicts and self.link is not None:
             self.link.value(self.ops, A, None, out=self.prediction)
-        if self.predicts and self.fused is not None:  # scores are those of the network's own outputs
+        if self.predicts and self.fused is not None:  # metrics want the network's outputs; A are logits here
             A = self.prediction
         for name, score in self.scores.items():
             score(A, y, self.rows)
@@ -67,16 +66,16 @@ class Scorer:
 
 
 class HeldOut(Protocol):
-    """A set that a training is judged by: `run` works on the device, `read` waits for the result."""
+    """A validation set during a training: `run` evaluates it on the device, `read` waits for the result."""
 
     def run(self) -> None: ...
 
     def read(self) -> dict[str, Any]:
-        """What was measured by name, arrays of one number for each model."""
+        """Loss and metrics by name, arrays of one number for each model."""
 
 
 class Evaluator:
-    """A set that is evaluated again and again: `run` works on the device, `read` waits for the result."""
+    """Evaluates one set, as often as wanted: `run` works on the device, `read` waits for the result."""
 
     def __init__(
         self, network: Engine, data: Examples, loss: Loss, metrics: Mapping[str, Metric], chunk: int
@@ -102,13 +101,13 @@ class Evaluator:
 
     @cached_property
     def trials(self) -> Trials:
-        """Of what users have written of a chunk's program."""
+        """Trials of the layers and the loss, if users have written some."""
         if is_own(self.network.network, self.loss):
             return Trials([])
         return Trials([Trial(self.network, p, self.data.y[:n], backward=False) for n, p in self.passes.items()])
 
     def _program(self, n: int) -> Program:
-        """Measure the n examples at the cursor, which moves on."""
+        """The program that measures the n examples at the cursor and moves it on."""
         if n not in self.programs:
             measure = partial(_measure, self.passes[n], self.loaders[n], self.scorers[n], self.cursor)
             recorded = is_own(*(m for m in self.metrics.values() if not m.whole)) and self.trials.recordable
@@ -120,7 +119,7 @@ class Evaluator:
         return Loader(*place) if self.data.lengths is None else UnequalLoader(*place, self.data.lengths)
 
     def run(self) -> None:
-        if self.trials.changed():  # since the last time
+        if self.trials.recheck():
             self.programs.clear()
         self.meters.begin()
         self.network.ops.fill(self.cursor, 0)
@@ -131,7 +130,7 @@ class Evaluator:
             self._program(n)(len(list(alike)))
 
     def _run_and_keep(self, predictions: Array) -> None:
-        """Chunk by chunk, each with its predictions put to the others; nothing waits for the device."""
+        """Measure chunk by chunk and copy the predictions of each; nothing waits for the device."""
         start, model_axes = 0, (slice(None),) * len(self.network.model_axes)
         for n in self.chunks:
             self._program(n)()
@@ -152,7 +151,7 @@ class Evaluator:
         return results
 
     def _finish(self, metric: Metric, mean: Array) -> Array:
-        """The figure from the mean score, beside the targets that each model is judged by where it needs them."""
+        """The metric from the mean score, and from the targets of each model if it needs them."""
         rank, data = len(self.network.outputs), self.data
         if self.y is None or data.subsets is None:
             return metric.finish(mean, self.y, rank)  # type: ignore[arg-type]  # None where it needs none
@@ -162,7 +161,7 @@ class Evaluator:
         return np.concatenate([metric.finish(mean[k : k + 1], y, rank) for k, y in enumerate(targets)])
 
     def _figures(self, metric: WholeSet, P: Any) -> Array:
-        """A figure of the whole set for each model."""
+        """The metric of the whole set for each model."""
         lone = self.network.models is None
         exclusive = self.loss.target in EXCLUSIVE
         given = zip(self._given, P[None] if lone else P)
@@ -170,7 +169,7 @@ class Evaluator:
 
     @cached_property
     def _given(self) -> list[np.ndarray[Any, Any]]:
-        """The targets that each model is judged by, as they were handed in."""
+        """The targets of each model, as they were handed in."""
         data = self.data
         assert data.target is not None
         y = data.target.given(self.network.ops)
@@ -180,13 +179,13 @@ class Evaluator:
 
     @cached_property
     def _rows_by_model(self) -> list[np.ndarray[Any, Any]]:
-        """The numbers of the rows that each model is judged by, if each has rows of its own."""
+        """The row numbers of each model, if models have different rows."""
         rows = self.network.ops.to_host(self.data.subsets)
         return list(rows) if self.data.lengths is None else [places[:n] for places, n in zip(rows, self.data.lengths)]
 
 
 def _measure(batch_pass: Pass, loader: Loader, scorer: Scorer, cursor: Array) -> None:
-    """The examples at the cursor; no method of the evaluator, which its programs would keep alive."""
+    """Measure the examples at the cursor. It is no method, so that programs do not keep the evaluator alive."""
     loader.load()
     A = batch_pass.forward(loader.X)
     counted = loader.counted if isinstance(loader, UnequalLoader) else None
@@ -195,7 +194,7 @@ def _measure(batch_pass: Pass, loader: Loader, scorer: Scorer, cursor: Array) ->
 
 
 def check_metrics(network: Engine, metrics: Mapping[str, Metric], loss: Loss, *sets: Any) -> None:
-    """Refuse what cannot be measured of these checked sets."""
+    """Raise an error unless every metric can be measured on these checked sets."""
     for name, metric in metrics.items():
         for data in sets:
             metric.check(name, data.y, len(network.outputs), network.dtype)

@@ -1,4 +1,4 @@
-"""Figures of numbers over epochs or layers, with matplotlib, which is imported when one is drawn."""
+"""Figures of numbers over epochs or layers; matplotlib is imported when the first one is drawn."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 from gpunn.errors import MissingExtraError
 from gpunn.types import Array
 
-DOTS = 40  # with so few values each is shown as a dot too
+DOTS = 40  # a line of at most so many values also has a dot for each
 
 
 def figure(panels: int) -> tuple[Any, list[Any]]:
-    """A figure of its own, unknown to pyplot and to any window, and its panels side by side."""
+    """A figure that no window shows and pyplot does not know, and its panels side by side."""
     try:
         _import_matplotlib()
         figures, agg = map(import_module, ("matplotlib.figure", "matplotlib.backends.backend_agg"))
@@ -34,9 +34,9 @@ def figure(panels: int) -> tuple[Any, list[Any]]:
 
 
 def _import_matplotlib() -> None:
-    """Import it whatever backend MPLBACKEND names: nothing here needs one, but a name that it does not know ends it.
+    """Import it without the backend that MPLBACKEND names: an unknown name would raise an error.
 
-    A notebook names its own, which is unknown where the notebook's package is not installed.
+    A notebook sets it to its own backend, which is unknown where the notebook's package is not installed.
     """
     if "matplotlib" in sys.modules:
         return
@@ -58,7 +58,7 @@ def save(made: Any, path: str | Path | None) -> Any:
 
 
 def draw(panel: Any, x: Any, values: Array, **style: Any) -> None:
-    """One line; of values with a column for each model their mean, over a band from the smallest to the largest."""
+    """Draw one line; for a population the mean, with a band from the smallest to the largest value."""
     middle, low, high = spread(values)
     (line,) = panel.plot(x, middle, marker="." if len(middle) <= DOTS else None, **style)
     if values.ndim > 1 and values.shape[1] > 1:
@@ -66,7 +66,7 @@ def draw(panel: Any, x: Any, values: Array, **style: Any) -> None:
 
 
 def spread(values: Array) -> tuple[Array, Array, Array]:
-    """Mean, smallest and largest over the last axis of a table, of its finite numbers; NaN where there are none."""
+    """Mean, minimum and maximum of the finite numbers in each row of a table; NaN where a row has none."""
     table = np.asarray(values, np.float64)
     table = table.reshape(-1, 1) if table.ndim == 1 else table
     finite = np.isfinite(table)

@@ -1,4 +1,4 @@
-"""Whether gradients vanish or explode: the size of every layer's output and gradient, epoch by epoch."""
+"""Do gradients vanish or explode? The size of every layer's output and gradient, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gpunn.training.figures import draw, figure, save
 from gpunn.training.probe import FlowProbe
 from gpunn.types import Array
 
-FACTOR = 100.0  # how far the ends of a network may lie apart before it is called a defect
+FACTOR = 100.0  # the first and the last layer may differ by less than this
 DRAWN = 6  # epochs in a plot
 TITLES = ("layer", "", "output", "gradient", "of the last layer's")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Is it "healthy", "vanishing" or "exploding"; in which layers; the first layer's gradient over the last one's."""
+    """`kind` is "healthy", "vanishing" or "exploding"; `ratio` is the first layer's gradient over the last one's."""
 
     kind: str
     layers: tuple[str, ...]
@@ -68,7 +68,7 @@ class GradientFlow(Callback):
             self.record(run.epoch)
 
     def record(self, epoch: int) -> None:
-        """Take what the probe measured last as that of this epoch."""
+        """Record what the probe measured last, for this epoch."""
         if self._probe is None:
             raise self._nothing()
         self.epochs.append(epoch)
@@ -95,10 +95,11 @@ class GradientFlow(Callback):
         return {path: np.stack([row[of][path] for row in self._rows]) for path in self._rows[-1][of]}
 
     def verdict(self, factor: float = FACTOR) -> Any:
-        """What the last record shows, a `Verdict`; of a population, a list of them.
+        """A `Verdict` on the last record; for a population, a list of them.
 
         Gradients vanish if the first layer's is `factor` times smaller than the last one's, and explode if any layer's
-        is as much larger. Outputs vanish or explode if the last layer's are as much smaller or larger than the first's.
+        is `factor` times larger. Outputs vanish or explode if the last layer's are `factor` times smaller or larger
+        than the first one's.
         """
         gradients, outputs = self.gradients, self.activations
         models = len(next(iter({**gradients, **outputs}.values()))[-1])
@@ -113,10 +114,10 @@ class GradientFlow(Callback):
     def _population(self) -> bool:
         return self._probe is not None and self._probe.population
 
-    # For the eye
+    # Tables and plots
 
     def _cells(self) -> list[tuple[str, ...]]:
-        """The last record, the median of all models, as text."""
+        """The last record as text: the median over all models."""
         sizes = {
             of: {p: float(np.median(v[-1])) for p, v in self._sizes(of).items()} for of in ("activations", "gradients")
         }
@@ -134,7 +135,7 @@ class GradientFlow(Callback):
         return f"root mean squares in epoch {self.epochs[-1]}{models}"
 
     def _verdicts(self) -> str:
-        """One line for a single network; for a population one for each kind, with the first model it is true of."""
+        """One line for a single network; for a population one line per kind of verdict, with the first such model."""
         if not self._population:
             return str(self.verdict())
         verdicts = self.verdict()
@@ -146,7 +147,7 @@ class GradientFlow(Callback):
         )
 
     def table(self) -> str:
-        """The last record, a line for each layer, and the verdict. (`rich.print(flow)` prints it in colour.)"""
+        """A line for each layer in the last record, and the verdict. (`rich.print(flow)` prints it in colour.)"""
         rows = [TITLES, *self._cells()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(TITLES))]
         lines = [
@@ -168,9 +169,9 @@ class GradientFlow(Callback):
         return table
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """A matplotlib figure, saved if there is a path: sizes over layers, one line for each of a few epochs.
+        """A matplotlib figure, saved if a path is given: sizes over layers, one line for each of a few epochs.
 
-        A population is drawn as its mean over a band from the smallest to the largest.
+        For a population, the line is the mean and a band goes from the smallest to the largest value.
         """
         panels: list[Any]
         sizes = {"gradients": self.gradients, "activations": self.activations}
@@ -201,18 +202,18 @@ def _judge(gradients: dict[str, float], outputs: dict[str, float], factor: float
         return Verdict("exploding", lost, ratio, f"numbers that are not finite in {_layers(lost)}")
     if sizes and (large := tuple(p for p, v in gradients.items() if v > last * factor)):
         return Verdict(
-            "exploding", large, ratio, _told("gradient", gradients, max(large, key=gradients.__getitem__), large)
+            "exploding", large, ratio, _in_words("gradient", gradients, max(large, key=gradients.__getitem__), large)
         )
     if sizes and (first == 0.0 or first * factor < last):
         small = tuple(p for p, v in gradients.items() if v == 0.0 or v * factor < last)
-        return Verdict("vanishing", small, ratio, _told("gradient", gradients, next(iter(gradients)), small))
+        return Verdict("vanishing", small, ratio, _in_words("gradient", gradients, next(iter(gradients)), small))
     start, end = next(iter(outputs.values()), 1.0), next(reversed(outputs.values()), 1.0)
     if end > start * factor:
         large = tuple(p for p, v in outputs.items() if v > start * factor)
-        return Verdict("exploding", large, ratio, _told("output", outputs, next(iter(outputs)), large))
+        return Verdict("exploding", large, ratio, _in_words("output", outputs, next(iter(outputs)), large))
     if end * factor < start:
         small = tuple(p for p, v in outputs.items() if v * factor < start)
-        return Verdict("vanishing", small, ratio, _told("output", outputs, next(iter(outputs)), small))
+        return Verdict("vanishing", small, ratio, _in_words("output", outputs, next(iter(outputs)), small))
     return Verdict("healthy", (), ratio, f"the first layer's gradient is {ratio:.3g} of the last one's")
 
 
@@ -220,8 +221,8 @@ def _finite(*sizes: float | None) -> bool:
     return all(size is None or math.isfinite(size) for size in sizes)
 
 
-def _told(of: str, sizes: dict[str, float], path: str, layers: tuple[str, ...]) -> str:
-    """A layer beside the last one, and all layers like it."""
+def _in_words(of: str, sizes: dict[str, float], path: str, layers: tuple[str, ...]) -> str:
+    """Names a layer's size, the last layer's, and all layers concerned."""
     last = next(reversed(sizes))
     return f"{of} {sizes[path]:.3g} in layer {path}, {sizes[last]:.3g} in layer {last}; {_layers(layers)}"
 

@@ -1,4 +1,4 @@
-"""Training on the whole set as one function of the parameters."""
+"""Training where each step uses the whole set: the loss as a function of all parameters."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from gpunn.training.step import Gradient, after_update
 
 
 class Objective:
-    """Loss and penalties of the whole set, each time with the same random numbers.
+    """Loss and penalties of the whole set, with the same random numbers in every evaluation.
 
-    In the loss that is read the penalties count `penalty_factor` times: not at all where `fit` reads it.
+    `read` adds the penalties to the loss, times `penalty_factor`; `fit` has 0 here, so that its loss has none.
     """
 
     def __init__(self, gradient: Gradient, constraints: Constraints, penalty_factor: float = 0.0) -> None:
@@ -57,7 +57,7 @@ class Objective:
         self.ops.fill(self.gradient.source.cursor, 0)
         self.meters.begin()
         self.ops.fill(self.penalty, 0)
-        self.gradient(self.sizes, self.probes, draws=0)
+        self.gradient(self.sizes, self.probes, increment=0)
         self.constraints.before()
         self.constraints.penalty(self.penalty)
 
@@ -67,20 +67,20 @@ class Objective:
 
     @cached_property
     def trials(self) -> Trials:
-        """Those of what users have written of it."""
-        trials = self.gradient.trials(*(frame.regularization for frame in self.constraints.frames))
+        """Trials of the parts of it that users have written."""
+        trials = self.gradient.make_trials(*(frame.regularization for frame in self.constraints.frames))
         for trial in trials:
             for frame in self.constraints.frames:
                 penalty = partial(frame.regularization.penalty, out=Opaque(self.penalty))
                 trial.also(frame.regularization, frame, frame.regularization.add_gradient, penalty)
         return Trials(trials)
 
-    def look_again(self) -> None:
-        if self.trials.changed():
+    def recheck(self) -> None:
+        if self.trials.recheck():
             self.program = None
 
     def value(self) -> float:
-        """At the network's present values; the gradient is then in its gradient vector."""
+        """Return the loss at the network's present parameters; its gradient is then in the gradient vector."""
         if self.program is None:
             recorded, models = self.is_recordable, self.gradient.network.models
             self.program = self.ops.program(self._evaluate, recorded=recorded, models=models)
@@ -89,19 +89,19 @@ class Objective:
         return float(self.meters.read()["loss"][0] / rows + float(self.ops.to_host(self.penalty)))
 
     def read(self) -> dict[str, np.ndarray[Any, Any]]:
-        """What the last evaluation has measured."""
+        """The loss and metrics of the last evaluation."""
         record = self.gradient.read(1)
         if self.penalty_factor:
             record["loss"] = record["loss"] + self.penalty_factor * self.ops.to_host(self.penalty)
         return record
 
     def close(self) -> None:
-        """Give up the program, which refers to this objective: what it holds goes with it, not at some later time."""
+        """Drop the program. It refers to this objective, so its arrays would otherwise be freed late."""
         self.program = None
 
 
 class FullBatchStep:
-    """One step of L-BFGS an epoch; for what it has in common with `Step` see there."""
+    """One step of L-BFGS in each epoch. It has the methods of `Step`, which are described there."""
 
     def __init__(self, objective: Objective, optimizer: LBFGS) -> None:
         gradient = objective.gradient
@@ -111,7 +111,7 @@ class FullBatchStep:
         self.objective, self.constraints, self.optimizer = objective, objective.constraints, optimizer
         self.frame = OptimizerFrame(gradient.ops, gradient.network.store, optimizer)
         self.rates = Rates(gradient.network, self.frame, self.measures.update)
-        self.finished = ""
+        self.end_reason = ""
 
     @property
     def probes(self) -> list[FlowProbe]:
@@ -137,19 +137,19 @@ class FullBatchStep:
     def trials(self) -> Trials:
         return self.objective.trials
 
-    def look_again(self) -> None:
-        self.objective.look_again()
+    def recheck(self) -> None:
+        self.objective.recheck()
 
     def _minimize(self) -> None:
         self.rates.load()
         outcome = self.optimizer.minimize_step(self.frame, self.objective.value)
-        self.finished = f"LBFGS: {outcome.reason}" if outcome.reason else ""
+        self.end_reason = f"LBFGS: {outcome.reason}" if outcome.reason else ""
         if "gradient_norm" in self.measures.meters.rows:
             self.measures.meters.rows["gradient_norm"][...] = outcome.gradient_norm**2
         step, cursor, update, count = (
             self.gradient.network.step, self.source.cursor, self.measures.update, self.frame.count
         )  # fmt: skip
-        # Neither the random counter nor the place in the set moves on.
+        # The random counter and the cursor stay: every evaluation uses the same random numbers and the whole set.
         self.gradient.ops.elementwise(after_update, (step, cursor, update, count, 0, 0), (step, cursor, update, count))
 
     def read(self, done: int) -> dict[str, np.ndarray[Any, Any]]:

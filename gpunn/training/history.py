@@ -1,4 +1,4 @@
-"""What a training has left behind: one number an epoch for everything that was measured."""
+"""The history of a training: one number per epoch for everything that was measured."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from gpunn.training.figures import draw, figure, save, spread
 from gpunn.training.stopping import improvement, monitored
 from gpunn.types import Array
 
-LOGARITHMIC = ("gradient_norm", "rate")  # drawn over powers of ten
+LOGARITHMIC = ("gradient_norm", "rate")  # drawn on a logarithmic axis
 NOT_DRAWN = ("seconds", "examples_per_second")
-WORDS = ("nan", "inf", "-inf")  # for what JSON has no numbers
+WORDS = ("nan", "inf", "-inf")  # JSON has no numbers for these
 
 
 class History(Mapping[Any, Array]):
-    """`history["loss"]`, also `history.loss`: an array (epochs,), or (epochs, K) of a population.
+    """`history["loss"]` or `history.loss` is an array (epochs,), or (epochs, K) for a population.
 
-    As a mapping it is one of vectors: the keys of a population's are pairs such as ("loss", 2), of name and model, so
-    that `pandas.DataFrame(dict(history))` has a column for each. `names` are the names alone.
+    As a mapping it holds vectors: for a population its keys are pairs of name and model such as ("loss", 2), so that
+    `pandas.DataFrame(dict(history))` has a column for each. `names` are the names alone.
 
-    Beside the loss there are the metrics, both again as `validation_...`, and `rate`, `seconds` (since the start),
-    `examples_per_second` and `gradient_norm`. What was not measured in an epoch is NaN there. Epochs count from 1:
+    It has the loss and the metrics, both also as `validation_...`, and `rate`, `seconds` (since the start),
+    `examples_per_second` and `gradient_norm`. NaN means: not measured in this epoch. Epochs count from 1: the loss of
     the best one is `history.loss[history.best_epoch - 1]`.
     """
 
@@ -43,7 +43,7 @@ class History(Mapping[Any, Array]):
         self._columns: dict[str, Array] = {}
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """One more epoch: for each name a number, or one for each model."""
+        """Add an epoch: for each name a number, or one for each model."""
         room = max((len(column) for column in self._columns.values()), default=0)
         if room == self.epochs:
             room = max(2 * room, 64)
@@ -57,13 +57,13 @@ class History(Mapping[Any, Array]):
         self.epochs += 1
 
     def mark_best(self, models: Array) -> None:
-        """Say which models, of K truth values, were never as good as in the last epoch."""
+        """Make the last epoch the best one of these models, given as K truth values."""
         known = self._best or [None] * len(models)
         self._best = [self.epochs if best else before for best, before in zip(models, known)]
 
     @property
     def stopped(self) -> Any:
-        """Why training ended, such as "finished 20 epochs"; "" while it goes on. Of a population, a list."""
+        """Why training ended, such as "finished 20 epochs"; "" while it goes on. For a population, a list."""
         return list(self._stopped) if self.population else self._stopped[0] if self._stopped else ""
 
     @stopped.setter
@@ -72,14 +72,14 @@ class History(Mapping[Any, Array]):
 
     @property
     def best_epoch(self) -> Any:
-        """The epoch whose weights were the best, from 1; None if none was. Of a population, a list."""
+        """The epoch with the best weights, counted from 1; None if there is none. For a population, a list."""
         return list(self._best) if self.population else self._best[0] if self._best else None
 
-    # A mapping, and attributes
+    # Access by name
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What was measured."""
+        """The names of what was measured."""
         return tuple(self._columns)
 
     def __getitem__(self, key: Any) -> Array:
@@ -92,7 +92,7 @@ class History(Mapping[Any, Array]):
         return view
 
     def _keys(self) -> list[Any]:
-        """A name, or one pair for each model where each has a number of its own."""
+        """For each column its name, or, in a population, a pair of name and model for each model."""
         pairs = [[(n, k) for k in range(c.shape[1])] if c.ndim > 1 else [n] for n, c in self._columns.items()]
         return [key for keys in pairs for key in keys]
 
@@ -123,7 +123,7 @@ class History(Mapping[Any, Array]):
         return f"<History of {epochs}: {', '.join(parts) or 'nothing yet'}{'; ' if told else ''}{told}>"
 
     def _last(self, name: str) -> str:
-        """The last value and the best one; of a population, the mean and the best model's."""
+        """The last value and the best one; for a population, the mean and the best model's value."""
         values, rule = self[name], improvement(name)
         pick, arg = (np.max, np.argmax) if rule.maximise else (np.min, np.argmin)
         table = np.where(np.isfinite(values), values, rule.worst)
@@ -137,9 +137,9 @@ class History(Mapping[Any, Array]):
     # Files
 
     def to_csv(self, path: str | Path) -> None:
-        """One line an epoch; a population has a column for each model, `loss[0]` and so on.
+        """Write one line per epoch; a population has a column for each model, `loss[0]` and so on.
 
-        The file is written whole or stays as it was. What is no plain file, such as a pipe, raises an OSError.
+        The file is written completely or stays as it was. A pipe, or anything else that is no file, raises an OSError.
         """
         titles, columns = ["epoch"], [list(range(1, self.epochs + 1))]
         for key, values in self.items():
@@ -154,7 +154,7 @@ class History(Mapping[Any, Array]):
         files.replace(os.path.realpath(path), fill)
 
     def to_json(self) -> str:
-        """Everything, each number exactly; NaN and infinity, for which JSON has no numbers, as words."""
+        """Everything as JSON, each number exactly; NaN and infinity as words, because JSON has no numbers for them."""
         return json.dumps(
             {
                 "population": self.population, "epochs": self.epochs, "stopped": self._stopped, "best": self._best,
@@ -164,7 +164,7 @@ class History(Mapping[Any, Array]):
 
     @classmethod
     def from_json(cls, text: str) -> History:
-        """The history that `to_json` wrote; more epochs can be added to it. Refuses what is none."""
+        """The history that `to_json` wrote; more epochs can be added. Raises an error for any other text."""
         data = _checked(text)
         history = cls(population=data["population"])
         history.epochs, history._stopped, history._best = data["epochs"], data["stopped"], data["best"]
@@ -172,9 +172,9 @@ class History(Mapping[Any, Array]):
         return history
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """A matplotlib figure, saved if there is a path: loss, metrics, gradient norm and, if it changes, the rate.
+        """A matplotlib figure, saved if a path is given: loss, metrics, gradient norm and, if it changes, the rate.
 
-        A population is drawn as its mean over a band from the smallest value to the largest.
+        For a population, the line is the mean and a band goes from the smallest to the largest value.
         """
         names = [n for n in self.names if n not in NOT_DRAWN and not (n.startswith("validation_") and n[11:] in self)]
         names = [n for n in names if n != "rate" or np.unique(self[n]).size > 1]
@@ -200,7 +200,7 @@ FIELDS = rules.record({
 
 
 def _checked(written: Any) -> dict[str, Any]:
-    """The JSON of a history, all of which fits together."""
+    """The parsed JSON of a history; raise an error unless its parts fit together."""
     try:
         data = json.loads(written)
     except (RecursionError, TypeError, ValueError) as error:
@@ -219,7 +219,7 @@ def _checked(written: Any) -> dict[str, Any]:
 
 
 def _width(data: Mapping[str, Any]) -> int:
-    """How many models there are, as the first column says or, before the first epoch, the other lists."""
+    """The number of models: from the first column or, before the first epoch, from the other lists."""
     if not data["population"]:
         return 1
     first = next(iter(data["values"].values()), None)
@@ -228,7 +228,7 @@ def _width(data: Mapping[str, Any]) -> int:
 
 
 def _column(epochs: int, models: int | None) -> Rule:
-    """A number for each epoch, or a row of one for each model."""
+    """The rule of a column: for each epoch a number, or a row with one for each model."""
     number = rules.number()
 
     def is_number(value: Any) -> bool:
@@ -248,7 +248,7 @@ def _longer(column: Array, room: int) -> Array:
 
 
 def _words(values: Any) -> Any:
-    """Nested lists of numbers with "nan", "inf" and "-inf" in words, which NumPy reads back."""
+    """Nested lists of numbers, with "nan", "inf" and "-inf" as words; NumPy can read them."""
     if isinstance(values, list):
         return [_words(v) for v in values]
     return values if np.isfinite(values) else str(values)

@@ -1,4 +1,4 @@
-"""What an epoch measures of the training set while it is trained on: sums on the device, read once at its end."""
+"""What an epoch measures on the training set: sums on the device, read once at the end of the epoch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gpunn.training.meters import Meters
 from gpunn.training.source import Source, rows_of
 from gpunn.types import ROWS, Array
 
-# Beside loss, metrics and gradient_norm: the first update whose loss is not finite, of all values their sum, which is
-# finite if they are, and how many updates were made.
+# Beside loss, metrics and gradient_norm: the first update whose loss is not finite; the sum of all parameters, which is
+# not finite if one of them is not; and how many updates were made.
 BAD_STEP, SUM_OF_VALUES, MADE = "bad step", "sum of values", "updates made"
 
 
 class Measures:
-    """Loss and metrics, and, if they are wanted, the norm of the gradient and how many updates were made."""
+    """Loss, metrics, and, where wanted, the norm of the gradient and how many updates were made."""
 
     def __init__(self, network: Engine, loss: Loss, metrics: Mapping[str, Metric], *, gradient_norm: bool) -> None:
         ops = self.ops = network.ops
@@ -39,28 +39,28 @@ class Measures:
             self.meters.begin()
 
     def scorer(self, batch_pass: Pass) -> Scorer:
-        """What adds the loss and metrics of such batches."""
+        """The scorer that adds the loss and metrics of this pass's batches."""
         return Scorer(self.network, batch_pass, self.loss, self.metrics, self.meters)
 
-    def take_norm(self) -> None:
-        """Of the gradient as the update takes it; the last one of an epoch is kept."""
+    def measure_gradient_norm(self) -> None:
+        """Measure the gradient after penalties and clipping; the value of an epoch's last update stays."""
         if self.squares is not None:
             g = self.network.gradient_vector[..., None, :]
             self.ops.sum_product(g, g, ROWS, out=self.squares)
             self.ops.copy(self.squares.reshape(-1), out=self.meters.rows["gradient_norm"])
 
-    def count_made(self, made: Array) -> None:
+    def count_updates(self, made: Array) -> None:
         """`made` is 1 for models whose update is made, and 0 for those whose gradient overflowed."""
         self.meters.add(MADE, made.reshape(-1), 1.0)
 
     def has_bad_step(self) -> Array:
-        """Which models had a loss that is not finite in this epoch."""
+        """Which models had a loss that was not finite in this epoch."""
         table = self.ops.to_host(self.meters.table)
         bad: Array = table[self.meters.names.index(BAD_STEP)] >= 0
         return bad
 
     def read(self, done: int, source: Source) -> dict[str, np.ndarray[Any, Any]]:
-        """All of the epoch's first `done` updates, one number for each model, in one transfer."""
+        """All measurements of the epoch's first `done` updates, one number for each model, in one transfer."""
         self.ops.total(self.network.vector[..., None, :], 1.0, out=self.total)
         self.ops.copy(self.total.reshape(-1), out=self.meters.rows[SUM_OF_VALUES])
         sums, rows = self.meters.read(), rows_of(source.updates[:done])
@@ -72,7 +72,7 @@ class Measures:
             record["skipped"] = done - sums[MADE]
         if "gradient_norm" in sums:
             record["gradient_norm"] = np.sqrt(sums["gradient_norm"])
-        # The loss is that before an update, so the last update's harm shows in the values alone.
+        # Each loss is from before its update: if the last update went wrong, only the parameters show it.
         spoilt = (sums[BAD_STEP] < 0) & ~np.isfinite(sums[SUM_OF_VALUES])
         record[BAD_STEP] = np.where(spoilt, done - 1, sums[BAD_STEP])
         return record

@@ -1,4 +1,4 @@
-"""What is measured during an epoch: sums kept on the device, read once at its end."""
+"""Sums over an epoch, kept on the device and read once at its end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gpunn.backends.formula.tracing import elementwise
 from gpunn.backends.reference.backend import Backend
 from gpunn.types import Array
 
-LARGEST = 1e300  # a loss beyond this is no loss to go on from; float32 reaches infinity long before
+LARGEST = 1e300  # a larger loss counts as not finite; float32 becomes infinite long before
 
 
 @elementwise
 def first_bad(xp: Any, known: Any, value: Any, tick: Any) -> Any:
-    """The first step whose loss is not finite; -1 so far. `known` is float64, and so is the comparison."""
+    """The first update whose loss is not finite, or -1. `known` is float64, and so is the comparison."""
     return xp.where(known >= 0.0, known, xp.where(xp.absolute(wide(value, known)) <= LARGEST, -1.0, tick))
 
 
@@ -27,7 +27,7 @@ def wide(value: Any, known: Any) -> Any:
 
 @elementwise
 def tally(xp: Any, total: Any, known: Any, value: Any, factor: Any, tick: Any) -> Any:
-    """Both about a batch's loss, in one launch: the sum so far, and the first step where it is not finite."""
+    """Adds a batch's loss to the sum and notes the first update where it is not finite, in one launch."""
     return formulas.add_scaled(xp, total, wide(value, known), factor), first_bad(xp, known, value, tick)
 
 

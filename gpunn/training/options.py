@@ -1,4 +1,4 @@
-"""The arguments of `fit` beside the data, checked as far as they can be without a network and data."""
+"""The arguments of `fit` except the data, checked as far as that needs no network and no data."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ from gpunn.training.stopping import (
 )
 from gpunn.value import Value
 
-EPOCHS = 20  # where neither these nor steps are given
+EPOCHS = 20  # if neither epochs nor steps are given
 SAMPLING = ("shuffle", "replacement", "sequential")
-FLAG = (True, False)
+TRUE_OR_FALSE = (True, False)
 
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `Network.fit` beside the data; they are described there. Each is made what its type says here,
-    or refused."""
+    """The arguments of `Network.fit` except the data; its docstring describes them.
+
+    Each is converted to its type here, or an error says what is wrong.
+    """
 
     loss: Loss
     optimizer: Optimizer
@@ -67,36 +69,36 @@ class Options:
     progress: bool | None
 
     def __post_init__(self) -> None:
-        choice("fit deterministic", self.deterministic, FLAG)
-        self._convert("loss", checked_loss("fit loss", self.loss))
+        choice("fit deterministic", self.deterministic, TRUE_OR_FALSE)
+        self._set("loss", checked_loss("fit loss", self.loss))
         check_optimizer(self.optimizer)
         choice("fit keep", self.keep, ("best", "last"))
         self._check_plateau()
         for name in ("batch_size", "accumulate", "every"):
-            self._convert(name, whole(f"fit {name}", getattr(self, name)))
+            self._set(name, whole(f"fit {name}", getattr(self, name)))
         for name in ("epochs", "steps", "every_steps", "memory"):
             if getattr(self, name) is not None:
-                self._convert(name, whole(f"fit {name}", getattr(self, name)))
-        choice("fit drop_last", self.drop_last, FLAG)
+                self._set(name, whole(f"fit {name}", getattr(self, name)))
+        choice("fit drop_last", self.drop_last, TRUE_OR_FALSE)
         choice("fit sampling", self.sampling, SAMPLING)
-        choice("progress", self.progress, (None, *FLAG))
+        choice("progress", self.progress, (None, *TRUE_OR_FALSE))
         self._check_length()
-        self._convert("validation", _validation(self.validation))
+        self._set("validation", _validation(self.validation))
         self._check_class_weight()
-        if self.folds is not None:  # which may be a generator
-            self._convert("folds", tuple(self.folds) if isinstance(self.folds, Iterable) else ())
-        self._convert("regularization", as_list(self.regularization))
+        if self.folds is not None:  # it may be a generator
+            self._set("folds", tuple(self.folds) if isinstance(self.folds, Iterable) else ())
+        self._set("regularization", as_list(self.regularization))
         for kind, limit in ((ClipValue, self.clip_value), (ClipNorm, self.clip_norm)):
             if limit is not None:
                 kind(limit)
-        self._convert("metrics", metrics.resolve(self.metrics))
-        self._convert("stopping", as_criteria(self.stopping))
-        self._convert("callbacks", as_callbacks(self.callbacks))
+        self._set("metrics", metrics.resolve(self.metrics))
+        self._set("stopping", as_criteria(self.stopping))
+        self._set("callbacks", as_callbacks(self.callbacks))
         self._check_metrics()
         for criterion in self.stopping:
             criterion.check(self.measured)
 
-    def _convert(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     def _check_plateau(self) -> None:
@@ -135,7 +137,7 @@ class Options:
                 fix="pass validation=0.2, or measure them afterwards with evaluate",
             )
 
-    # What follows from them
+    # What follows from the options
 
     @property
     def validates(self) -> bool:
@@ -144,7 +146,7 @@ class Options:
 
     @cached_property
     def metrics_by_row(self) -> dict[str, Metric]:
-        """Those that are measured on the training set, too, while it is trained on."""
+        """The metrics that are also measured on the training set, during the epoch."""
         return {name: metric for name, metric in self.metrics.items() if not metric.whole}
 
     @property
@@ -153,20 +155,20 @@ class Options:
 
     @property
     def measured(self) -> list[str]:
-        """What criteria may look at in the record of an epoch."""
+        """The names in the record of an epoch, for stopping criteria."""
         held_out = [f"validation_{name}" for name in ("loss", *self.metrics) if self.validates]
         return ["loss", *self.metrics_by_row, *held_out, "seconds", *["gradient_norm"] * self.measures_gradient]
 
     @property
     def monitor(self) -> Monitor:
-        """What decides which weights are the best: what EarlyStopping watches, else the (validation) loss."""
+        """The figure that decides which weights are the best: EarlyStopping's, or else the (validation) loss."""
         early = next((criterion for criterion in self.stopping if isinstance(criterion, EarlyStopping)), None)
         if early is None:
             return improvement(monitored(self.measured))
         return improvement(early.monitored(self.measured), early.mode)
 
     def length(self, updates: int) -> tuple[int, int]:
-        """Updates and epochs of the training, where an epoch has so many updates."""
+        """Updates and epochs of the training, if an epoch has this many updates."""
         if self.steps is not None:
             return self.steps, math.ceil(self.steps / updates)
         epochs = EPOCHS if self.epochs is None else self.epochs
@@ -174,7 +176,7 @@ class Options:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Refuse whatever is none."""
+    """Raise an error unless it is an optimizer."""
     if not isinstance(optimizer, Optimizer):
         raise ConfigurationError(
             "fit optimizer",
@@ -191,7 +193,7 @@ def _named_optimizer(given: Any) -> str:
 
 
 def _validation(given: Any) -> float | tuple[Any, ...] | None:
-    """The fraction to hold out, or the set to judge by."""
+    """The fraction to hold out, or the validation set."""
     if given is None:
         return None
     if isinstance(given, (int, float)) and not isinstance(given, bool):

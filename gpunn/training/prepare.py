@@ -1,4 +1,4 @@
-"""From the options of `fit` and the data to a training that can run; everything is refused here that can be refused."""
+"""Makes a training that can run from the options of `fit` and the data; all errors that can be found early are."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from gpunn.training.training import Saving, Training
 
 
 def prepare(network: Engine, X: Any, y: Any, options: Options) -> Training:
-    """Check everything, make sure that the device has room, and make the arrays of every step.
+    """Check everything, make sure that the device has room, and allocate all arrays.
 
-    The training stands at its beginning, or where the file to resume does. The network knows its loss and columns.
+    The training starts at the beginning, or where the file to resume ended. The network gets its loss and columns.
     """
     if options.deterministic:
         network.ops.require_deterministic()
@@ -45,7 +45,7 @@ def prepare(network: Engine, X: Any, y: Any, options: Options) -> Training:
 
 
 def check(network: Engine, X: Any, y: Any, options: Options, columns: Columns = None) -> Sets:
-    """The sets of a training, once everything is checked that can be before any of its arrays is made."""
+    """The sets of a training; raises all errors that can be found before an array is allocated."""
     loss_of_network("fit loss", options.loss, network.network)
     check_rates(options.optimizer, 1, network)
     sets = checked_sets(network, X, y, options, columns)
@@ -56,12 +56,12 @@ def check(network: Engine, X: Any, y: Any, options: Options, columns: Columns = 
 
 
 def need(network: Engine, sets: Sets, options: Options) -> Need:
-    """The bytes of this training for any batch size."""
+    """How many bytes this training needs, for any batch size."""
     return Need(network.rehearsed, lambda hollow, batch_size: training_of(hollow, sets, options, batch_size))
 
 
 def _require_room(network: Engine, sets: Sets, options: Options) -> None:
-    """Refuse what the device cannot hold; the message names the largest batch that it can."""
+    """Raise an error unless the device has room; it names the largest batch size that fits."""
 
     def hint() -> str:
         _, rehearsal = network.rehearsed()
@@ -80,7 +80,7 @@ def _require_room(network: Engine, sets: Sets, options: Options) -> None:
 
 
 def training_of(network: Engine, sets: Sets, options: Options, batch_size: int) -> Training:
-    """The training of this network, which may be a hollow one, with all its arrays."""
+    """The training of this network with all its arrays; a hollow network (see `Engine.rehearsed`) only counts bytes."""
     loss, by_row = options.loss, options.metrics_by_row
     validation = None
     if sets.held_out is not None:
@@ -106,7 +106,7 @@ def training_of(network: Engine, sets: Sets, options: Options, batch_size: int) 
 
 
 def _source(network: Engine, data: CheckedExamples | CheckedStream, options: Options, batch_size: int) -> Source:
-    """Where the batches come from: the one place that knows all kinds of sources."""
+    """The source of batches; only here all kinds of sources are known."""
     whole = isinstance(options.optimizer, LBFGS)  # then all batches make one update
     cut: Cut = partial(
         updates_of, batch_size=batch_size, smallest=network.smallest_batch, drop_last=options.drop_last,

@@ -1,4 +1,4 @@
-"""How large activations and gradients are, layer by layer, measured where they are."""
+"""Measures how large activations and gradients are, layer by layer, on the device."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gpunn.frame import Frame, Planned
 from gpunn.passes import Pass
 from gpunn.types import ROWS, Array
 
-CHUNK = 1 << 17  # numbers that are measured at once, all models together
+CHUNK = 1 << 17  # numbers in one chunk, all models together
 TALLEST = 4096  # rows of a chunk
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some rows of one matrix, room for them in float64, for their squared lengths, and for the sum of those."""
+    """Some rows of a matrix, and buffers: the rows in float64, their squared lengths, and the sum of these."""
 
     source: Array
     numbers: Array
@@ -29,9 +29,9 @@ class _Chunk:
 class FlowProbe:
     """The root mean square of each layer's output and gradient in one pass, for each model.
 
-    It works through a small float64 buffer, since in float32 the square of a vanishing gradient is 0. All arrays are
-    made here; `measure_activations` and `measure_gradients` may stand in a captured step. Layers are those with
-    parameters and those that keep an output: neither Dropout nor Flatten.
+    It computes in a small float64 buffer, because in float32 the square of a vanishing gradient is 0. All arrays are
+    allocated here, so a recorded step may call `measure_activations` and `measure_gradients`. Layers with parameters
+    or with a buffer A are measured; Dropout and Flatten are not.
     """
 
     def __init__(self, batch_pass: Pass) -> None:
@@ -49,7 +49,7 @@ class FlowProbe:
         self._prepare(matrices)
 
     def _prepare(self, matrices: dict[str, dict[str, list[Array]]]) -> None:
-        """Cut everything into chunks, and make room for the largest."""
+        """Cut everything into chunks, and allocate buffers for the largest."""
         every = [matrix for paths in matrices.values() for several in paths.values() for matrix in several]
         chunks = [chunk for matrix in every for chunk in _chunks(matrix)]
         model_axes = every[0].shape[:-2] if every else ()
@@ -72,15 +72,15 @@ class FlowProbe:
                 self.places[kind][path] = slice(start, stop), count
 
     def __getstate__(self) -> dict[str, object]:
-        """Copies know what was measured, and measure nothing: the arrays are those of one training."""
+        """Copies and pickles keep names and sizes without arrays: they cannot measure."""
         return {name: vars(self)[name] for name in ("kinds", "population", "models")}
 
     def measure_activations(self) -> None:
-        """After forward and before backward, which may write over outputs."""
+        """Call it after forward and before backward, which may write over outputs."""
         self._measure("activations")
 
     def measure_gradients(self) -> None:
-        """After backward and before whatever changes the gradient."""
+        """Call it after backward, before penalties or clipping change the gradient."""
         self._measure("gradients")
 
     def _measure(self, kind: str) -> None:
@@ -90,7 +90,7 @@ class FlowProbe:
             self.ops.total(chunk.rows, 1.0, out=chunk.total)
 
     def read(self) -> dict[str, dict[str, Array]]:
-        """{"activations": {path: array (K,)}, "gradients": ...} as last measured, NaN if never; one transfer."""
+        """The last measurement, {"activations": {path: array (K,)}, "gradients": ...}; NaN before the first."""
         sums = self.ops.to_host(self.sums).reshape(-1, self.models)
         return {
             kind: {path: np.sqrt(sums[place].sum(axis=0) / count) for path, (place, count) in paths.items()}
@@ -105,7 +105,7 @@ def _walk(planned: Planned, frame: Frame) -> Iterator[tuple[Planned, Frame]]:
 
 
 def _chunks(matrix: Array) -> Iterator[Array]:
-    """A matrix, or K of them, in views of a few rows each."""
+    """Views of a few rows each of a matrix, or of K matrices."""
     height = max(1, min(TALLEST, CHUNK // max(matrix[..., 0, :].size, 1)))
     for start in range(0, matrix.shape[-2], height):
         yield matrix[..., start : start + height, :]

@@ -1,4 +1,4 @@
-"""One live line about a training, with a bar."""
+"""A line on the terminal that shows how a training goes on, with a bar."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gpunn.training.callbacks import Callback, Run
 from gpunn.training.stopping import improvement
 from gpunn.types import Array
 
-FIRST = ("validation_loss", "loss")  # a narrow terminal cuts the end of the line
+FIRST = ("validation_loss", "loss")  # come first, because a narrow terminal cuts off the end of the line
 NOT_SHOWN = ("seconds", "examples_per_second", "gradient_norm")
 PAUSE = 0.1  # seconds between two drawings of the line
 WIDTH = 16  # of the bar, in characters
 
 
 class Progress(Callback):
-    """Epoch, held-out loss, loss, metrics, time left and rate, from the record alone: nothing is asked of the device.
+    """Shows epoch, validation loss, loss, metrics, time left and rate; all come from the record, not from the device.
 
-    What a narrow terminal has no room for is cut at the end of the line; where all of it has room, a bar stands before.
+    A narrow terminal cuts off the end of the line; if there is room for the whole line, a bar stands before it.
 
-    `show=None` shows it on a terminal only. `show=True` also prints to files, a line an epoch. It writes to stderr.
+    `show=None` writes to a terminal only; `show=True` also to files, one line per epoch. Output goes to stderr.
     """
 
     _live: Any
@@ -62,7 +62,7 @@ class Progress(Callback):
             return
         if self.epochs and self._bar:
             line = bar(run.epoch, self.epochs) + self._line
-            self._bar = len(line) <= self._console.width  # once left out it stays out, so that the line keeps its place
+            self._bar = len(line) <= self._console.width  # once left out it stays out, so that the line does not jump
             self._line = line if self._bar else self._line
         if time.monotonic() - self._drawn >= PAUSE:
             self._draw()
@@ -84,7 +84,7 @@ PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 def describe(epoch: int, epochs: int | None, record: Mapping[str, Array]) -> str:
-    """The line, what matters most first; of a population, each mean over the models, and the best of them."""
+    """The line, the most important first; for a population, means over the models and the best model's value."""
     values = {name: f"{name} {_value(name, np.ravel(v))}" for name, v in record.items() if name not in NOT_SHOWN}
     parts = [f"epoch {epoch}/{epochs}" if epochs else f"epoch {epoch}"]
     parts += [values.pop(name) for name in FIRST if name in values]

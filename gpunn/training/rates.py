@@ -1,4 +1,4 @@
-"""The rates of the updates: those of an epoch are on the device before it begins."""
+"""The rates of an epoch's updates, uploaded before the epoch begins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpunn.types import Array
 
 
 class Rates:
-    """A table with a row for each update and a column for each model, or one; `update` is the row to be read next."""
+    """A table of rates with a row for each update, and one column or one for each model; `update` is the next row."""
 
     def __init__(self, network: Engine, frame: OptimizerFrame, update: Array) -> None:
         self.ops, self.dtype, self.update = network.ops, network.dtype, update
@@ -22,22 +22,22 @@ class Rates:
         self.table: Array | None = None
 
     def begin(self, rates: np.ndarray[Any, Any]) -> None:
-        """Those of the next epoch."""
+        """Upload the rates of the next epoch."""
         rows = self.ops.from_host(rates, self.dtype)
         if self.table is None:
             self.table = rows
-        else:  # captured programs read the table they were captured with
+        else:  # recorded programs read the first table
             self.ops.copy(rows, out=self.table[: len(rates)])
 
     def load(self) -> None:
-        """Give the optimizer that of the update under way."""
+        """Give the optimizer the rate of the present update."""
         self.ops.gather(self.table, self.update, out=self.rate)
 
 
 def check_rates(optimizer: Optimizer, total: int, network: Engine) -> None:
-    """A schedule that ends before the training does, or leaves the dtype's range, is refused before the first step."""
+    """Raise an error if a schedule ends before the training does or leaves the dtype's range."""
     if isinstance(optimizer.rate, tuple) and len(optimizer.rate) != network.models:
-        return  # which the optimizer's frame says of all its numbers
+        return  # the optimizer's frame raises this error, for all its numbers
     for step in (0, total - 1):
         rates = schedules.table(optimizer.rate, step, 1, network.models)
         if rates.max() > np.finfo(network.dtype).max:

@@ -1,4 +1,4 @@
-"""A training in a file: the network as it was at its best, and all that makes the continuation the same to the bit."""
+"""A training in a file: the network with its best weights, and all that a resumed training needs to go on exactly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gpunn.value import to_json
 
 
 def network_parts(network: Any) -> tuple[dict[str, Array], dict[str, Any]]:
-    """What a network is made of, for `write`: copies of its arrays under "network/", and meta for the key "network"."""
+    """A network for `archive.write`: copies of its arrays under "network/", and meta for the key "network"."""
     views = {**network.parameters, **network.state}
     arrays = {f"network/{name}": network.ops.to_host(view) for name, view in views.items()}
     try:
@@ -49,24 +49,22 @@ def network_parts(network: Any) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def saver(options: Options) -> Callable[[Training], None]:
-    """What a training calls to write its checkpoint."""
+    """The function that a training calls to write its checkpoint."""
 
     def save(training: Training) -> None:
         arrays, meta = network_parts(training.network)
         host = training.network.ops.to_host
         arrays |= _named(training)
-        arrays |= {f"run/{name}": host(array) for name, array in _changing(training, training.at).items()}
-        standing = {"progress": asdict(training.at), "history": training.history.to_json()}
-        archive.write(
-            options.checkpoint, arrays, {"network": meta, "run": {**_settings(training, options), **standing}}
-        )
+        arrays |= {f"run/{name}": host(array) for name, array in _changing(training, training.standing).items()}
+        state = {"progress": asdict(training.standing), "history": training.history.to_json()}
+        archive.write(options.checkpoint, arrays, {"network": meta, "run": {**_settings(training, options), **state}})
 
     return save
 
 
 @dataclass(frozen=True, eq=False)
 class SavedTraining:
-    """What a file of `saver` holds, and the names of the columns that its training has; None where it knows none."""
+    """What a file of `saver` holds, and the names of the table's columns; None if the training had no table."""
 
     path: Any
     arrays: Mapping[str, Array]
@@ -75,7 +73,7 @@ class SavedTraining:
 
 
 def read_training(path: Any) -> SavedTraining:
-    """The training in a file. Only the names of columns are checked yet: data are brought into their order first."""
+    """The training in a file. So far only the names of columns are checked: data must be put in their order first."""
     arrays, meta = archive.read(path)
     if "run" not in meta:
         raise CheckpointError(
@@ -91,14 +89,14 @@ def read_training(path: Any) -> SavedTraining:
 
 
 def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of a file's JSON; an empty one where there is none, which `_checked` refuses."""
+    """A part of a file's JSON; an empty one if there is none, for which `_checked` then raises the error."""
     found = data.get(name)
     return found if isinstance(found, dict) else {}
 
 
 @contextmanager
 def _errors_of(path: Any) -> Iterator[None]:
-    """Errors that say which file they are about."""
+    """Errors in this block name the file."""
     try:
         yield
     except GpunnError as error:
@@ -108,24 +106,24 @@ def _errors_of(path: Any) -> Iterator[None]:
 
 
 def resume(saved: SavedTraining, training: Training, options: Options) -> None:
-    """Bring a training to where the file's was. Nothing is written unless everything fits (see `saved`)."""
+    """Bring a training to where the file's ended. Nothing is changed unless everything fits (see `saved`)."""
     arrays, meta = saved.arrays, saved.meta
     with _errors_of(saved.path):
-        at, history = _checked(training, options, arrays, meta)
+        standing, history = _checked(training, options, arrays, meta)
     network, host = training.network, {name.removeprefix("run/"): array for name, array in arrays.items()}
     network.load_parameters({n.removeprefix("network/"): a for n, a in arrays.items() if n.startswith("network/")})
     training.judge.best.take(np.ones(training.models, bool))  # the file's network is the best one
-    for name, array in _changing(training, at).items():
+    for name, array in _changing(training, standing).items():
         network.ops.copy(network.ops.from_host(host[name]), out=array)
     step = np.array([meta["network"]["step"]], np.uint64)
     network.ops.copy(network.ops.from_host(step), out=network.step)
-    training.at, training.history = at, history
+    training.standing, training.history = standing, history
 
 
 def _checked(
     training: Training, options: Options, arrays: Mapping[str, Array], meta: Mapping[str, Any]
 ) -> tuple[Standing, History]:
-    """Where the file's training stands, if this one may go on from there; nothing is written."""
+    """The standing and history of the file; raise an error unless this training may go on from there."""
     settings, described = _settings(training, options), network_parts(training.network)[1]
     check_names(meta, described, settings)
     theirs = {**meta["run"], "architecture": meta["network"]["architecture"], "network loss": meta["network"]["loss"]}
@@ -139,21 +137,21 @@ def _checked(
                 fix="resume with the network, data and settings that the file was written with",
             )  # fmt: skip
     history = checked_history(training, options, meta["run"]["history"])
-    at = checked_standing(training, options, meta["run"]["progress"], history)
+    standing = checked_standing(training, options, meta["run"]["progress"], history)
     views = {**training.network.parameters, **training.network.state}
     wanted = {f"network/{name}": view for name, view in views.items()}
-    wanted |= {f"run/{name}": array for name, array in _changing(training, at).items()}
-    check_arrays(training, options, at, wanted, arrays)
-    return at, history
+    wanted |= {f"run/{name}": array for name, array in _changing(training, standing).items()}
+    check_arrays(training, options, standing, wanted, arrays)
+    return standing, history
 
 
-def _changing(training: Training, at: Standing) -> dict[str, Array]:
-    """The arrays that go on changing, and the initial ones while they are a model's best."""
-    return _arrays(training) | (training.judge.best.arrays() if None in at.best else {})
+def _changing(training: Training, standing: Standing) -> dict[str, Array]:
+    """The arrays that training changes; and the best weights, while some model has had no best epoch."""
+    return _arrays(training) | (training.judge.best.arrays() if None in standing.best else {})
 
 
 def _arrays(training: Training) -> dict[str, Array]:
-    """What goes on changing, as the arrays themselves."""
+    """The arrays that training changes, not copies."""
     store, step, loss_scale = training.network.store, training.step, training.network.loss_scale
     arrays = {"values": store.values, "state": store.state, "meters": step.measures.meters.table}
     arrays |= {f"before {i}": buffer for i, buffer in enumerate(training.judge.best.before)}
@@ -163,10 +161,10 @@ def _arrays(training: Training) -> dict[str, Array]:
 
 
 def _named(training: Training) -> dict[str, Array]:
-    """The best parameters and state, by name; what a model has where it had nothing better."""
+    """The parameters and state that `fit` would leave behind now, by name: the best ones, or else the present ones."""
     store, best = training.network.store, training.judge.best.arrays()
     host = training.network.ops.to_host
-    none = ~training.judge.had_better(training.at)
+    none = ~training.judge.to_restore(training.standing)
     named = {}
     for kind, current, places, shapes in (
         ("best values", store.values, store.places, {n: p.shape for n, p in store.parameters.items()}),
@@ -186,7 +184,7 @@ def _named(training: Training) -> dict[str, Array]:
 
 
 def _settings(training: Training, options: Options) -> dict[str, Any]:
-    """What must be the same in both."""
+    """The settings that must be the same when a training is resumed."""
     return {
         "recipe": {name: getattr(options, name) for name in ("batch_size", "sampling", "accumulate", "drop_last")},
         "optimizer": _json(options.optimizer),
@@ -202,14 +200,14 @@ def _settings(training: Training, options: Options) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
-    """A value as JSON; what has no JSON, such as a function for a rate, by its name."""
+    """A value as JSON; what JSON cannot hold, such as a function, becomes its name."""
     data = to_json(value)
     return json.loads(json.dumps(data, default=lambda other: getattr(other, "__qualname__", type(other).__qualname__)))
 
 
 def _difference(where: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
-    """The first place at which two different JSON values differ, and what is there in each."""
-    while True:  # no call for each level: networks may nest deep
+    """Where two JSON values first differ, and what each has there."""
+    while True:  # not recursive: networks may be nested deeply
         if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
             parts = [(f"{where} {key}", ours[key], theirs[key]) for key in ours]
         elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):

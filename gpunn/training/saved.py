@@ -1,16 +1,16 @@
-"""What the file of a training holds, and what must be true of it before any of it is taken.
+"""What the file of a training holds, and the checks of it before any of it is used.
 
     network/NAME            parameters and state that fit would leave behind now, by name
-    run/values, run/state   those that the training goes on with, as flat as they are on the device
-    run/best values, ...    the initial ones, while some model has had no best epoch
-    run/before 0, 1         what was best before the best
-    run/meters              the sums of the epoch so far, a row each
-    run/loss scale/NAME     of float16
-    run/optimizer/NAME      moments, small state, and count, the number of the next update
+    run/values, run/state   the present ones, with which training goes on: flat, as on the device
+    run/best values, ...    the best ones, flat; only while some model has had no best epoch
+    run/before 0, 1         the best ones before the best
+    run/meters              the sums of the epoch so far, one row each
+    run/loss scale/NAME     for float16 only
+    run/optimizer/NAME      moments, small state, and count: the number of the next update
     meta network            architecture, loss, step (the random counter), preprocessing, columns
     meta run                the settings of fit, progress (see `Standing`), history (see `History.to_json`)
 
-A number that no training writes is refused as a damaged file is: with its place, what was expected, and what came.
+A number that no training writes is an error, as a damaged file is: it names the place, and what was expected there.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from gpunn.types import Array
 
 Arrays = Mapping[str, Array]
 STEPS = 2**64  # values of the random counter
-ALWAYS = ("rate", "seconds", "examples_per_second")  # what every training records beside the loss
+ALWAYS = ("rate", "seconds", "examples_per_second")  # what every training records besides the loss
 OPTIMIZER = "run/optimizer/"
 COUNT = f"{OPTIMIZER}count"
 
 
 def check_names(meta: Any, described: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """The names in a file's JSON are those of a network described like this and of its settings."""
+    """Raise an error unless the file's JSON has the names of this network's description and settings."""
     needed = {"architecture": mapping, "loss": mapping, "step": whole(0, STEPS - 1)}
     network = {**dict.fromkeys(described, anything), "preprocessing": maybe(mapping), "columns": anything, **needed}
     of_run = record({**dict.fromkeys(settings, anything), "progress": mapping, "history": text})
@@ -64,7 +64,7 @@ def check_names(meta: Any, described: Mapping[str, Any], settings: Mapping[str, 
 
 
 def standing_rules(training: Training, options: Options, epochs: int) -> Rule:
-    """What `Standing` must be after so many epochs."""
+    """The rule of a `Standing` after so many epochs."""
     models = training.models
     return record({
         "epoch": whole(epochs, epochs),
@@ -80,25 +80,32 @@ def standing_rules(training: Training, options: Options, epochs: int) -> Rule:
 
 
 def checked_standing(training: Training, options: Options, data: Any, history: History) -> Standing:
-    """Where the training stands, if all of it fits together and to the history."""
+    """The standing in a file; raise an error unless its parts fit together and fit the history."""
     standing_rules(training, options, history.epochs).check("progress", data)
-    at = Standing(**data)
-    done = at.epoch * len(training.source.updates) + at.update
-    require(at.done == done, "progress.done", expected=f"{done}, as epoch and update say", got=str(at.done))
-    factors = at.plateau["factor"] if at.plateau else [1.0] * training.models
-    require(at.factors == factors, "progress.factors", expected=short(factors), got=short(at.factors))
+    standing = Standing(**data)
+    done = standing.epoch * len(training.source.updates) + standing.update
+    require(standing.done == done, "progress.done", expected=f"{done}, as epoch and update say", got=str(standing.done))
+    factors = standing.plateau["factor"] if standing.plateau else [1.0] * training.models
+    require(standing.factors == factors, "progress.factors", expected=short(factors), got=short(standing.factors))
     seconds = float(history["seconds"].max()) if history.epochs else 0.0
-    require(at.seconds >= seconds, "progress.seconds", expected=f"at least {seconds:g}", got=f"{at.seconds:g}")
+    require(
+        standing.seconds >= seconds, "progress.seconds", expected=f"at least {seconds:g}", got=f"{standing.seconds:g}"
+    )
     for k, epoch in enumerate(_best_epochs(training, history)):
         best = None
         if epoch is not None:
             best = float(history[options.monitor.name].reshape(history.epochs, -1)[epoch - 1, k])
-        require(at.best[k] == best, f"progress.best[{k}]", expected=f"{best}, as in the history", got=short(at.best[k]))
-    return at
+        require(
+            standing.best[k] == best,
+            f"progress.best[{k}]",
+            expected=f"{best}, as in the history",
+            got=short(standing.best[k]),
+        )
+    return standing
 
 
 def _best_epochs(training: Training, history: History) -> list[int | None]:
-    """Of each model; none before the first epoch."""
+    """The best epoch of each model, or None."""
     best = history.best_epoch if history.population else [history.best_epoch]
     return best if history.epochs else [None] * training.models
 
@@ -110,7 +117,7 @@ def recorded(training: Training, options: Options) -> set[str]:
 
 
 def checked_history(training: Training, options: Options, written: str) -> History:
-    """The history of a training like this one, which goes on."""
+    """The history in a file; raise an error unless it may be one of this training, not ended."""
     history, population = History.from_json(written), training.network.models is not None
     require(
         history.population == population, "history.population", expected=short(population), got=short(not population)
@@ -135,10 +142,10 @@ def checked_history(training: Training, options: Options, written: str) -> Histo
 
 @dataclass(frozen=True)
 class Numbers:
-    """What each number must be of all arrays of some name, for some of the models."""
+    """A rule for every number in the arrays of some names, for some of the models."""
 
-    names: str  # with * for any end
-    models: str  # see `_models`
+    names: str  # * stands for anything
+    models: str  # a key of `_models`
     expected: str
     holds: Callable[[Array], Array]
 
@@ -151,7 +158,7 @@ def _is_streak(x: Array) -> Array:
     return (x == np.floor(x)) & (x >= 0.0) & (x < loss_scale.PATIENCE)
 
 
-# Not of state: a variance of large numbers may be infinite there, and NaN an epoch later, while the loss is finite.
+# State has no rule: its variance of large numbers may be infinite, and NaN an epoch later, while the loss is finite.
 NUMBERS = (
     Numbers("network/*", "kept", "finite numbers", np.isfinite),
     Numbers("run/best *", "all", "finite numbers", np.isfinite),
@@ -163,31 +170,31 @@ NUMBERS = (
 )
 
 
-def _models(options: Options, at: Standing) -> dict[str, Array]:
-    """Models by what is known of them, as K truth values: all, those that go on with finite numbers, and those whose
-    kept weights are in the file.
+def _models(options: Options, standing: Standing) -> dict[str, Array]:
+    """Groups of models, as K truth values: all; "going", which surely have finite numbers; "kept", which have finite
+    weights under network/.
 
-    Those that diverge hold NaN and infinity, and only their best weights do not; within an epoch that is known of none.
-    Of those that keep="last" leaves as they are, even a diverged one goes into the file.
+    A diverged model holds NaN and infinity, except in its best weights; within an epoch nobody knows which have
+    diverged. With keep="last" the weights of a diverged model are in the file as they are.
     """
-    diverged = np.array([why.startswith(NOT_FINITE) for why in at.stopped])
-    every = np.ones(len(at.stopped), bool)
+    diverged = np.array([why.startswith(NOT_FINITE) for why in standing.stopped])
+    every = np.ones(len(standing.stopped), bool)
     return {
         "all": every,
-        "going": at.going & (at.update == 0),
-        "kept": every if options.keep == "best" else ~at.going & ~diverged,
+        "going": standing.going & (standing.update == 0),
+        "kept": every if options.keep == "best" else ~standing.going & ~diverged,
     }
 
 
-def check_arrays(training: Training, options: Options, at: Standing, wanted: Arrays, arrays: Arrays) -> None:
-    """Every array is there, as it should be, and no other; and its numbers are such as training leaves."""
+def check_arrays(training: Training, options: Options, standing: Standing, wanted: Arrays, arrays: Arrays) -> None:
+    """Raise an error unless the file has exactly the wanted arrays, with numbers that a training may have."""
     for name in sorted(arrays.keys() - wanted.keys()):
         require(False, name, expected="no such array", got="one")
     for name, array in wanted.items():
         like, found = f"{array.dtype} of shape {tuple(array.shape)}", arrays.get(name)
         got = "none" if found is None else f"{found.dtype} of shape {found.shape}"
         require(got == like, name, expected=like, got=got)
-    models = _models(options, at)
+    models = _models(options, standing)
     states = {"run/state", "run/best state", "run/before 1", *(f"network/{name}" for name in training.network.state)}
     for name in sorted(arrays.keys() - states - {COUNT}):
         for rule in (rule for rule in NUMBERS if fnmatchcase(name, rule.names)):
@@ -195,15 +202,15 @@ def check_arrays(training: Training, options: Options, at: Standing, wanted: Arr
             wrong = numbers[~rule.holds(numbers)]
             require(not wrong.size, name, expected=rule.expected, got=f"{wrong[0]:g}" if wrong.size else "")
     _check_padding(training, models, arrays)
-    _check_meters(training, at, arrays["run/meters"])
-    _check_count(training, at, arrays[COUNT])
+    _check_meters(training, standing, arrays["run/meters"])
+    _check_count(training, standing, arrays[COUNT])
     if models["going"].any():
         kept = {name.removeprefix(OPTIMIZER): array for name, array in arrays.items() if name.startswith(OPTIMIZER)}
-        options.optimizer.check_state(kept, at.done)
+        options.optimizer.check_state(kept, standing.done)
 
 
 def _check_padding(training: Training, models: Mapping[str, Array], arrays: Arrays) -> None:
-    """Between two parameters there are zeros, which all that looks at the whole buffer counts on."""
+    """Raise an error unless the padding between parameters is 0; sums over the whole buffer rely on it."""
     store = training.network.store
     for kind, places in (("values", store.places), ("state", store.state_places)):
         for name, known in ((f"run/{kind}", "going"), (f"run/best {kind}", "all")):
@@ -215,24 +222,24 @@ def _check_padding(training: Training, models: Mapping[str, Array], arrays: Arra
                 require(not between.any(), name, expected="0 between two parameters", got="another number")
 
 
-def _check_meters(training: Training, at: Standing, table: Array) -> None:
-    """The sums of an epoch that goes on; what it leaves behind nobody reads."""
+def _check_meters(training: Training, standing: Standing, table: Array) -> None:
+    """Check the sums of an unfinished epoch; after an epoch nobody reads them."""
     rows = dict(zip(training.step.measures.meters.names, table))
-    updates = at.update or len(training.source.updates)
+    updates = standing.update or len(training.source.updates)
     bad, made = rows[BAD_STEP], rows.get(MADE, np.zeros(1))
     for row, low, high in ((bad, -1, updates - 1), (made, 0, updates)):
         fits = (row == np.floor(row)) & (row >= low) & (row <= high)
         require(fits.all(), "run/meters", expected=f"whole numbers from {low} to {high}", got=short(row.tolist()))
-    going = (bad < 0) & (at.update > 0)
+    going = (bad < 0) & (standing.update > 0)
     for name in rows.keys() & {"loss", *training.step.measures.metrics}:
         sums = rows[name][going]
         fits = ~np.isnan(sums) if name != "loss" else np.isfinite(sums)
         require(fits.all(), "run/meters", expected=f"numbers for {name}", got=short(sums.tolist()))
 
 
-def _check_count(training: Training, at: Standing, count: Array) -> None:
-    """The number of the next update; with a loss scale, of each model, of those that were not skipped."""
+def _check_count(training: Training, standing: Standing, count: Array) -> None:
+    """Check the number of the next update; with a loss scale each model has one, which skipped updates do not raise."""
     skips = training.network.loss_scale is not None
-    fits = (count == np.floor(count)) & (count >= (1 if skips else at.done + 1)) & (count <= at.done + 1)
-    told = f"whole numbers from 1 to {at.done + 1}" if skips else f"{at.done + 1}, one more than there were"
+    fits = (count == np.floor(count)) & (count >= (1 if skips else standing.done + 1)) & (count <= standing.done + 1)
+    told = f"whole numbers from 1 to {standing.done + 1}" if skips else f"{standing.done + 1}, one more than there were"
     require(fits.all(), COUNT, expected=told, got=short(count.reshape(-1).tolist()))

@@ -1,6 +1,6 @@
-"""The sets that `fit` trains and is judged on, checked, with weights, folds and held-out rows; nothing is uploaded.
+"""The training and the validation set of `fit`, with weights and folds; nothing is uploaded yet.
 
-What a user hands in is converted and checked here, once; rows are then chosen from what is checked.
+The user's data are converted and checked here, once; rows are then chosen from the checked data.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from gpunn.training.streaming import CheckedStream, budget_of, stream
 from gpunn.types import Array
 
 log = logging.getLogger("gpunn")
-Columns = tuple[str, ...] | None  # the names of those of tables, in their order
+Columns = tuple[str, ...] | None  # the names of a table's columns, in order
 
 
 @dataclass(frozen=True)
 class Sets:
-    """What is trained on, whole or as a stream, and what is held out."""
+    """The training set, whole or as a stream, and the validation set."""
 
     train: CheckedExamples | CheckedStream
     held_out: CheckedExamples | None
@@ -37,11 +37,11 @@ class Sets:
 
 def checked_sets(network: Engine, X: Any, y: Any, options: Options, columns: Columns) -> Sets:
     """The sets of a training; tables are brought into the order of `columns`."""
-    limit = budget_of(network, X, options.memory)
-    if not _exceeds(X, limit):  # what does is converted chunk by chunk
+    budget = budget_of(network, X, options.memory)
+    if not _exceeds(X, budget):  # a larger X is converted chunk by chunk
         X = _array(network, "X", X, columns)
-    if _exceeds(X, limit):
-        return Sets(_streamed(network, X, y, options, limit), _given(network, options, columns))
+    if _exceeds(X, budget):
+        return Sets(_streamed(network, X, y, options, budget), _given(network, options, columns))
     whole = examples_of(network, "fit", X, y, options.loss)
     whole = whole.weighted("fit", _weights(network, whole.y, options), network)
     if options.folds is not None:
@@ -53,38 +53,36 @@ def checked_sets(network: Engine, X: Any, y: Any, options: Options, columns: Col
 
 
 def _array(network: Engine, where: str, X: Any, columns: Columns) -> Array:
-    """X as an array, which has no names any more by which others than these columns would be found."""
-    if isinstance(X, np.ndarray):
-        return as_array("X", X, network.ops)
+    """X as an array; a table gives these columns, in this order."""
     return as_array(where, arranged(where, X, columns), network.ops)
 
 
-def _exceeds(X: Any, limit: float) -> bool:
-    return isinstance(X, np.ndarray) and X.nbytes > limit
+def _exceeds(X: Any, budget: float) -> bool:
+    return isinstance(X, np.ndarray) and X.nbytes > budget
 
 
-def _streamed(network: Engine, X: Array, y: Any, options: Options, limit: float) -> CheckedStream:
-    """The training set as a stream, since it takes more memory than it may."""
+def _streamed(network: Engine, X: Array, y: Any, options: Options, budget: float) -> CheckedStream:
+    """The training set as a stream, because it is larger than the budget."""
     if options.folds is not None or isinstance(options.validation, float) or isinstance(options.optimizer, LBFGS):
         raise ConfigurationError(
             "fit memory",
             expected="validation=(Xv, yv) or none, no folds and no LBFGS for a set that is streamed",
-            got=f"{X.nbytes} bytes of X where {int(limit)} are allowed",
+            got=f"{X.nbytes} bytes of X where {int(budget)} are allowed",
             fix="raise memory= so that the set fits, or hold a part of it out yourself",
         )
-    checked = stream(network, X, y, options.loss, limit)
+    checked = stream(network, X, y, options.loss, budget)
     return checked.weighted("fit", _weights(network, checked.y, options), network)
 
 
 def _divided(network: Engine, whole: CheckedExamples, train: Any, held_out: Any) -> Sets:
-    """Rows to train on and rows that are held out."""
+    """The sets of these rows: those to train on, and those that are held out."""
     chosen = whole.of_rows("fit", train, network)
-    _tell_of_large_differences(chosen.lengths)
+    _warn_of_large_differences(chosen.lengths)
     return Sets(chosen, whole.of_rows("fit validation", held_out, network))
 
 
 def _drawn(network: Engine, rows: int, fraction: float) -> tuple[Array, Array]:
-    """Rows to train on, and those of a fraction drawn by the first seed, for each model."""
+    """Row numbers to train on and to hold out, for each model; the first seed draws them, the same for all models."""
     count = min(max(1, round(rows * fraction)), rows - 1)
     if count < 1:
         raise DataError("fit validation", expected="at least 2 examples to divide", got=f"{rows}", fix="pass more data")
@@ -97,7 +95,7 @@ def _drawn(network: Engine, rows: int, fraction: float) -> tuple[Array, Array]:
 
 
 def _given(network: Engine, options: Options, columns: Columns) -> CheckedExamples | None:
-    """A validation set of its own."""
+    """The validation set that was passed as arrays, if any."""
     if not isinstance(options.validation, tuple):
         return None
     where = "fit validation"
@@ -125,8 +123,8 @@ def _folds(network: Engine, folds: tuple[Any, ...], validation: Any) -> tuple[li
     return [pair[0] for pair in folds], [pair[1] for pair in folds]
 
 
-def _tell_of_large_differences(lengths: tuple[int, ...] | None) -> None:
-    """An epoch has as many rows for each model as the one with the fewest has: say so where others have many more."""
+def _warn_of_large_differences(lengths: tuple[int, ...] | None) -> None:
+    """Warn if folds differ much: an epoch has as many rows for every model as the smallest fold has."""
     if lengths is not None and 2 * min(lengths) < max(lengths):
         least, most = lengths.index(min(lengths)), lengths.index(max(lengths))
         log.warning(
@@ -136,7 +134,7 @@ def _tell_of_large_differences(lengths: tuple[int, ...] | None) -> None:
 
 
 def _weights(network: Engine, target: Checked, options: Options) -> Array | None:
-    """Weights of examples times those of their classes; "balanced" gives every class the same sum."""
+    """Weights of examples times weights of their classes; "balanced" gives every class the same total weight."""
     given = options.sample_weight
     weight = None if given is None else weights_on_host("fit", given, network)
     if options.class_weight is None:
@@ -149,7 +147,7 @@ def _weights(network: Engine, target: Checked, options: Options) -> Array | None
             got=f"shape {labels.shape}",
             fix="use sample_weight",
         )
-    classes, places, counts = np.unique(labels.reshape(-1), return_inverse=True, return_counts=True)
+    classes, numbers, counts = np.unique(labels.reshape(-1), return_inverse=True, return_counts=True)
     if isinstance(options.class_weight, str):  # "balanced"
         of_class = len(labels) / (len(classes) * counts)
     else:
@@ -163,8 +161,8 @@ def _weights(network: Engine, target: Checked, options: Options) -> Array | None
                 fix="name classes of y",
             )
         of_class = np.array([number(f"fit class_weight[{c}]", known.get(c, 1.0), low=0.0) for c in classes.tolist()])
-    of_row = of_class[places]
+    of_row = of_class[numbers]
     if weight is None:
         return of_row
     fits = weight.shape in (of_row.shape, (*of_row.shape, 1))
-    return of_row * weight.reshape(of_row.shape) if fits else weight  # which is refused
+    return of_row * weight.reshape(of_row.shape) if fits else weight  # `weighted` then raises the error

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: a flag each, acted upon between two steps."""
+"""Ctrl-C and SIGTERM while training: each sets a flag, which the training reads between two steps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, Self
 
 EXIT_ON_TERMINATION = 128 + signal.SIGTERM
 
-_active: list[Signals] = []  # of the main thread, the innermost one last
+_active: list[Signals] = []  # in the main thread, the innermost training last
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_active.clear)  # what the parent trains is not the child's
+    os.register_at_fork(after_in_child=_active.clear)  # the parent process trains, the child does not
 
 
 class Signals:
     """While active, the first Ctrl-C sets `interrupted` and a second one raises; SIGTERM sets `terminated`.
 
-    Where a training runs within another, as from a callback, a signal is for both: each ends at its next step, and
-    what is begun after the signal ends before its first one.
+    If a training runs inside another, as from a callback, a signal ends both: each at its next step. A training that
+    begins after the signal ends before its first step.
 
-    Python runs handlers in the main thread only; elsewhere nothing is installed and signals do what they did. One that
-    is ignored, as Ctrl-C is in what a shell script runs in the background, stays so.
+    Python runs handlers in the main thread only; in other threads nothing is installed. An ignored signal stays
+    ignored, such as Ctrl-C in a program that a shell script runs in the background.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Signals:
             handlers = {signal.SIGINT: self._interrupt, signal.SIGTERM: self._terminate}
             handlers = {n: h for n, h in handlers.items() if signal.getsignal(n) not in (signal.SIG_IGN, None)}
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-            if self.outer is not None:  # only now: a signal that comes before is the outer one's
+            if self.outer is not None:  # read now: a signal that came before set the outer flags
                 self.interrupted |= self.outer.interrupted
                 self.terminated |= self.outer.terminated
         return self
@@ -56,7 +56,7 @@ class Signals:
 
     @property
     def exits(self) -> bool:
-        """Whether the process is to end with this training: the outer one, if there is one, has to end before."""
+        """Whether to end the process after this training; an inner training leaves that to the outer one."""
         return self.terminated and self.outer is None
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

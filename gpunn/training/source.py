@@ -1,6 +1,6 @@
 """Where the batches of a training come from, and how an epoch is cut into updates.
 
-A step asks its source for the loader of a batch and for nothing else, so a new source is one class like `WholeSet`.
+A new source is one class like `WholeSet`: it overrides `begin` and `loader`, and sets `size`, `y` and `updates`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gpunn.training.batches import Examples, Loader
 from gpunn.training.unequal import order_of
 from gpunn.types import Array
 
-Sizes: TypeAlias = tuple[int, ...]  # of the batches that make one update
-Cut: TypeAlias = Callable[[int], list[Sizes]]  # what a number of rows makes
+Sizes: TypeAlias = tuple[int, ...]  # the sizes of the batches of one update
+Cut: TypeAlias = Callable[[int], list[Sizes]]  # cuts a number of rows into updates
 
 
 def updates_of(
     rows: int, *, batch_size: int, smallest: int = 1, accumulate: int = 1, drop_last: bool = False
 ) -> list[Sizes]:
-    """The batch sizes of each update. A last batch of fewer rows than `smallest` is left out of the epoch."""
+    """The batch sizes of each update. A last batch with fewer rows than `smallest` is left out of the epoch."""
     batch = min(batch_size, rows)
     sizes = [batch] * (rows // batch)
     rest = rows % batch
@@ -33,37 +33,37 @@ def updates_of(
 
 
 def rows_of(updates: Sequence[Sizes]) -> int:
-    """Of all their batches."""
+    """The number of rows in all batches of these updates."""
     return sum(sum(sizes) for sizes in updates)
 
 
 class Source:
-    """Batches of a set; the place of the next one, `cursor`, lies on the device and is moved on by the step."""
+    """The batches of a set. `cursor`, on the device, is the place of the next batch; the step moves it on."""
 
-    size: int  # rows that a model sees in an epoch
+    size: int  # rows that one model sees in an epoch
     y: Array  # all targets
-    updates: list[Sizes]  # of the epoch that has begun; another one has the same ones, maybe in another order
-    key: Hashable = ()  # where batches lie now: a program reads from where they lay when it was made
-    by_operations = True  # whether batches are made by the backend's operations alone
+    updates: list[Sizes]  # of the current epoch; other epochs have the same ones, perhaps in another order
+    key: Hashable = ()  # names the memory that batches are read from now: another key needs another program
+    by_operations = True  # whether loaders use the backend's operations only, so that a step may be recorded
 
     def __init__(self, network: Engine) -> None:
         self.ops = network.ops
         self.cursor = network.ops.zeros((1,), np.int64)
 
     def begin(self, epoch: int, first_update: int = 0) -> None:
-        """Stand before an update of an epoch."""
+        """Prepare the updates of an epoch from `first_update` on."""
         raise NotImplementedError(f"{type(self).__name__} needs a begin method")
 
     def loader(self, rows: int) -> Loader:
-        """What loads the next batch, of so many rows."""
+        """The loader of the next batch, which has this many rows."""
         raise NotImplementedError(f"{type(self).__name__} needs a loader method")
 
-    def reach(self, update: int, most: int) -> int:
-        """Bring the rows of this update; for how many updates from it on, at most `most`, the rows are there."""
+    def load_rows(self, update: int, most: int) -> int:
+        """Load the rows of this update; return for how many updates from here, at most `most`, rows are loaded."""
         return most
 
     def close(self) -> None:
-        """Give up whatever works for it."""
+        """Stop what works for it, such as a thread that reads."""
 
     @cached_property
     def targets(self) -> np.ndarray[Any, Any]:
@@ -76,15 +76,15 @@ class Source:
 
 
 class WholeSet(Source):
-    """A set that lies on the device, in an order that is made there for each epoch."""
+    """A set that lies on the device; the order of each epoch is made there too."""
 
     def __init__(
-        self, network: Engine, data: Examples, cut: Cut, sampling: str, kind: Callable[..., Loader] = Loader
+        self, network: Engine, data: Examples, cut: Cut, sampling: str, loader_class: Callable[..., Loader] = Loader
     ) -> None:
         super().__init__(network)
         self.size, self.y, self.updates = data.size, data.y, cut(data.size)
         self.order = order_of(network, data, sampling)
-        self.loaders = {n: kind(network, self.order, n, self.cursor) for n in self.batch_sizes}
+        self.loaders = {n: loader_class(network, self.order, n, self.cursor) for n in self.batch_sizes}
 
     def begin(self, epoch: int, first_update: int = 0) -> None:
         self.order.begin(epoch)

@@ -1,4 +1,4 @@
-"""Where a training stands."""
+"""How far a training has come."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ NOT_FINITE = "non-finite loss"
 
 @dataclass
 class Standing:
-    """Besides arrays and history, all that a checkpoint needs to go on from there."""
+    """How far a training has come: all that a checkpoint needs besides arrays and history."""
 
-    epoch: int = 0  # finished ones
-    update: int = 0  # within the epoch
-    done: int = 0  # updates in all
+    epoch: int = 0  # finished epochs
+    update: int = 0  # finished updates of the present epoch
+    done: int = 0  # finished updates of all epochs
     seconds: float = 0.0
-    best: list[float | None] = field(default_factory=list)  # of the monitored figure, for each model
-    stopped: list[str] = field(default_factory=list)  # why, for each model; "" while it goes on
-    criteria: list[dict[str, Any]] = field(default_factory=list)
+    best: list[float | None] = field(default_factory=list)  # the best value of the monitored figure, for each model
+    stopped: list[str] = field(default_factory=list)  # why each model stopped; "" while it goes on
+    criteria: list[dict[str, Any]] = field(default_factory=list)  # the state of each criterion
     plateau: dict[str, Any] | None = None
-    factors: list[float] = field(default_factory=list)  # of the rate, for each model
+    factors: list[float] = field(default_factory=list)  # what the rate of each model is multiplied by
 
     @property
     def going(self) -> Array:
-        """Which models go on."""
+        """Which models have not stopped."""
         return np.array([not reason for reason in self.stopped])
 
     def stop(self, why: str) -> None:
-        """All that go on."""
+        """Stop all models that go on."""
         self.stopped = [known or why for known in self.stopped]

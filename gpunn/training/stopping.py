@@ -1,9 +1,9 @@
 """When to end training before its last epoch.
 
-A criterion is a value that holds no numbers of the training. `start(models)` gives the state that it keeps from epoch
-to epoch, which JSON can store, and `judge(state, record)` says after each epoch which models stop. The record maps
-names such as "loss" to one number for each model. `rules(models, epochs)` says what the state is after so many epochs:
-a checkpoint with another one is refused.
+A criterion is a frozen value. `start(models)` returns its state, which JSON can store, and `judge(state, record)` is
+called after each epoch: it changes the state and says which models stop. The record maps names such as "loss" to one
+number for each model. `rules(models, epochs)` says what the state may be after so many epochs; a checkpoint that
+breaks these rules is an error.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Monitor:
-    """A loss or metric to judge by, and which of two values of it is better."""
+    """The loss or metric that decides what is best, and whether larger values are better."""
 
     name: str
     maximise: bool
 
     @property
     def worst(self) -> float:
-        """What any value is better than."""
+        """The value that every other one is better than."""
         return -math.inf if self.maximise else math.inf
 
     def better(self, new: Array, best: Array, minimum_change: float = 0.0) -> Array:
@@ -46,13 +46,13 @@ class Monitor:
 
 
 def improvement(monitor: str, mode: str = "auto") -> Monitor:
-    """How to compare values of this name: "min", "max", or what the name says."""
+    """How to compare values of this name; mode "auto" takes it from the name."""
     hyper.choice("mode", mode, ("auto", "min", "max"))
     return Monitor(monitor, grows(monitor) is True if mode == "auto" else mode == "max")
 
 
 def monitored(names: Collection[str], monitor: str | None = None) -> str:
-    """What to judge a network by: the loss on the validation set if there is one, else that of training."""
+    """The name to judge by: `monitor` if given, else the validation loss if there is one, else the training loss."""
     return monitor or ("validation_loss" if "validation_loss" in names else "loss")
 
 
@@ -73,11 +73,11 @@ class Stopping(Value, abstract=True):
         return dict.fromkeys(self.start(models), rules.anything)
 
     def judge(self, state: State, record: Mapping[str, Array]) -> Array:
-        """Which models stop, as an array of K truth values; only `state` is changed."""
+        """Return which models stop, as an array of K truth values; it may change `state` and nothing else."""
         raise NotImplementedError(f"{type(self).__name__} needs a judge method")
 
     def check(self, names: Collection[str]) -> None:
-        """Refuse a criterion that looks at what is not recorded."""
+        """Raise an error unless the record has the name that this criterion looks at."""
         name = self.monitored(names)
         if name not in names:
             raise ConfigurationError(
@@ -94,12 +94,12 @@ class Stopping(Value, abstract=True):
         return np.atleast_1d(np.asarray(record[self.monitored(record)], np.float64))
 
     def reason_for(self, k: int, state: State, record: Mapping[str, Array]) -> str:
-        """Why model k, which it stopped in the epoch of this record, has stopped."""
+        """Why this criterion stopped model k, in the epoch of this record."""
         return self.reason
 
     @property
     def reason(self) -> str:
-        """Why a model that it stopped has stopped: itself, its first number named even where it is the default."""
+        """The criterion as code, with its first field and those that are not the default."""
         known = fields(self)  # type: ignore[arg-type]
         shown = [*known[:1], *(f for f in known[1:] if getattr(self, f.name) != f.default)]
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
@@ -117,18 +117,18 @@ def _recorded_name(where: str, value: Any) -> str:
 
 
 def _rules(name: str, models: int, epochs: int) -> dict[str, Rule]:
-    """The rules of a state: under this name a number for each model, or null, and the epochs that each has waited."""
+    """The rules of a state with a number or null for each model under this name, and the epochs each has waited."""
     waited = rules.each(rules.whole(0, epochs), models)
     return {name: rules.each(rules.maybe(rules.number()), models), "waited": waited}
 
 
 @dataclass(frozen=True)
 class EarlyStopping(Stopping):
-    """Stop after `patience` epochs in a row that are not better than the best one by more than `minimum_change`.
+    """Stop after `patience` epochs in a row of which none beats the best one by more than `minimum_change`.
 
-    `monitor=None` looks at the loss on the validation set if there is one, else at that of training. `mode` is "min",
-    "max", or "auto", which knows that accuracy, r2, auc, average_precision, f1 and top_k are to grow and losses and
-    errors to shrink; of a metric that is a function of ones own it has to be said.
+    `monitor=None` looks at the validation loss if there is one, else at the training loss. `mode` is "min", "max" or
+    "auto": then larger is better for accuracy, r2, auc, average_precision, f1 and top_k, and smaller for losses and
+    errors. For a metric that is your own function, give "min" or "max".
     """
 
     field_rules = {
@@ -170,7 +170,7 @@ class EarlyStopping(Stopping):
         return waited >= self.patience
 
     def reason_for(self, k: int, state: State, record: Mapping[str, Array]) -> str:
-        """Says so where there was nothing to judge by."""
+        """Adds that no value was a number, if that is the reason."""
         if state["best"][k] is None:
             return f"{self.reason}: {self.monitored(record)} is not a number"
         return self.reason
@@ -178,7 +178,7 @@ class EarlyStopping(Stopping):
 
 @dataclass(frozen=True)
 class GradientTolerance(Stopping):
-    """Stop at the end of an epoch whose last gradient, as the update takes it, has a norm of at most `tolerance`."""
+    """Stop at the end of an epoch whose last gradient, after clipping, has a norm of at most `tolerance`."""
 
     field_rules = {"tolerance": number(low=0.0)}
 
@@ -195,7 +195,7 @@ class GradientTolerance(Stopping):
 class LossTolerance(Stopping):
     """Stop when |L_t - L_{t-1}| <= tolerance, or `relative` <= tolerance |L_{t-1}|, for `patience` epochs in a row.
 
-    L is the loss of training.
+    L is the training loss.
     """
 
     field_rules = {"tolerance": number(low=0.0), "patience": whole(), "relative": choice(True, False)}
@@ -224,7 +224,7 @@ class LossTolerance(Stopping):
 
 @dataclass(frozen=True)
 class TimeLimit(Stopping):
-    """Stop at the end of the epoch in which training has taken this long, counting what came before a resume."""
+    """Stop at the end of the epoch in which training has taken this long, with the time before a resume."""
 
     field_rules = {"seconds": number(low=0.0, open_low=True)}
 
@@ -256,7 +256,7 @@ def as_criteria(stopping: Any) -> tuple[Stopping, ...]:
 
 
 def state_of(criterion: Stopping, models: int) -> State:
-    """What a criterion starts with; refuses what no checkpoint could keep."""
+    """The first state of a criterion; raise an error unless it is a dict."""
     state = criterion.start(models)
     if not isinstance(state, dict):
         raise ConfigurationError(
@@ -269,7 +269,7 @@ def state_of(criterion: Stopping, models: int) -> State:
 
 
 def told_to_stop(criterion: Stopping, state: State, record: Mapping[str, Array], models: int) -> Array:
-    """Which models a criterion stops, one truth value for each; of a single one also without an axis."""
+    """Which models a criterion stops, one truth value for each; a single model's may come without an axis."""
     told = np.asarray(criterion.judge(state, record))
     fits = told.shape == (models,) or (models == 1 and told.shape == ())
     if told.dtype != bool or not fits:
@@ -283,22 +283,22 @@ def told_to_stop(criterion: Stopping, state: State, record: Mapping[str, Array],
 
 
 def in_words(where: str, reason: Any) -> str:
-    """Why a training ends, which history and checkpoints keep as text."""
+    """The reason why a training ends; raise an error unless it is text."""
     if not isinstance(reason, str) or not reason.strip():
         raise ConfigurationError(where, expected="a reason in words", got=repr(reason)[:200], fix="say why it ends")
     return str(reason)
 
 
 def _array(values: Sequence[float | None]) -> Array:
-    """Numbers out of a state; NaN where there are none yet."""
+    """Numbers from a state; NaN for None."""
     return np.array([math.nan if v is None else v for v in values], np.float64)
 
 
 def _list(values: Array) -> list[float | None]:
-    """Numbers for a state; None for what JSON has no number for."""
+    """Numbers for a state; None for NaN and infinity."""
     return [v if math.isfinite(v) else None for v in values.tolist()]
 
 
 def _finite(values: Array) -> Array:
-    """With NaN in place of infinity, so that no difference of infinities is taken."""
+    """With NaN in place of infinity, because NumPy warns of differences of infinities."""
     return np.where(np.isfinite(values), values, math.nan)

@@ -1,7 +1,7 @@
-"""Training on sets larger than the memory they may take: two chunks on the device, one trained on, one being loaded.
+"""Training on sets that are too large for the device: two chunks lie there, one to train on and one being loaded.
 
-Rows are shuffled within a chunk and chunks among each other, so an epoch reads the source once and in long stretches.
-Targets and weights stay on the device whole.
+Rows are shuffled within each chunk, and the chunks are shuffled: an epoch reads the source once, in long stretches.
+All targets and weights lie on the device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAPPED_BUDGET = 256 * 1024 * 1024  # bytes that a memory-mapped set may take unl
 
 @dataclass(frozen=True)
 class CheckedStream:
-    """A checked set of which `budget` bytes at a time may lie on the device."""
+    """A checked set of whose inputs at most `budget` bytes at a time may lie on the device."""
 
     X: Any  # (N, *shape), NumPy
     y: Checked
@@ -40,11 +40,11 @@ class CheckedStream:
         return len(self.X)
 
     def weighted(self, where: str, weight: Array | None, network: Engine) -> CheckedStream:
-        """The same set with these weights, which `weights_on_host` has made, or none."""
+        """The same set with these weights, which `weights_on_host` has made; None changes nothing."""
         return self if weight is None else replace(self, weight=checked_weights(where, weight, self.size, network))
 
     def rows(self, batch_size: int) -> int:
-        """Of a chunk, of which there are two: whole batches."""
+        """The rows of a chunk: whole batches, two chunks within the budget."""
         row = self.X.nbytes // max(len(self.X), 1)
         return max(1, int(self.budget / 2 / max(row, 1)) // batch_size) * batch_size
 
@@ -68,12 +68,12 @@ class Stream:
 
     @property
     def chunks(self) -> list[tuple[int, int]]:
-        """First and last row of each chunk."""
+        """Start and end (exclusive) of each chunk, in rows."""
         return [(start, min(start + self.rows, self.size)) for start in range(0, self.size, self.rows)]
 
 
 def budget_of(network: Engine, X: Any, memory: int | None) -> float:
-    """Bytes that the inputs may take on the device."""
+    """The bytes that the inputs may take on the device."""
     if memory is not None:
         return memory
     if isinstance(X, np.memmap):
@@ -96,7 +96,7 @@ def stream(network: Engine, X: Any, y: Any, loss: Loss, budget: float) -> Checke
 
 
 def forget(X: Any) -> None:
-    """Let the system take back the pages of a mapped file that were read; they count as ours until then."""
+    """Let the system free the pages of a mapped file that were read; until then they count as memory in use."""
     base = X
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
@@ -105,7 +105,7 @@ def forget(X: Any) -> None:
 
 
 class Slot:
-    """Room for one chunk on the device, and what gathers batches from it."""
+    """Memory for one chunk on the device, and the loaders of its batches."""
 
     def __init__(self, network: Engine, data: Stream, cursor: Array, cut: Cut, sampling: str) -> None:
         ops = self.ops = network.ops
@@ -115,8 +115,8 @@ class Slot:
         self.staging = ops.staging(self.X)
         self.y = ops.empty((room, *data.y.shape[1:]), data.y.dtype)
         self.weight = None if data.weight is None else ops.empty((room, 1), data.weight.dtype)
-        self.orders: dict[int, Order] = {}  # by the rows of a chunk
-        self.loaders: dict[tuple[int, int], Loader] = {}  # by those of a chunk and of a batch
+        self.orders: dict[int, Order] = {}  # by the number of rows in a chunk
+        self.loaders: dict[tuple[int, int], Loader] = {}  # by the number of rows in a chunk and in a batch
         for size in {stop - start for start, stop in data.chunks}:
             weight = None if self.weight is None else self.weight[:size]
             chunk = Examples(self.X[:size], self.y[:size], weight, None, size)
@@ -125,14 +125,14 @@ class Slot:
                 self.loaders[size, n] = Loader(network, self.orders[size], n, cursor)
 
     def read(self, rows: tuple[int, int], after: Any) -> None:
-        """Inputs from the source to the device, once it has come to the mark `after`; runs beside the training."""
+        """Bring inputs to the device once it has passed the mark `after`; runs in another thread than the training."""
         start, stop = rows
         np.copyto(self.staging[: stop - start], self.data.X[start:stop])
         forget(self.data.X)
         self.ops.upload(self.staging[: stop - start], out=self.X[: stop - start], after=after)
 
     def label(self, rows: tuple[int, int]) -> None:
-        """Targets and weights of the same rows, which lie on the device."""
+        """Copy the targets and weights of the same rows; they lie on the device already."""
         start, stop = rows
         self.ops.copy(self.data.y[start:stop], out=self.y[: stop - start])
         if self.weight is not None and self.data.weight is not None:
@@ -140,9 +140,9 @@ class Slot:
 
 
 class StreamedSet(Source):
-    """A set that comes chunk by chunk, each in time for its updates; the next one is read meanwhile."""
+    """A set that is loaded chunk by chunk; while one is trained on, a thread reads the next."""
 
-    key: tuple[int, int]  # of the slot, and the rows of its chunk
+    key: tuple[int, int]  # the number of the slot, and the rows of its chunk
 
     def __init__(self, network: Engine, data: Stream, cut: Cut, sampling: str) -> None:
         if sampling == "replacement":
@@ -161,11 +161,11 @@ class StreamedSet(Source):
         self.pending: tuple[int, Future[None]] | None = None
 
     def _lay_out(self, epoch: int) -> None:
-        """The updates of the epoch, in the order of its chunks."""
+        """Make the list of the epoch's updates, in the order of its chunks."""
         self.epoch, self.order_of_chunks = epoch, self._shuffled(epoch)
-        self.current = -1  # the place in the epoch of the chunk that is there
+        self.current = -1  # the place in the epoch of the chunk that is loaded
         self.updates = []
-        self.places: list[tuple[int, int]] = []  # for each update, its chunk's place in the epoch and its place there
+        self.places: list[tuple[int, int]] = []  # for each update: the place of its chunk, and its own in the chunk
         for place, chunk in enumerate(self.order_of_chunks):
             start, stop = self.stream.chunks[chunk]
             updates = self.cut(stop - start)
@@ -183,20 +183,20 @@ class StreamedSet(Source):
     def begin(self, epoch: int, first_update: int = 0) -> None:
         self._lay_out(epoch)
 
-    def reach(self, update: int, most: int) -> int:
+    def load_rows(self, update: int, most: int) -> int:
         place, inside = self.places[update]
         if place != self.current:
             self._arrive(place, inside)
         return [other for other, _ in self.places[update : update + most]].count(place)
 
     def _arrive(self, place: int, inside: int) -> None:
-        """The chunk at this place of the epoch comes to its slot; the next one is read meanwhile."""
+        """Make the chunk at this place of the epoch the current one, and begin to read the next one."""
         self._fetched(place)
         chunk = self.order_of_chunks[place]
         rows = self.stream.chunks[chunk]
         slot, size = self.slots[place % 2], rows[1] - rows[0]
         slot.label(rows)
-        slot.orders[size].begin(self.epoch * len(self.stream.chunks) + chunk)  # each chunk has an order of its own
+        slot.orders[size].begin(self.epoch * len(self.stream.chunks) + chunk)  # every chunk gets another order
         self.cursor[...] = rows_of(self.cut(size)[:inside])
         self.current, self.key = place, (place % 2, size)
         if place + 1 < len(self.order_of_chunks):
@@ -214,7 +214,7 @@ class StreamedSet(Source):
             try:
                 future.result()
             finally:
-                del future  # it has the error, which has this call: each would keep the other, and the set
+                del future  # its error refers to this call, and this call to it: that would keep the set in memory
             if known == place:
                 return
         self.slots[place % 2].read(self.stream.chunks[self.order_of_chunks[place]], self.ops.mark())
@@ -224,6 +224,6 @@ class StreamedSet(Source):
         return self.slots[slot].loaders[size, rows]
 
     def close(self) -> None:
-        """What is being read is still written to its slot; then the reader ends."""
+        """Wait until the chunk that is being read is in its slot, then end the reader."""
         self.reader.shutdown(cancel_futures=True)
         self.pending = None

@@ -1,8 +1,8 @@
-"""How many threads work while a network is trained on the CPU, and whose they are: BLAS's or gpunn's own.
+"""How many threads work while a network is trained on the CPU: threads of BLAS or of gpunn.
 
-The number of BLAS's threads belongs to the whole process (OpenBLAS's `openblas_set_num_threads_local` changes it for
-all as well). So trainings that run in one process at a time share it, and what predicts beside them has it, too. Only
-where BLAS takes its threads from OpenMP has each thread of the program a number of its own.
+The number of BLAS's threads belongs to the whole process (even OpenBLAS's `openblas_set_num_threads_local` changes it
+for all). So all trainings and predictions that run at the same time in a process share it. Only if BLAS takes its
+threads from OpenMP does each thread of the program have its own number.
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ from gpunn import cores
 from gpunn.engine import Engine
 from gpunn.training.watch import Watch
 
-MODELS = 4  # for each thread, so that no share is much larger than another
-SMALL = 1e8  # operations of a step, about a millisecond of one core
-Look = Callable[[], None]  # what a training calls between its updates
+MODELS = 4  # the fewest models for each thread, so that all threads have about the same work
+SMALL = 1e8  # operations in a step: about a millisecond on one core
+CheckCores = Callable[[], None]  # a training calls it between updates
 
 
-def no_look() -> None:
-    """Of a training whose number of threads stays as it is."""
+def check_nothing() -> None:
+    """For a training whose number of threads never changes."""
 
 
 def threads_for(
     network: Engine, rows: int, *, fixed: bool = False, recorded: bool = True
-) -> AbstractContextManager[Look]:
-    """One thread for steps of so many rows if they are small, else as many as BLAS has and cores can run at once.
+) -> AbstractContextManager[CheckCores]:
+    """One thread if steps of so many rows are small; else as many as BLAS has and the cores can run at once.
 
-    What is given should be called between two updates: with larger steps it takes fewer threads while cores are taken
-    (see `Watch`), unless the number is to be `fixed`. A population of many models has threads of gpunn's own, each of
-    which does all of a step for some of the models, if steps are `recorded`; where cores are taken, fewer of them do
-    this for all.
+    The block gets a function to call between two updates. For larger steps it uses fewer threads while other programs
+    need the cores (see `Watch`), unless the number is `fixed`. If steps are `recorded`, a population of many models
+    has threads of gpunn instead, each of which computes whole steps for some of the models.
 
-    On idle cores a second thread would save a fraction of a second in all; where something else runs, threads that wait
-    for each other at every product make such a training many times slower. A step multiplies each row three times with
-    every parameter of every model: on, back, and for the gradient.
+    Small steps gain almost nothing from a second thread. While something else runs, they would become many times
+    slower, because threads wait for each other at every product. A step multiplies each row three times with every
+    parameter of every model: forward, backward, and for the gradient.
     """
     if network.ops.device != "cpu":
-        return nullcontext(no_look)
+        return nullcontext(check_nothing)
     if 6 * network.store.values.size * rows <= SMALL:
         return one_thread(fixed=fixed)
     threads = blas_threads()
@@ -53,24 +52,24 @@ def threads_for(
 
 @dataclass(eq=False)
 class Claim:
-    """What a training that runs wants."""
+    """How many threads one training wants."""
 
     threads: int
     fixed: bool
 
 
 class Claims:
-    """Of the trainings that run at a time, in whatever order they begin and end.
+    """The claims of all trainings that run at the same time; they may begin and end in any order.
 
-    BLAS has the least number that one of them wants, and after the last of them what it had before the first. While one
-    has a fixed number nobody changes it; a second one with a fixed number takes that of the first.
+    BLAS gets the smallest number that any of them wants, and after the last one ends its old number. While one claim
+    is fixed, its number holds; a second fixed claim takes the number of the first.
     """
 
     def __init__(self, *, by_thread: bool = False) -> None:
         self.by_thread = by_thread
         self._lock = threading.Lock()
         self._claims: list[Claim] = []
-        self._found: dict[Any, int] = {}  # threads of each library before the first of them
+        self._found: dict[Any, int] = {}  # threads of each library before the first claim
 
     def begin(self, claim: Claim) -> None:
         with self._lock:
@@ -92,7 +91,7 @@ class Claims:
             self._apply()
 
     def most(self) -> int:
-        """The threads that BLAS has where no training holds it back."""
+        """The threads that BLAS has without any claim."""
         with self._lock:
             return max((self._found if self._claims else self._counts()).values(), default=1)
 
@@ -113,7 +112,7 @@ class Claims:
 
 
 class OwnClaims(threading.local):
-    """Of the trainings that run within one another in this thread."""
+    """The claims of trainings that run inside one another in this thread."""
 
     def __init__(self) -> None:
         self.claims = Claims(by_thread=True)
@@ -123,13 +122,13 @@ _process, _thread = Claims(), OwnClaims()
 
 
 def _by_thread(library: Any) -> bool:
-    """Whether its number belongs to the calling thread, as OpenMP's does, and not to the process."""
+    """Whether each thread has its own number of BLAS threads, as with OpenMP; else the process has one."""
     return getattr(library, "threading_layer", None) == "openmp"
 
 
 def _set_threads(library: Any, threads: int) -> None:
-    # Since its version 3.8 threadpoolctl lets one thread at a time change what belongs to the process and silently
-    # leaves out what others ask for. Here whoever trains may change it.
+    # Since version 3.8 threadpoolctl lets only one thread at a time change the number of the process, and silently
+    # ignores others. Here every training may change it.
     release = getattr(library, "clear_controlling_thread", lambda force: None)
     release(force=True)
     library.set_num_threads(threads)
@@ -138,7 +137,7 @@ def _set_threads(library: Any, threads: int) -> None:
 
 @contextmanager
 def claimed(claim: Claim) -> Iterator[Callable[[int], None]]:
-    """BLAS has no more threads than this meanwhile; what is given changes how many."""
+    """BLAS has at most this many threads in the block, which gets a function that changes the number."""
     scopes = _process, _thread.claims
 
     def change(threads: int) -> None:
@@ -153,38 +152,38 @@ def claimed(claim: Claim) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _steady(threads: int, *, fixed: bool) -> Iterator[Look]:
+def _steady(threads: int, *, fixed: bool) -> Iterator[CheckCores]:
     with claimed(Claim(threads, fixed)):
-        yield no_look
+        yield check_nothing
 
 
-def one_thread(*, fixed: bool = False) -> AbstractContextManager[Look]:
-    """BLAS has one, whatever the machine does."""
+def one_thread(*, fixed: bool = False) -> AbstractContextManager[CheckCores]:
+    """BLAS has one thread in the block, whatever other programs do."""
     return _steady(1, fixed=fixed)
 
 
 @contextmanager
-def _watched(threads: int) -> Iterator[Look]:
-    """As many as there are, and fewer while cores are taken."""
+def _watched(threads: int) -> Iterator[CheckCores]:
+    """This many threads, and fewer while other programs need the cores."""
     with claimed(Claim(threads, False)) as change:
-        yield Watch(threads, change).look if threads > 1 else no_look
+        yield Watch(threads, change).check if threads > 1 else check_nothing
 
 
 @contextmanager
-def by_model(network: Engine, models: int, threads: int, fixed: bool) -> Iterator[Look]:
-    """Threads of gpunn's own in place of those of BLAS, if there are so many models that none has long to wait."""
-    with one_thread(fixed=fixed) as look, network.ops.threads_by_model(models, threads) as change:
-        yield look if fixed else Watch(threads, change).look
+def by_model(network: Engine, models: int, threads: int, fixed: bool) -> Iterator[CheckCores]:
+    """Threads of gpunn in place of BLAS's, each for some of the models."""
+    with one_thread(fixed=fixed) as check, network.ops.threads_by_model(models, threads) as change:
+        yield check if fixed else Watch(threads, change).check
 
 
 def blas_threads() -> int:
-    """As many as a product may take: no more than can run at once."""
+    """The threads that a product may use: no more than can run at once."""
     return min(max(_process.most(), _thread.claims.most()), cores.most_threads())
 
 
 @functools.cache
 def _libraries() -> Any:
-    """Those that are loaded when the first network is trained, NumPy's among them; looking for them takes a while."""
+    """The BLAS libraries that are loaded when the first network is trained; kept, because the search is slow."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")

@@ -1,4 +1,4 @@
-"""A training as it runs: epochs of static steps, one look at the device an epoch, the best weights however it ends."""
+"""A training as it runs: epochs of steps, one transfer from the device per epoch, the best weights at the end."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from gpunn.training.source import rows_of
 from gpunn.training.standing import NOT_FINITE
 from gpunn.training.step import Step
 from gpunn.training.stopping import in_words
-from gpunn.training.threads import Look, no_look, threads_for
+from gpunn.training.threads import CheckCores, check_nothing, threads_for
 from gpunn.types import Array
 
 log = logging.getLogger("gpunn")
-STRETCH = 0.01  # seconds of updates on end: threads of a population seldom wait for each other, and signals never long
+STRETCH = 0.01  # seconds of updates in one call: long enough for threads to wait seldom, short enough for signals
 
 
 @dataclass(frozen=True)
 class Saving:
-    """What writes a training to its checkpoint, and after how many epochs and updates."""
+    """How to write a checkpoint, and after how many epochs and updates."""
 
     save: Callable[[Training], None]
     every: int
@@ -43,9 +43,9 @@ class Saving:
 
 
 class Training:
-    """Of `total` updates at most, each a step; the judge decides what was best and whether it ends before.
+    """At most `total` updates; after each epoch the judge decides which weights are the best and whether to stop.
 
-    What callbacks see of it is `network`, `epoch`, `history` and `stop`.
+    Callbacks may use `network`, `epoch`, `history` and `stop`.
     """
 
     def __init__(
@@ -55,47 +55,48 @@ class Training:
     ) -> None:  # fmt: skip
         self.network, self.source, self.step, self.judge = network, step.source, step, judge
         self.total, self.validation, self.callbacks, self.saving = total, validation, callbacks, saving
-        self.deterministic = deterministic  # then the number of threads stays as it is
+        self.deterministic = deterministic  # then the number of threads never changes
         self.models = network.models or 1
         self.history = History(population=network.models is not None)
-        self.at = judge.begin()
+        self.standing = judge.begin()
         self.signals = Signals()
         step.probes = probes_of(callbacks, step.gradient.last_pass)
         self._stepwise = [callback for callback in callbacks if callback.wants_steps]
-        # What callbacks do between epochs may change what a user's layer does.
+        # Callbacks may change a user's layer between epochs.
         self._changes_layers = any(not isinstance(callback, Progress) for callback in callbacks)
         self._saved = False
-        self._most = 1  # updates on end
-        self._look: Look = no_look  # whether cores are taken
+        self._most_in_a_call = 1  # updates that one call of a program makes
+        self._check_cores: CheckCores = check_nothing  # called after updates; may change the number of threads
 
     @property
     def epoch(self) -> int:
-        """How many have ended."""
-        return self.at.epoch
+        """The number of finished epochs."""
+        return self.standing.epoch
 
     @property
     def over(self) -> bool:
-        return self.at.done >= self.total or all(self.at.stopped)
+        return self.standing.done >= self.total or all(self.standing.stopped)
 
     def stop(self, reason: str) -> None:
         """End the training after this epoch, or, from `on_step`, after this step."""
-        self.at.stop(in_words("run.stop", reason))
+        self.standing.stop(in_words("run.stop", reason))
 
     def run(self) -> History:
-        """Train until it is over, or somebody ends it."""
+        """Train until the end, or until a criterion, a callback or a signal stops it."""
         rows, recorded = max(self.source.batch_sizes), self.step.is_recordable
         threads = threads_for(self.network, rows, fixed=self.deterministic, recorded=recorded)
-        with self.signals, closing(self.source), closing(self.step), self.network.ops.quiet(), threads as self._look:
+        quiet = self.network.ops.quiet()
+        with self.signals, closing(self.source), closing(self.step), quiet, threads as self._check_cores:
             try:
-                self._tell(Callback.on_start.__name__)
+                self._call_callbacks(Callback.on_start.__name__)
                 while not self.over and not self.signals.raised:
                     self._epoch()
-                self.step.trials.check(now=True)
+                self.step.trials.require_unchanged(now=True)
                 if self.saving and not self._saved:
                     self.saving.save(self)
-            except DeviceLostError:  # nothing can be brought back
+            except DeviceLostError:  # its arrays are gone, the best weights too
                 self.history.stopped = ["device lost"] * self.models
-                self._tell_end(self.callbacks)
+                self._call_on_end(self.callbacks)
                 raise
             except BaseException:
                 self._end()
@@ -106,110 +107,111 @@ class Training:
         return self.history
 
     def _epoch(self) -> None:
-        """The updates of an epoch, or those that are left of it, and what follows from them."""
-        at, source, step = self.at, self.source, self.step
-        started, first, going = time.perf_counter(), at.update, at.going
-        count = min(len(source.updates), first + self.total - at.done)
-        rates = schedules.table(step.optimizer.rate, at.done - first, count, self.network.models) * at.factors
+        """Run the updates of an epoch, or the rest of them, then judge the epoch."""
+        standing, source, step = self.standing, self.source, self.step
+        started, first, going = time.perf_counter(), standing.update, standing.going
+        count = min(len(source.updates), first + self.total - standing.done)
+        rates = schedules.table(step.optimizer.rate, standing.done - first, count, self.network.models)
+        rates = rates * standing.factors
         if self._changes_layers:
-            step.look_again()
-        source.begin(at.epoch, first)
+            step.recheck()
+        source.begin(standing.epoch, first)
         step.begin(rates, first)
-        while at.update < count and not self.signals.raised and not all(at.stopped):
+        while standing.update < count and not self.signals.raised and not all(standing.stopped):
             begun = time.perf_counter()
-            program, times = step.program(at.update, self._at_most(count))
+            program, times = step.program(standing.update, self._at_most(count))
             program(times)
             self._move_on(times, time.perf_counter() - begun, count)
-        step.trials.check()
-        if self.signals.raised and at.update < count:  # a resumed training finishes this epoch
-            at.seconds += time.perf_counter() - started
+        step.trials.require_unchanged()
+        if self.signals.raised and standing.update < count:  # a resumed training finishes this epoch
+            standing.seconds += time.perf_counter() - started
             return
-        if self.saving and self.over and at.update < len(source.updates):  # steps= ends within an epoch: so does this
+        if self.saving and self.over and standing.update < len(source.updates):  # steps= ended it within an epoch
             self.saving.save(self)
             self._saved = True
-        record = self._read(started, first, rates[at.update - 1])
+        record = self._read(started, first, rates[standing.update - 1])
         self._finish_epoch(record, going)
 
     def _at_most(self, count: int) -> int:
-        """How many updates are run on end, before the epoch's `count`: one where somebody looks at each."""
-        most = 1 if self._stepwise else min(self._most, count - self.at.update)
+        """How many updates to run in one call, within the epoch's `count`: one if a callback wants every step."""
+        most = 1 if self._stepwise else min(self._most_in_a_call, count - self.standing.update)
         if self.saving and self.saving.every_steps:
-            most = min(most, self.saving.every_steps - self.at.done % self.saving.every_steps)
+            most = min(most, self.saving.every_steps - self.standing.done % self.saving.every_steps)
         return most
 
     def _move_on(self, times: int, seconds: float, count: int) -> None:
-        """After updates that took so long: callbacks, and what they or the step ask for."""
-        at, saving = self.at, self.saving
-        if times == self._most and seconds < STRETCH:
-            self._most *= 2
-        self._look()
-        at.update, at.done = at.update + times, at.done + times
+        """Count the `times` updates that took `seconds`, call callbacks, and stop or save if it is time."""
+        standing, saving = self.standing, self.saving
+        if times == self._most_in_a_call and seconds < STRETCH:
+            self._most_in_a_call *= 2
+        self._check_cores()
+        standing.update, standing.done = standing.update + times, standing.done + times
         for callback in self._stepwise:
             callback.on_step(self)
-        if self._stepwise:  # which may have written to the parameters
+        if self._stepwise:  # they may have written to the parameters
             self.network.store.refresh()
-            self.step.look_again()
-        if self.step.finished:
-            self.stop(self.step.finished)
-        elif saving and saving.every_steps and at.done % saving.every_steps == 0 and at.update < count:
+            self.step.recheck()
+        if self.step.end_reason:
+            self.stop(self.step.end_reason)
+        elif saving and saving.every_steps and standing.done % saving.every_steps == 0 and standing.update < count:
             saving.save(self)
 
     def _read(self, started: float, first: int, rates: Array) -> dict[str, Array]:
-        """What the epoch came to: the host's only look at the device."""
-        at, validation = self.at, self.validation
+        """The record of the epoch; only here the host waits for the device."""
+        standing, validation = self.standing, self.validation
         if validation is not None:
             validation.run()
-        record = self.step.read(at.update)
+        record = self.step.read(standing.update)
         if validation is not None:
             record |= {f"validation_{name}": value for name, value in validation.read().items()}
         seconds = time.perf_counter() - started
-        at.seconds += seconds
-        rows = rows_of(self.source.updates[first : at.update])
+        standing.seconds += seconds
+        rows = rows_of(self.source.updates[first : standing.update])
         record["rate"] = np.array(rates)
-        record["seconds"] = np.full(self.models, at.seconds)
+        record["seconds"] = np.full(self.models, standing.seconds)
         record["examples_per_second"] = np.full(self.models, rows / max(seconds, 1e-9))
         return record
 
     def _finish_epoch(self, record: dict[str, Array], going: Array) -> None:
         """Judge the epoch, tell callbacks, and write a checkpoint if it is time."""
-        at, bad = self.at, record.pop(BAD_STEP)
-        at.epoch, at.update = at.epoch + 1, 0
+        standing, bad = self.standing, record.pop(BAD_STEP)
+        standing.epoch, standing.update = standing.epoch + 1, 0
         self.history.append(record)
         lost = going & (bad >= 0)
         for k in np.flatnonzero(lost):
             self._stop_lost(int(k), int(bad[k]))
-        self.judge.judge(at, record, self.history, going & ~lost, going & (bad == 0))
-        self._tell(Callback.on_epoch.__name__, record)
-        self.judge.keep_last(at, going & ~lost)
-        if self.saving and at.epoch % self.saving.every == 0 and not self.over:
+        self.judge.judge(standing, record, self.history, going & ~lost, going & (bad == 0))
+        self._call_callbacks(Callback.on_epoch.__name__, record)
+        self.judge.keep_last(standing, going & ~lost)
+        if self.saving and standing.epoch % self.saving.every == 0 and not self.over:
             self.saving.save(self)
 
-    def _stop_lost(self, k: int, step: int) -> None:
-        """A model whose loss is not finite."""
-        at = self.at
-        if not at.stopped[k]:
-            at.stopped[k] = f"{NOT_FINITE} at epoch {at.epoch}, step {step + 1}"
-            log.warning("training%s stops: %s", f" of model {k}" if self.network.models else "", at.stopped[k])
+    def _stop_lost(self, k: int, update: int) -> None:
+        """Stop model k, whose loss was not finite in this update of the epoch."""
+        standing = self.standing
+        if not standing.stopped[k]:
+            standing.stopped[k] = f"{NOT_FINITE} at epoch {standing.epoch}, step {update + 1}"
+            log.warning("training%s stops: %s", f" of model {k}" if self.network.models else "", standing.stopped[k])
 
-    def _tell(self, event: str, *arguments: Any) -> None:
+    def _call_callbacks(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *arguments)
 
-    def _tell_end(self, callbacks: Sequence[Callback]) -> None:
-        """Each, even where one of them raises: another may have a file to close."""
+    def _call_on_end(self, callbacks: Sequence[Callback]) -> None:
+        """Call `on_end` of every callback, even if one raises an error: another may have a file to close."""
         if callbacks:
             try:
                 callbacks[0].on_end(self)
             finally:
-                self._tell_end(callbacks[1:])
+                self._call_on_end(callbacks[1:])
 
     def _end(self) -> None:
-        """The best weights come back, and history says why it ended, whatever happened."""
-        at, signals = self.at, self.signals
-        if at.done >= self.total:
-            why = f"finished {at.epoch} epoch{'s' * (at.epoch != 1)}"
+        """Restore the best weights, and write to the history why the training ended."""
+        standing, signals = self.standing, self.signals
+        if standing.done >= self.total:
+            why = f"finished {standing.epoch} epoch{'s' * (standing.epoch != 1)}"
         else:
             why = "interrupted" if signals.interrupted else "terminated" if signals.terminated else "failed"
-        self.history.stopped = [reason or why for reason in at.stopped]
-        self.judge.best.restore(self.judge.had_better(at))
-        self._tell_end(self.callbacks)
+        self.history.stopped = [reason or why for reason in standing.stopped]
+        self.judge.best.restore(self.judge.to_restore(standing))
+        self._call_on_end(self.callbacks)

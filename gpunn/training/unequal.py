@@ -1,5 +1,5 @@
-"""Sets of which each model sees a different number of rows, as the folds of a cross-validation may: a population trains
-and is judged on them in steps of one batch size for all models."""
+"""Sets where models have different numbers of rows, as folds of a cross-validation may: all models of a population
+still train and are evaluated with one batch size."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from gpunn.types import Array
 
 
 @elementwise
-def going_on(xp: Any, place: Any, start: Any, length: Any) -> Any:
-    """The places from `start` on, after the last one the first again."""
+def continue_rows(xp: Any, place: Any, start: Any, length: Any) -> Any:
+    """The places from `start` on; the first one follows the last."""
     return xp.where(place + start >= length, place + start - length, place + start)
 
 
 @elementwise
 def is_counted(xp: Any, place: Any, cursor: Any, length: Any) -> Any:
-    """1 for the rows that a model has, 0 for those beyond its last one."""
+    """1 for the rows of a model, 0 for those after its last one."""
     return xp.where(place + cursor < length, 1.0, 0.0)
 
 
 class UnequalOrder(Order):
-    """As many rows for each model as the one with the fewest has, drawn from all rows of the model.
+    """In each epoch every model sees as many rows as the model with the fewest has.
 
-    "shuffle" takes the first ones of a permutation of them. "replacement" draws each from all of them. "sequential"
-    goes on where the epoch before ended, and after a model's last row with its first. So what an epoch leaves out of a
-    model with more rows comes in others.
+    "shuffle" takes the first rows of a permutation of all rows of the model. "replacement" draws from all of them.
+    "sequential" goes on where the last epoch ended, and starts again after the last row. So a model with more rows sees
+    all of them over several epochs.
     """
 
     def __init__(self, network: Engine, data: Examples, sampling: str) -> None:
@@ -64,13 +64,13 @@ class UnequalOrder(Order):
                     ops.copy(rows[i, : self.size], out=self.rows[k])
         elif self.sampling == "sequential":
             ops.copy(ops.from_host((epoch * self.size % self.counts)[:, None]), out=self.start)
-            ops.elementwise(going_on, (self.first, self.start, self.lengths), (self.rows,))
+            ops.elementwise(continue_rows, (self.first, self.start, self.lengths), (self.rows,))
         else:
             self._draw_freely(self.factors)
 
 
 class UnequalLoader(Loader):
-    """All rows of each model, batch by batch: beyond a model's last one come rows of it that weigh nothing."""
+    """All rows of each model, batch by batch: after a model's last row come others of it with weight 0."""
 
     def __init__(self, network: Engine, order: Order, rows: int, cursor: Array, lengths: tuple[int, ...]) -> None:
         super().__init__(network, order, rows, cursor)
@@ -87,5 +87,5 @@ class UnequalLoader(Loader):
 
 
 def order_of(network: Engine, data: Examples, sampling: str) -> Order:
-    """The order in which models see a set, or each its own rows of it."""
+    """The order of a set's rows for all models, or of the rows of each."""
     return Order(network, data, sampling) if data.lengths is None else UnequalOrder(network, data, sampling)

@@ -1,4 +1,4 @@
-"""A watch on the cores while a network is trained: fewer threads where others take them."""
+"""Fewer threads for a training while other programs need the cores."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from collections.abc import Callable
 from gpunn import cores
 
 log = logging.getLogger("gpunn")
-LOOK = 0.4  # seconds between two looks
-COST = 500  # or so many times what a look takes of a core, which is more where there are many threads
-LOST = 0.25  # of a core: threads that wait for one so long are too many; on idle cores it is a hundredth at most
-IN_A_ROW = 3  # such looks, so that what others do for a moment changes nothing
-FREE = 0.75  # of the cores that more threads would take
-CALM = 4.0  # seconds for which cores must be free before more threads are tried, twice as long after each try
+PERIOD = 0.4  # seconds between two checks
+COST = 500  # but at least so many times as long as a check takes, which is longer with many threads
+LOST = 0.25  # the share of time that threads may wait for a core; on idle cores it is at most 0.01
+IN_A_ROW = 3  # checks with too much waiting before threads are taken away
+FREE = 0.75  # the share of the cores for more threads that must be free
+CALM = 4.0  # seconds that cores must be free before more threads are tried; doubled after each try
 
 
 class Watch:
-    """How many of `most` threads pay: half as many where they wait for cores, twice as many where cores stay idle.
+    """Halves the number of threads when they wait for cores, and doubles it, up to `most`, when cores are idle.
 
-    BLAS's threads wait for each other at every product, so one that waits for a core holds up all. The system counts
-    for each thread how long it could have run and had no core. This count is next to nothing on an idle machine,
-    whatever a training does, and about half the time where two share a core; nothing must be known of how fast the
-    training is when it is alone. Cores are idle again where the system says so of them. A system that counts neither
-    (see `cores`) never changes the number.
+    BLAS's threads wait for each other at every product, so one that has no core holds up all. The operating system
+    counts for each thread how long it was ready to run and had no core: almost nothing on an idle machine, about half
+    the time if two threads share a core. It also counts how long cores are idle. Where it counts neither (see `cores`),
+    the number of threads never changes.
     """
 
     def __init__(self, most: int, change: Callable[[int], None]) -> None:
         self.most = self.threads = most
         self._change = change
-        self._next = time.perf_counter() + LOOK
+        self._next = time.perf_counter() + PERIOD
         self._busy, self._calm, self._patience = 0, 0.0, CALM
         self._read()
 
-    def look(self) -> None:
-        """Costs nothing to speak of before the time of the next look has come."""
+    def check(self) -> None:
+        """Check the cores if it is time; else it costs almost nothing."""
         now = time.perf_counter()
         if now < self._next:
             return
         before, waits, idle, used = self._at, self._waits, self._idle, time.thread_time()
         self._read()
-        self._next = now + max(LOOK, COST * (time.thread_time() - used))
+        self._next = now + max(PERIOD, COST * (time.thread_time() - used))
         seconds = self._at - before
         self._busy = self._busy + 1 if cores.waited(waits, self._waits) > LOST * seconds else 0
         if self._busy >= IN_A_ROW and self.threads > 1:

@@ -24,7 +24,7 @@ class Interrupt(gn.Callback):
         self.done = done
 
     def on_step(self, run: Any) -> None:
-        run.signals.interrupted = run.at.done == self.done
+        run.signals.interrupted = run.standing.done == self.done
 
 
 def deep() -> list[Any]:

@@ -139,8 +139,8 @@ class Watch(gn.Callback):
         return {
             "epochs": self.epochs, "best": bits(network), "columns": columns, "stopped": history.stopped,
             "best_epoch": history.best_epoch, "optimizer": {name: a.tobytes().hex() for name, a in kept.items()},
-            "done": self.run.at.done, "updates": self.updates, "loss": repr(network.loss),
-            "progress": {k: v for k, v in vars(self.run.at).items() if k != "seconds"},
+            "done": self.run.standing.done, "updates": self.updates, "loss": repr(network.loss),
+            "progress": {k: v for k, v in vars(self.run.standing).items() if k != "seconds"},
         }  # fmt: skip
 
 
@@ -157,7 +157,7 @@ class Interrupt(gn.Callback):
         self.done = done
 
     def on_step(self, run: Any) -> None:
-        if run.at.done == self.done:
+        if run.standing.done == self.done:
             run.signals.interrupted = True
 
 
@@ -165,11 +165,11 @@ class Fail(Interrupt):
     """An error after a number of updates: in the step, or in the epoch that it ends."""
 
     def on_step(self, run: Any) -> None:
-        if run.at.done == self.done and run.at.update < len(run.source.updates):
+        if run.standing.done == self.done and run.standing.update < len(run.source.updates):
             raise Stopped
 
     def on_epoch(self, run: Any, record: Any) -> None:
-        if run.at.done == self.done:
+        if run.standing.done == self.done:
             raise Stopped
 
 
@@ -180,8 +180,8 @@ class Copy(gn.Callback):
         self.path, self.at = path, at
 
     def on_step(self, run: Any) -> None:
-        if run.at.done in self.at and self.path.exists():
-            shutil.copy(self.path, f"{self.path}.{run.at.done}")
+        if run.standing.done in self.at and self.path.exists():
+            shutil.copy(self.path, f"{self.path}.{run.standing.done}")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Look(gn.Callback):
         self.run = run
 
     def on_step(self, run: Any) -> None:
-        if run.at.done == self.done:
+        if run.standing.done == self.done:
             self.function(run)
 
     def on_epoch(self, run: Any, record: Any) -> None:

@@ -57,7 +57,7 @@ def child(folder: Path, reaction: Callable[[Any], None], *, checkpoint: bool = T
         fit(net, callbacks=look, checkpoint=folder / NAME if checkpoint else None)
         returned = True
     finally:
-        at = look.run.at
+        at = look.run.standing
         report = {
             "returned": returned, "stopped": look.run.history.stopped, "best": is_best(look), "done": at.done,
             "epochs": look.run.history.epochs, "handlers": handlers() == before, "weights": weights(net),
@@ -102,7 +102,7 @@ def kill(folder: Path) -> None:
         gn.load(path, "cpu")
         resumed, look = network(), Look()
         fit(resumed, resume=path, checkpoint=path, callbacks=look)
-        steps.append(look.run.at.done - len(look.kept) * 5)  # before the epoch in which it was killed
+        steps.append(look.run.standing.done - len(look.kept) * 5)  # before the epoch in which it was killed
         different += bits(resumed) != bits(whole)
         stale += len(list(folder.glob(".gpunn-*")))
     say(json.dumps({"different": different, "stale": stale, "steps": len(set(steps)), "left": left}))

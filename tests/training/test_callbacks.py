@@ -171,7 +171,7 @@ def test_stopping_a_training_needs_a_reason_in_words(tmp_path: Path, event: str,
 
     with pytest.raises(ConfigurationError, match=r"^run.stop: expected a reason in words, got .*; say why it ends$"):
         fit(network(), callbacks=Calls(event, stop), checkpoint=tmp_path / "run.gpunn")
-    assert runs[0].at.stopped == [""] and runs[0].history.stopped == "failed"
+    assert runs[0].standing.stopped == [""] and runs[0].history.stopped == "failed"
 
 
 def test_the_reason_for_stopping_goes_into_history_and_checkpoint(tmp_path: Path) -> None:

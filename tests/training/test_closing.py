@@ -65,7 +65,7 @@ class At(gn.Callback):
         self.function = function
 
     def on_step(self, run: Any) -> None:
-        if run.at.done == 5:
+        if run.standing.done == 5:
             assert any(thread.name.startswith("gpunn-reader") for thread in threading.enumerate())
             self.function(run)
 

@@ -189,7 +189,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_best_weights(
     fill, there = archive._fill, []
 
     def full(header: bytes, arrays: Any, file: Any) -> None:
-        if look.run.at.done >= 40:
+        if look.run.standing.done >= 40:
             there.append(path.read_bytes())
             file.write(header)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -232,7 +232,7 @@ def test_each_model_of_a_fold_keeps_its_best_weights() -> None:
 def test_a_training_on_folds_resumes_to_the_bit(tmp_path: Path, sampling: str, step: int) -> None:
     class Interrupt(gn.Callback):
         def on_step(self, run: Any) -> None:
-            run.signals.interrupted = run.at.done == step
+            run.signals.interrupted = run.standing.done == step
 
     options: dict[str, Any] = {"folds": FOLDS, "sampling": sampling, "epochs": 3}
     expected, stopped, resumed, file = population(), population(), population(), tmp_path / "run.gpunn"

@@ -18,12 +18,12 @@ from tests.offenders import FACTOR, OFFENDERS, CountsInItsFrame, Gain, Tempered
 
 X = np.random.default_rng(0).normal(size=(50, 6))
 Y = np.random.default_rng(1).integers(0, 3, 50)
-LINE = "steps run call by call"
+LINE = "steps run without a record"
 
 
 @pytest.fixture(autouse=True)
 def _told_anew() -> None:
-    recordable._tell.cache_clear()
+    recordable._warn.cache_clear()
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_an_offender_trains_as_it_does_call_by_call(
 
 
 def _drawless(kind: Any, monkeypatch: pytest.MonkeyPatch) -> gn.Network:
-    """Trained without what the trials draw, which call by call nobody draws."""
+    """Trained without what the trials draw, which nobody draws without a record."""
     import random
 
     from tests import offenders

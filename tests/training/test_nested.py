@@ -46,7 +46,7 @@ def test_ctrl_c_ends_all_nested_trainings_with_their_best_weights(depth: int) ->
     nest, before = Nest(depth, interrupt), handlers()
     nest.begin()
     assert nest.ends() == ["interrupted"] * depth
-    assert [look.run.at.done for look in nest.looks] == [20] * (depth - 1) + [INNER]  # no step after the signal
+    assert [look.run.standing.done for look in nest.looks] == [20] * (depth - 1) + [INNER]  # no step after the signal
     assert all(is_best(look) for look in nest.looks)
     assert len(nest.histories) == depth and handlers() == before
 
@@ -95,7 +95,7 @@ def test_a_nested_training_that_begins_after_the_signal_makes_no_step(react: Any
             net, look = network(), Look(3, react)
             before = bits(net)
             history = fit(net, callbacks=look)
-            later.append((history.stopped, look.run.at.done, bits(net) == before))
+            later.append((history.stopped, look.run.standing.done, bits(net) == before))
 
     outer = Within(start)
     if react is terminate:
@@ -116,17 +116,17 @@ def test_a_nested_training_may_be_started_in_any_event(event: str) -> None:
 
     def start(self: Any, run: Any) -> None:
         self.run = run
-        if not ran and (event != "on_step" or run.at.done == 7):
+        if not ran and (event != "on_step" or run.standing.done == 7):
             ran.append(True)
             fit(network(), callbacks=inner)
 
     setattr(Starts, event, start)
     outer = Starts()
     history = fit(network(), callbacks=outer)
-    assert inner.run.history.stopped == "interrupted" and inner.run.at.done == 3
+    assert inner.run.history.stopped == "interrupted" and inner.run.standing.done == 3
     done = {"on_start": 0, "on_step": 7, "on_end": EPOCHS * 5}[event]
     reason = f"finished {EPOCHS} epochs" if event == "on_end" else "interrupted"
-    assert outer.run.at.done == done and history.stopped == reason
+    assert outer.run.standing.done == done and history.stopped == reason
 
 
 def in_a_thread(work: Callable[[], Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import gpunn as gn
 from gpunn import inputs
+from gpunn.errors import ArrayTypeError
 
 X = np.random.default_rng(0).normal(size=(24, 3))
 Y = np.arange(24) % 3
@@ -59,3 +60,10 @@ def test_what_is_handed_in_is_converted_once(case: str) -> None:
     assert calls["X"] == calls["checks of inputs"] == looks
     assert calls["y"] == 1
     assert calls["fit sample_weight"] == ("sample_weight" in options)
+
+
+@pytest.mark.parametrize("text", [np.full((2, 3), "a"), [["a"] * 3] * 2], ids=["array", "list"])
+def test_an_error_in_the_validation_set_names_the_validation_set(text: Any) -> None:
+    net = gn.Network([gn.Dense(3)], 3, device="cpu")
+    with pytest.raises(ArrayTypeError, match=r"^fit validation X: expected real numbers, got dtype <U1"):
+        net.fit(X, Y, loss=gn.CrossEntropy(), optimizer=gn.SGD(0.1), validation=(text, [0, 1]), progress=False)

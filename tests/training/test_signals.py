@@ -92,7 +92,7 @@ def test_ctrl_c_and_sigterm_leave_the_best_weights_and_a_checkpoint_that_resumes
     seen = Look()
     with pytest.raises(ZeroDivisionError):
         fit(network(), resume=tmp_path / NAME, callbacks=[seen, Look(BETWEEN + 1, lambda run: 1 / 0)])
-    assert seen.run.at.done == BETWEEN + 1  # it went on at the very step
+    assert seen.run.standing.done == BETWEEN + 1  # it went on at the very step
     goes_on(tmp_path / NAME, whole)
 
 
@@ -190,7 +190,7 @@ def test_sigterm_twice_and_ctrl_c_once_exit_with_143(own: list[Any]) -> None:
     with pytest.raises(SystemExit) as error:
         fit(network(), callbacks=look)
     assert error.value.code == 143
-    assert look.run.at.done == 3
+    assert look.run.standing.done == 3
 
 
 def test_an_ignored_signal_stays_ignored_in_a_training(own: list[Any], whole: tuple[str, dict[str, bytes]]) -> None:

@@ -80,14 +80,14 @@ class StopsAfter:
     def begin(self) -> Standing:
         return Standing(stopped=[""], factors=[1.0])
 
-    def judge(self, at: Standing, record: Any, history: gn.History, going: Any, first_bad: Any) -> None:
-        if at.epoch == self.epochs:
-            at.stop("enough")
+    def judge(self, standing: Standing, record: Any, history: gn.History, going: Any, first_bad: Any) -> None:
+        if standing.epoch == self.epochs:
+            standing.stop("enough")
 
-    def keep_last(self, at: Standing, going: Any) -> None:
+    def keep_last(self, standing: Standing, going: Any) -> None:
         pass
 
-    def had_better(self, at: Standing) -> Any:
+    def to_restore(self, standing: Standing) -> Any:
         return np.zeros(1, bool)
 
 

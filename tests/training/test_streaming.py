@@ -54,7 +54,7 @@ def test_a_shuffled_stream_takes_every_row_once_in_an_epoch_in_another_order(map
     class Watch(gn.Callback):
         def on_step(self, run: Any) -> None:
             source = run.source
-            seen.append(np.array(source.loader(source.updates[run.at.update - 1][0]).X[:, 0]))
+            seen.append(np.array(source.loader(source.updates[run.standing.update - 1][0]).X[:, 0]))
 
     network().fit(mapped, Y, memory=CHUNKS, callbacks=Watch(), **options())
     epochs = np.split(np.concatenate(seen), 3)
@@ -70,7 +70,7 @@ def test_gradient_flow_of_a_stream_is_measured_in_the_current_epoch(mapped: Any)
 
     class Watch(gn.Callback):
         def on_step(self, run: Any) -> None:
-            source, n = run.source, run.source.updates[run.at.update - 1][0]
+            source, n = run.source, run.source.updates[run.standing.update - 1][0]
             places.append(n)
             A = np.tanh(source.loader(n).X @ net.parameters["0.W"])
             sizes.append(np.sqrt(np.mean(np.square(A, dtype=float))))
@@ -93,7 +93,7 @@ def test_a_stream_from_a_file_and_one_from_memory_train_to_the_same_bits(mapped:
 def test_a_streamed_training_resumes_to_the_bit(tmp_path: Path, mapped: Any, step: int) -> None:
     class Interrupt(gn.Callback):
         def on_step(self, run: Any) -> None:
-            run.signals.interrupted = run.at.done == step
+            run.signals.interrupted = run.standing.done == step
 
     expected, stopped, resumed = network(), network(), network()
     expected.fit(mapped, Y, memory=CHUNKS, **options())

@@ -219,7 +219,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large steps on a machine where a thread always waits and the watch always looks."""
     readings = count()
     monkeypatch.setattr(threads, "SMALL", 0.0)
-    monkeypatch.setattr(watching, "LOOK", 0.0)
+    monkeypatch.setattr(watching, "PERIOD", 0.0)
     monkeypatch.setattr(watching, "COST", 0.0)
     monkeypatch.setattr(cores, "waits", lambda: {"1": 1000.0 * next(readings)})
     monkeypatch.setattr(cores, "idle_seconds", lambda: 0.0)

@@ -61,7 +61,7 @@ def test_a_checkpoint_is_written_after_every_so_many_updates(runs: list[int], tm
 def test_updates_run_one_in_each_call_for_a_callback_with_on_step(runs: list[int]) -> None:
     class Watch(gn.Callback):
         def on_step(self, run: Any) -> None:
-            seen.append(run.at.done)
+            seen.append(run.standing.done)
 
     seen: list[int] = []
     network("cpu", None).fit(*DATA, **OPTIONS, callbacks=[Watch()])

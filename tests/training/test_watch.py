@@ -7,7 +7,7 @@ import pytest
 
 from gpunn import cores
 from gpunn.training import watch
-from gpunn.training.watch import CALM, COST, IN_A_ROW, LOOK, Watch
+from gpunn.training.watch import CALM, COST, IN_A_ROW, PERIOD, Watch
 
 BUSY, NOISE = 0.7, 0.03  # seconds in which threads had no core, of each second: two cores and three programs; two idle
 
@@ -37,7 +37,7 @@ class Machine:
             self.waits["1"] += 0.004 * lost
             self.waits["2"] += 0.006 * lost
             self.idle += 0.01 * idle
-            self.watch.look()
+            self.watch.check()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_a_machine_busy_from_the_first_step_lowers_the_number_of_threads(
     two: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    two.go_on(IN_A_ROW * LOOK + 0.1, BUSY)
+    two.go_on(IN_A_ROW * PERIOD + 0.1, BUSY)
     assert two.changes == [1]
     two.go_on(60, BUSY)
     assert two.changes == [1]
