@@ -22,9 +22,10 @@ log = logging.getLogger("gpunn")
 
 
 def get_backend(device: str = "auto") -> Backend:
-    """The backend of a device, one for each device and process.
+    """Return the backend of a device: one object for each device, however often it is asked for.
 
-    "auto" is the first GPU if it can be used, else the CPU; a GPU that is asked for by name is used or an error.
+    "auto" is the first GPU if that can be used, else the CPU. "cuda" and "cuda:1" raise an error if that GPU cannot be
+    used.
     """
     if device == "auto":
         return _backend(_automatic_device())
@@ -40,7 +41,7 @@ def get_backend(device: str = "auto") -> Backend:
 
 
 def available_devices() -> tuple[str, ...]:
-    """The names of the devices that can be used here, the CPU first. Asks the driver and runs something small."""
+    """Return the names of the devices that can be used, the CPU first, after a small test on each GPU."""
     from gpunn.backends.cuda.backend import import_cupy
     from gpunn.backends.cuda.detection import device_count, require_device
 
@@ -59,14 +60,17 @@ def _backend(device: str) -> Backend:
     if device == "cpu":
         from gpunn.backends.cpu.backend import NumpyBackend
 
-        return NumpyBackend(_looped_formulas())
+        return NumpyBackend(_numba_formulas())
     from gpunn.backends.cuda.backend import CupyBackend
 
     return CupyBackend(int(device.partition(":")[2]))
 
 
-def _looped_formulas() -> Any:
-    """Numba's loops where it is installed; with GPUNN_JIT=0 none, with GPUNN_JIT=1 all of them at their first call."""
+def _numba_formulas() -> Any:
+    """Formulas that Numba may compile to loops, or None without Numba.
+
+    GPUNN_JIT=0 turns them off; GPUNN_JIT=1 compiles every loop at its first call.
+    """
     wanted = os.environ.get("GPUNN_JIT")
     if wanted == "0":
         return None
@@ -83,7 +87,7 @@ def _automatic_device() -> str:
     try:
         _backend("cuda:0")
     except DeviceError as error:
-        # Without CuPy the CPU was the choice at installation; with it, the GPU was wanted.
+        # Who installed CuPy wants the GPU; who did not has chosen the CPU.
         level = logging.WARNING if find_spec("cupy") else logging.INFO
         log.log(level, "using the CPU: %s", error)
         return "cpu"

@@ -1,4 +1,4 @@
-"""The decorator for formulas of one's own; how they are traced stands in `formula/tracing.py`."""
+"""The decorator for formulas that users write; `formula/tracing.py` says how they are traced."""
 
 from gpunn.backends.formula.tracing import elementwise
 

@@ -1,40 +1,48 @@
-"""What an operation is, declared once: on the function in `reference/` that says what the operation means.
+"""The declaration of an operation. It stands once, on the function in `reference/` that defines what it computes:
 
-    @operation(writes=["out"], table=2, indices=1, out=2)
-    def lookup(ops, table, indices, out): ...
+    @operation(writes=["out"], source=SHARED, indices=1, out=_axes_of_source)
+    def gather(ops, source, indices, out, scale=1.0): ...
 
-Every argument that is an array, or a tuple of arrays, is named with the axes that it has in a single model. In a
-population it may have one more in front, with a part for each model; an array that is SHARED never has. A function in
-place of the number finds it from the arguments.
+Every argument that is an array, or a tuple of arrays, is named with the number of axes that it has for a single model.
+In a population it may have one more axis in front, with one part for each model; a SHARED array never has that axis. A
+function in place of the number computes it from the arguments.
 
-Whatever treats all operations alike reads these declarations: the recorder and the model threads of the CPU, the guard
-of CUDA, the rehearsal that counts bytes, the trial of a layer, and the tests of signatures.
+These read the declarations: `cpu/recording.py`, `cpu/model_threads.py`, `cuda/guard.py`, `gpunn/memory.py` (which
+counts bytes), `gpunn/opaque.py` (which tries layers of users), and the tests of signatures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from inspect import signature
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+
+class Sharing(Enum):
+    """The type of SHARED."""
+
+    SHARED = "shared"
+
+
+SHARED: Final = Sharing.SHARED  # in place of a number of axes: one array for all models
 Arguments = Mapping[str, Any]  # of a call, by name
-Axes = int | Callable[[Arguments], int] | None
-SHARED: Axes = None
+Axes = int | Callable[[Arguments], int] | Sharing
 Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """An operation's declaration."""
+    """A declared operation."""
 
-    function: Callable[..., Any]  # the plain one, which says what it means
-    axes: Mapping[str, Axes]  # of each argument that is an array, in a single model
+    function: Callable[..., Any]  # the reference function
+    axes: Mapping[str, Axes]  # of each argument that is an array, for a single model
     writes: frozenset[str]  # the arrays that it writes
-    elementary: bool  # whether it is done at once; else it is made of other operations
+    composed: bool  # the reference function only calls other operations, so recorder and trials look inside it
 
     @property
     def name(self) -> str:
@@ -42,12 +50,12 @@ class Operation:
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """The names of the arguments, without the backend."""
+        """The names of the arguments after the backend."""
         return tuple(signature(self.function).parameters)[1:]
 
     @cached_property
     def returns(self) -> str | None:
-        """The argument that it returns: the array that it writes last, if that is an output by name."""
+        """The name of the argument that it returns: "out" or "dZ" if it writes that, else None."""
         return next((name for name in ("out", "dZ") if name in self.writes), None)
 
     def named(self, arguments: Sequence[Any], options: Arguments) -> dict[str, Any]:
@@ -55,12 +63,14 @@ class Operation:
         return {**dict(zip(self.parameters, arguments)), **options}
 
     def axes_of(self, name: str, arguments: Arguments) -> int | None:
-        """How many axes an argument has in a single model; None where it is shared or no array."""
+        """How many axes an argument has for a single model; None if it is SHARED or not an array."""
         axes = self.axes.get(name)
+        if isinstance(axes, Sharing):
+            return None
         return axes(arguments) if callable(axes) else axes
 
     def arrays(self, arguments: Arguments) -> Iterator[tuple[str, Any]]:
-        """What stands for the arrays in a call, each with its argument's name; of formulas, numbers too."""
+        """Each array of a call with the name of its argument; the inputs of a formula may be numbers."""
         for name in self.axes:
             value = arguments.get(name)
             for item in value if isinstance(value, tuple) else (value,):
@@ -68,38 +78,38 @@ class Operation:
                     yield name, item
 
 
-Around = Callable[[Operation, Callable[..., Any]], Callable[..., Any]]
-OPERATIONS: dict[str, Operation] = {}  # all that there are, by name
+Wrap = Callable[[Operation, Callable[..., Any]], Callable[..., Any]]
+OPERATIONS: dict[str, Operation] = {}  # every operation, by name
 
 
-def operation(*, writes: Sequence[str], elementary: bool = True, **axes: Axes) -> Callable[[Function], Function]:
+def operation(*, writes: Sequence[str], composed: bool = False, **axes: Axes) -> Callable[[Function], Function]:
     """Declare an operation; see the top of this file."""
 
-    def declared(function: Function) -> Function:
-        OPERATIONS[function.__name__] = Operation(function, axes, frozenset(writes), elementary)
+    def declare(function: Function) -> Function:
+        OPERATIONS[function.__name__] = Operation(function, axes, frozenset(writes), composed)
         return function
 
-    return declared
+    return declare
 
 
-def operations_from(*families: ModuleType, around: Around | None = None) -> Callable[[Class], Class]:
-    """Of a backend's class: it has the operations that these files write, and inherits the others.
+def operations_from(*families: ModuleType, wrap: Wrap | None = None) -> Callable[[Class], Class]:
+    """Decorate the class of a backend: it takes the operations that these modules define and inherits the others.
 
-    `around` goes around every one of them, those that the class inherits too.
+    `wrap` is applied to every operation, also to an inherited one.
     """
 
     def complete(backend: Class) -> Class:
         for declared in OPERATIONS.values():
-            own = [vars(family)[declared.name] for family in families if declared.name in vars(family)]
-            function = own[0] if own else getattr(backend, declared.name)
-            setattr(backend, declared.name, around(declared, function) if around else function)
+            found = [vars(family)[declared.name] for family in families if declared.name in vars(family)]
+            function = found[0] if found else getattr(backend, declared.name)
+            setattr(backend, declared.name, wrap(declared, function) if wrap else function)
         return backend
 
     return complete
 
 
 def same_as(name: str) -> Callable[[Arguments], int]:
-    """For operations that go through all elements: an array is broadcast to this one, so it has its axes."""
+    """Axes of an array that an elementwise operation broadcasts to the argument `name`: as many as that one has."""
 
     def axes(arguments: Arguments) -> int:
         array = arguments[name]

@@ -1,4 +1,4 @@
-"""A step of a training in whatever form runs again and again at the least cost."""
+"""Programs: a step of a training, prepared so that running it many times costs little."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Program:
-    """The step itself; backends have other forms, which take its place in `run`."""
+    """Runs the step as it is. The subclasses of backends record or capture it, and then run that in place of it."""
 
     def __init__(self, step: Callable[[], None]) -> None:
         self.step = self.run = step

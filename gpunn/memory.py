@@ -1,4 +1,7 @@
-"""What arrays will take is known before they are made, and what is taken comes back when there is no more."""
+"""Memory: the bytes of arrays are counted before they are made, and unused passes are freed when memory runs out.
+
+To count, the same code runs on a hollow network: a copy of a network whose arrays take no memory.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,11 @@ TRIES = 50
 
 
 class Hollow(np.ndarray[Any, Any]):
-    """An array of one number that has any shape: all elements lie at one address."""
+    """An array that takes no memory whatever its shape: all its elements are one number at one address."""
 
 
 def hollow(shape: Shape, dtype: Any) -> Array:
+    """A Hollow of this shape."""
     one: Array = np.zeros((), dtype)
     size = math.prod(shape) * one.itemsize
     if size >= 2**63:
@@ -33,8 +37,8 @@ def hollow(shape: Shape, dtype: Any) -> Array:
     return np.lib.stride_tricks.as_strided(one, shape, (0,) * len(shape)).view(Hollow)
 
 
-def _not_done(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation that does nothing."""
+def _without_effect(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation that does nothing and returns what the real one returns."""
 
     def call(ops: Any, *arguments: Any, **options: Any) -> Any:
         return None if operation.returns is None else operation.named(arguments, options).get(operation.returns)
@@ -42,12 +46,12 @@ def _not_done(operation: Operation, function: Callable[..., Any]) -> Callable[..
     return call
 
 
-@operations_from(around=_not_done)
+@operations_from(wrap=_without_effect)
 class Rehearsal(Backend):
-    """Stands in for a backend in whatever makes arrays, to learn what it will take: `bytes`.
+    """Takes the place of a backend to count, in `bytes`, what code allocates.
 
-    Its own arrays are hollow, those that exist already are taken as they are, and operations do nothing. So what is
-    counted is what the same lines of code allocate on the device itself.
+    The arrays that it makes are hollow, arrays made before are used as they are, and operations do nothing. So the
+    count is what the same code would allocate on the device.
     """
 
     def __init__(self, ops: Backend) -> None:
@@ -80,25 +84,28 @@ class Rehearsal(Backend):
 
 
 class Need:
-    """The bytes that something takes with a batch of `batch` rows, found by making it of hollow arrays.
+    """The bytes that something takes for a batch of `batch` rows, for example a training, counted with hollow arrays.
 
-    `hollow` gives a network for that, with what counts its bytes; `rehearse` makes the thing for that network.
+    `hollow_network` makes a hollow network and the Rehearsal that counts its bytes; `rehearse(network, batch)` makes
+    what is to be counted.
     """
 
-    def __init__(self, hollow: Callable[[], tuple[Any, Rehearsal]], rehearse: Callable[[Any, int], Any]) -> None:
-        self.hollow, self.rehearse = hollow, rehearse
+    def __init__(
+        self, hollow_network: Callable[[], tuple[Any, Rehearsal]], rehearse: Callable[[Any, int], Any]
+    ) -> None:
+        self.hollow_network, self.rehearse = hollow_network, rehearse
         self.known: dict[int, int] = {}
 
     def __call__(self, batch: int) -> int:
         if batch not in self.known:
-            network, rehearsal = self.hollow()
+            network, rehearsal = self.hollow_network()
             self.rehearse(network, batch)
             self.known[batch] = rehearsal.bytes
         return self.known[batch]
 
 
 def cut(rows: int, size: int) -> set[int]:
-    """The sizes of the batches that so many rows are cut into."""
+    """The sizes of the batches if `rows` rows are cut into batches of `size`."""
     return {min(size, rows), rows % size} - {0}
 
 
@@ -106,10 +113,10 @@ def require_room(
     where: str, named: str, network: Any, need: Need, batch: int, rows: int, *, least: int = 1, whole: bool = False,
     hint: Callable[[], str] = lambda: "use a smaller network",
 ) -> None:  # fmt: skip
-    """Refuse a batch that the device has no room for, before any of its arrays is made.
+    """Raise an error, before any array is made, if the device has not enough memory for a batch.
 
-    `named` makes words of a batch size, `hint` says what to do where no batch is small enough. For the rest see
-    `largest_batch`.
+    `named` is the text for a batch size in the message, with {} for the size; `hint` says what to do if no batch is
+    small enough. `largest_batch` describes the other arguments.
     """
     free = network.ops.free_memory()
     if math.isinf(free) or need(batch) <= free:
@@ -130,9 +137,9 @@ def require_room(
 def largest_batch(need: Need, free: float, batch: int, rows: int, *, least: int = 1, whole: bool = False) -> int:
     """The largest batch size below `batch` for which `free` bytes are enough, or 0.
 
-    An epoch over `rows` has batches of one size and a last, short one, unless that has less than `least` rows or only
-    whole ones are wanted. Bytes are linear in how many sizes there are and in their rows together: a few rehearsals
-    give the three coefficients, and a last one confirms what they say.
+    An epoch over `rows` has batches of one size and a last, shorter one; that is left out if it has less than `least`
+    rows, or if `whole`. The bytes are linear in the number of sizes (one or two) and in the sum of the sizes: a few
+    counts give the three coefficients, and a last count confirms the result.
     """
     sizes = np.arange(least, batch)
     if not sizes.size:
@@ -151,15 +158,16 @@ def largest_batch(need: Need, free: float, batch: int, rows: int, *, least: int 
 
 @contextmanager
 def memory_errors(where: str) -> Iterator[None]:
-    """Where memory runs out in this block, or in a function that this decorates, the error is a DeviceMemoryError."""
+    """Raise a DeviceMemoryError if memory runs out in this block, or in the function that this decorates."""
     try:
         yield
     except MemoryError as error:
-        _raise_own(where, error)
+        _raise_memory_error(where, error)
 
 
-def _raise_own(where: str, error: MemoryError) -> NoReturn:
-    """A traceback, which an interactive session keeps, would hold the arrays of the functions it came through."""
+def _raise_memory_error(where: str, error: MemoryError) -> NoReturn:
+    """Raise it as a DeviceMemoryError, and clear its traceback: interactive sessions keep tracebacks, and through them
+    the arrays of all functions in them."""
     traceback.clear_frames(error.__traceback__)
     if isinstance(error, DeviceMemoryError):
         raise error
@@ -172,6 +180,6 @@ def _raise_own(where: str, error: MemoryError) -> NoReturn:
 
 
 def give_back(network: Any, error: MemoryError) -> NoReturn:
-    """Raise the error, of a method of a network, once the passes that nobody uses are given back."""
+    """Free the passes that nobody uses, then raise the error of a method of a network."""
     network.forget_passes()
-    _raise_own(f"memory of {network.ops.device}", error)
+    _raise_memory_error(f"memory of {network.ops.device}", error)

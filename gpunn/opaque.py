@@ -1,5 +1,5 @@
-"""A step seen from outside: arrays that show their shapes and keep their numbers, and a backend that writes down what
-it is asked for and does nothing."""
+"""For the trial of a step (`gpunn/recordable.py`): arrays that show their shapes but not their numbers, and a backend
+that lists the operations that it is called for and does nothing."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gpunn.parameters import ParameterStore
 from gpunn.regularization import RegularizationFrame
 from gpunn.types import Array, Shape
 
-HOLDERS = (Frame, OptimizerFrame, Part, RegularizationFrame, ParameterStore)  # what has arrays as attributes
-Call = tuple[Any, ...]  # the name of an operation, and what tells its arguments from others
+HOLDERS = (Frame, OptimizerFrame, Part, RegularizationFrame, ParameterStore)  # these have arrays as attributes
+Call = tuple[Any, ...]  # the name of an operation, and the name and key of each argument, see `key_of`
 
 
 class NotRecordableError(Exception):
-    """A step does something that a record would not repeat."""
+    """A step does something that replaying its record would not do."""
 
 
 # Arrays that do not show their numbers
 
 
 class Opaque:
-    """Stands for an array: has its shape and its views, and refuses all that would look at its numbers."""
+    """Takes the place of an array: it has its shape and views, and raises a NotRecordableError for everything else."""
 
     __slots__ = ("_array",)
     __hash__ = None  # type: ignore[assignment]
@@ -129,16 +129,16 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _bounds(array: Any) -> tuple[int, int]:
-    """The first and the last address of an array of NumPy or CuPy."""
+    """The start and the end (exclusive) of the memory of an array of NumPy or a device."""
     start = int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
-    reach = [stride * (extent - 1) for stride, extent in zip(array.strides, array.shape)]
-    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + array.dtype.itemsize
+    spans = [stride * (extent - 1) for stride, extent in zip(array.strides, array.shape)]
+    return start + sum(s for s in spans if s < 0), start + sum(s for s in spans if s > 0) + array.dtype.itemsize
 
 
 class OpaqueHolder:
-    """A frame or its like, whose arrays are opaque. What is written to it stays here."""
+    """Takes the place of one of HOLDERS; its arrays are opaque. Attributes that are set are kept here only."""
 
-    def __init__(self, holder: Any, ops: WritingOps) -> None:
+    def __init__(self, holder: Any, ops: TrialOps) -> None:
         vars(self).update(_holder=holder, _ops=ops, _known={})
 
     def __getattr__(self, name: str) -> Any:
@@ -150,8 +150,8 @@ class OpaqueHolder:
         self._known[name] = value
 
 
-def opaque(value: Any, ops: WritingOps) -> Any:
-    """A value with every array in it opaque."""
+def opaque(value: Any, ops: TrialOps) -> Any:
+    """The value with an Opaque in place of every array in it."""
     if isinstance(value, HOLDERS):
         return ops.holders.setdefault(id(value), OpaqueHolder(value, ops))
     if isinstance(value, dict):
@@ -161,15 +161,15 @@ def opaque(value: Any, ops: WritingOps) -> Any:
     return Opaque(value) if ops.device_ops.owns(value) else value
 
 
-# Operations that are written down
+# Operations that are listed and not done
 
 
-def _written(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation that is written down instead of done; one that is made of others is taken apart."""
-    if not operation.elementary:
+def _listed(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an operation: its calls are listed and not done; of a composed one, the operations that it calls are."""
+    if operation.composed:
         return function
 
-    def call(ops: WritingOps, *arguments: Any, **options: Any) -> Any:
+    def call(ops: TrialOps, *arguments: Any, **options: Any) -> Any:
         named = operation.named(arguments, options)
         for name, value in operation.arrays(named):
             number = name == "inputs" and isinstance(value, (int, float, np.number))
@@ -182,7 +182,7 @@ def _written(operation: Operation, function: Callable[..., Any]) -> Callable[...
 
 
 def key_of(value: Any) -> Any:
-    """What tells whether two arguments are the same."""
+    """A key that is equal for equal arguments; for arrays, if they are the same memory with the same layout."""
     if isinstance(value, Opaque):
         array = value._array
         return _bounds(array)[0], array.shape, tuple(array.strides), str(array.dtype)
@@ -191,18 +191,18 @@ def key_of(value: Any) -> Any:
     return repr(value) if isinstance(value, (str, int, float, bool, np.generic)) else id(value)
 
 
-@operations_from(around=_written)
-class WritingOps(Backend):
-    """Stands in for a backend in a step that is tried."""
+@operations_from(wrap=_listed)
+class TrialOps(Backend):
+    """Takes the place of a backend in the trial of a step, and lists its `calls`."""
 
     def __init__(self, ops: Backend) -> None:
-        self.device_ops = ops
+        self.device_ops = ops  # the real backend
         self.name, self.device = ops.name, ops.device
         self.calls: list[Call] = []
         self.holders: dict[int, OpaqueHolder] = {}
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("xp", "plain", "empty", "zeros", "from_host", "to_host", "adopt", "synchronize", "all_finite"):
+        if name in ("xp", "math", "empty", "zeros", "from_host", "to_host", "adopt", "synchronize", "all_finite"):
             _refuse(f"asks the backend for {name}")
         return super().__getattribute__(name)
 

@@ -24,7 +24,7 @@ import numpy as np
 from gpunn.engine import Engine
 from gpunn.errors import ConfigurationError
 from gpunn.memory import hollow
-from gpunn.opaque import Call, NotRecordableError, Opaque, WritingOps, key_of, opaque
+from gpunn.opaque import Call, NotRecordableError, Opaque, TrialOps, key_of, opaque
 from gpunn.passes import Pass
 from gpunn.types import Array
 from gpunn.value import of_users
@@ -111,7 +111,7 @@ class Trial:
     """A trial of the parts of a step that users have written, with the frames of a pass and targets for its rows."""
 
     def __init__(self, network: Engine, batch_pass: Pass, y: Array, *, backward: bool = True) -> None:
-        self.ops, self.batch_pass, self.backward = WritingOps(network.ops), batch_pass, backward
+        self.ops, self.batch_pass, self.backward = TrialOps(network.ops), batch_pass, backward
         numbers = np.int64 if network.reads_indices else network.precision.compute
         X = hollow((batch_pass.rows, *network.inputs), numbers)
         self.batch = Opaque(X), Opaque(y), Opaque(hollow((batch_pass.rows, 1), network.dtype))

@@ -151,7 +151,7 @@ def test_the_number_of_kept_compiled_formulas_is_limited() -> None:
     for rows in range(1, 1200):
         net.gradients(np.ones((rows, 1)), np.ones((rows, 2)), gn.SquaredError())
     assert len(tiles._kernels) <= 2048
-    assert all(len(key[0]._programs) <= 256 for key in tiles._kernels)
+    assert all(len(key[0]._traces) <= 256 for key in tiles._kernels)
 
 
 # Populations

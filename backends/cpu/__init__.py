@@ -1,1 +1,1 @@
-"""NumPy on the CPU: the operations of `reference/` with nothing allocated, recorded, and shared among threads."""
+"""NumPy on the CPU: the operations of `reference/` without allocations; steps are recorded and shared among threads."""

@@ -1,4 +1,4 @@
-"""NumPy on the CPU; see `Backend` for what every operation means."""
+"""NumPy on the CPU. The reference defines what the operations compute."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gpunn.backends.program import Program
 from gpunn.backends.reference.backend import Backend
 
 
-@operations_from(elements, products, reductions, rows, normalization, indexing, random, around=recorded)
+@operations_from(elements, products, reductions, rows, normalization, indexing, random, wrap=recorded)
 class NumpyBackend(Backend):
-    """Tiled formulas, reductions and row operations with `out=`; nothing is allocated that is held.
+    """Formulas in tiles, and reductions and row operations with `out=`, so that a step allocates next to nothing.
 
-    Operations do their work through `do`, so that a step can be written down as the calls that it makes.
+    Operations call NumPy through `do`, so that a step can be recorded as a list of calls.
     """
 
     name = "cpu"
@@ -37,11 +37,11 @@ class NumpyBackend(Backend):
 
     @property
     def recorded_with(self) -> tuple[object, ...]:
-        """What a record depends on: the thread with its scratch, the kernels of formulas, the model threads."""
-        return self.recorder.thread, self.formulas.edition, self.recorder.model_threads
+        """A record is replayed only while this stays equal: thread, version of the kernels, and model threads."""
+        return self.recorder.thread_token, self.formulas.version, self.recorder.model_threads
 
-    def program(self, step: Callable[[], None], *, recorded: bool = True, models: int | None = None) -> Program:
-        if not recorded or os.environ.get("GPUNN_CAPTURE", "1") == "0":
+    def program(self, step: Callable[[], None], *, recordable: bool = True, models: int | None = None) -> Program:
+        if not recordable or os.environ.get("GPUNN_CAPTURE", "1") == "0":
             return Program(step)
         return RecordedStep(self, step, models)
 

@@ -1,4 +1,4 @@
-"""Formulas and copies."""
+"""Formulas and copies on each element."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunn.backends.cpu.recording import call_by_call
+from gpunn.backends.cpu.recording import recorded_in_parts
 from gpunn.backends.formula.tracing import Formula
 from gpunn.types import Array
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from gpunn.backends.cpu.backend import NumpyBackend
 
 
-@call_by_call
+@recorded_in_parts
 def elementwise(ops: NumpyBackend, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
     ops.formulas.run(formula, inputs, outputs, ops.do)
 
 
-@call_by_call
+@recorded_in_parts
 def copy(ops: NumpyBackend, source: Array, out: Array) -> None:
     real = source.real if source.dtype.kind == "c" and out.dtype.kind != "c" else source
     ops.do(np.copyto, out, real, "unsafe")
 
 
-@call_by_call
+@recorded_in_parts
 def fill(ops: NumpyBackend, out: Array, value: float) -> None:
     ops.do(out.fill, value)

@@ -1,4 +1,4 @@
-"""Rows by number."""
+"""Rows picked by index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpunn.backends.cpu.recording import call_by_call
+from gpunn.backends.cpu.recording import recorded_in_parts
 from gpunn.backends.reference import indexing as reference
 from gpunn.types import Array
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from gpunn.backends.cpu.backend import NumpyBackend
 
 
-@call_by_call
+@recorded_in_parts
 def batch(ops: NumpyBackend, source: Array, order: Array, cursor: Array, out: Array, scale: float = 1.0) -> Array:
     if source.dtype == out.dtype and scale == 1.0 and order.ndim + source.ndim == out.ndim + 1:
         ops.do(_take_batch, source, order, cursor, out.shape[order.ndim - 1], out)
         return out
-    ops.recorder.do_whole(reference.batch, ops, source, order, cursor, out, scale)
+    ops.recorder.do_as_one_call(reference.batch, ops, source, order, cursor, out, scale)
     return out
 
 
-@call_by_call
+@recorded_in_parts
 def gather(ops: NumpyBackend, source: Array, indices: Array, out: Array, scale: float = 1.0) -> Array:
     do = ops.do
     if indices.ndim + source.ndim - 1 < out.ndim:  # all models take the same rows
@@ -31,7 +31,7 @@ def gather(ops: NumpyBackend, source: Array, indices: Array, out: Array, scale: 
         do(np.copyto, out, rows)
         return out
     if source.dtype == out.dtype:
-        do(source.take, indices, 0, out, "clip")  # "clip" writes straight into out; "raise" would buffer
+        do(source.take, indices, 0, out, "clip")  # "clip" writes directly to out; "raise" would use a buffer
     else:
         rows = ops.scratch.array("gathered", out.shape, source.dtype)
         do(source.take, indices, 0, rows, "clip")
@@ -49,7 +49,7 @@ def lookup(ops: NumpyBackend, table: Array, indices: Array, out: Array) -> Array
 
 
 def lookup_gradient(ops: NumpyBackend, d: Array, indices: Array, out: Array) -> Array:
-    """`np.add.at` is quick on flat arrays only, so every table is scattered to element by element."""
+    """`np.add.at` is fast on flat arrays only, so it gets the index of each element in the flat table."""
     width = out.shape[-1]
     out[...] = 0
     for k in np.ndindex(out.shape[:-2]):
@@ -63,4 +63,4 @@ def lookup_gradient(ops: NumpyBackend, d: Array, indices: Array, out: Array) -> 
 
 def _take_batch(source: Array, order: Array, cursor: Array, count: int, out: Array) -> None:
     start = cursor.item()
-    source.take(order[..., start : start + count], 0, out, "clip")  # which writes straight into out, as in `gather`
+    source.take(order[..., start : start + count], 0, out, "clip")  # "clip" as in `gather`

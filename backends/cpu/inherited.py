@@ -1,4 +1,4 @@
-"""What a thread makes for itself once, and leaves to the next thread when it ends."""
+"""Values that a thread makes once and passes on to a later thread when it ends."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Made = TypeVar("Made")
-MOST = 16  # that wait for a thread; those of more threads than that are dropped
+MOST = 16  # values kept for later threads; more are dropped
 
 
 class Inherited(Generic[Made]):
-    """Keep it in a `threading.local`: it goes when the thread does, and `value` is then in `left` for another one.
+    """Holds a `value` of one thread, taken from the list `left` or made new. Store it in a `threading.local`: when the
+    thread ends, the holder is deleted and the value goes back to `left`.
 
-    A server that answers each request in a thread of its own would otherwise compile all formulas for each request.
+    Without this, a server with a new thread for each request would compile all formulas for each request.
     """
 
     def __init__(self, left: list[Made], make: Callable[[], Made]) -> None:

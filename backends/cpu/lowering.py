@@ -1,4 +1,4 @@
-"""From a traced formula to a Python function of ufunc calls with `out=`."""
+"""Compiles a traced formula to a Python function that calls ufuncs with `out=`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 class Lowering:
-    """Turns one traced formula into the source of a function of ufunc calls and compiles it.
+    """Writes the source of the function for one traced formula, and compiles it.
 
-    Each node gets a register: an output where its value may be written at once, else a piece of scratch, which
-    is taken again as soon as its last reader has run.
+    Each node gets a register, the array that holds its value: an output if the value may be written there already, else
+    scratch, which another node may take after the last reader of the value has run.
     """
 
     def __init__(
-        self, pool: TiledFormulas, program: TracedFormula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]
+        self, pool: TiledFormulas, traced: TracedFormula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]
     ) -> None:
-        self.pool, self.program, self.inputs, self.outputs = pool, program, inputs, outputs
+        self.pool, self.traced, self.inputs, self.outputs = pool, traced, inputs, outputs
         self.last_use = {
-            id(operand): i for i, node in enumerate(program.nodes) for operand in node.operands if _is_node(operand)
+            id(operand): i for i, node in enumerate(traced.nodes) for operand in node.operands if _is_node(operand)
         }
         self.readers: dict[int, int] = {}
-        for node in program.nodes:
+        for node in traced.nodes:
             for operand in node.operands:
                 self.readers[id(operand)] = self.readers.get(id(operand), 0) + 1
         self.names: dict[str, Any] = {}
@@ -42,25 +42,25 @@ class Lowering:
 
     def function(self) -> Callable[..., None]:
         targets = self._targets()
-        for i, node in enumerate(self.program.nodes):
+        for i, node in enumerate(self.traced.nodes):
             self._emit(node, i, targets.get(id(node)))
-        for j, value in enumerate(self.program.outputs):
+        for j, value in enumerate(self.traced.outputs):
             source = self._operand(value, self.outputs[j].dtype)
             if source != f"o{j}":
                 self._call("copyto", f"o{j}", source)
         arguments = [f"x{i}" for i in range(len(self.inputs))] + [f"o{j}" for j in range(len(self.outputs))]
         body = "".join(f"    {line}\n" for line in self.lines)
         exec(
-            f"def formula_{self.program.name}({', '.join(arguments)}):\n{body}", self.names
+            f"def formula_{self.traced.name}({', '.join(arguments)}):\n{body}", self.names
         )  # generated two lines above
-        function: Callable[..., None] = self.names[f"formula_{self.program.name}"]
+        function: Callable[..., None] = self.names[f"formula_{self.traced.name}"]
         return function
 
     def _targets(self) -> dict[int, str]:
-        """Nodes whose value may be written straight into an output, and the operands computed there before."""
+        """Map nodes whose value may be written directly to an output, and operands computed there before, to it."""
         targets: dict[int, str] = {}
-        index = {id(node): i for i, node in enumerate(self.program.nodes)}
-        for j, value in enumerate(self.program.outputs):
+        index = {id(node): i for i, node in enumerate(self.traced.nodes)}
+        for j, value in enumerate(self.traced.outputs):
             same = [n for n in self._inputs_of() if self.inputs[n.position] is self.outputs[j]]
             last_read = max((self.last_use[id(n)] for n in same), default=-1)
             while (
@@ -78,10 +78,10 @@ class Lowering:
         return targets
 
     def _only_read_once(self, value: Any) -> bool:
-        return _is_node(value) and self.readers[id(value)] == 1 and not any(value is o for o in self.program.outputs)
+        return _is_node(value) and self.readers[id(value)] == 1 and not any(value is o for o in self.traced.outputs)
 
     def _inputs_of(self) -> list[Node]:
-        return [o for node in self.program.nodes for o in node.operands if _is_node(o) and o.op == "input"]
+        return [o for node in self.traced.nodes for o in node.operands if _is_node(o) and o.op == "input"]
 
     def _emit(self, node: Node, i: int, target: str | None) -> None:
         reusable = node.operands[2:] if node.op == "where" else node.operands
@@ -106,7 +106,7 @@ class Lowering:
         for operand in {id(o): o for o in operands if _is_node(o)}.values():
             register = self.registers.get(id(operand), "")
             if register.startswith("s") and self.last_use[id(operand)] == i:
-                kept = any(operand is value for value in self.program.outputs)
+                kept = any(operand is value for value in self.traced.outputs)
                 pool = self.free.setdefault((operand.dtype, self._shape(operand)), [])
                 if not kept and register not in pool:
                     pool.append(register)
@@ -142,9 +142,9 @@ class Lowering:
 
 
 def _is_kept_or_zero(node: Node) -> bool:
-    """Whether "where" keeps numbers or makes them 0: then their bits times 0 or 1 are the result, whatever the numbers.
+    """Whether "where" keeps numbers or replaces them by 0: then the result is their bits, as integers, times 0 or 1.
 
-    That takes a tenth of the time of a masked copy, whose every branch a random mask makes the processor guess.
+    That takes a tenth of the time of a masked copy, in which the processor guesses a branch for each random bit.
     """
     condition, yes, no = node.operands
     zero = not _is_node(no) and no == 0 and math.copysign(1.0, no) > 0

@@ -1,5 +1,5 @@
-"""Steps of a population among threads: models never look at each other, so each thread does several steps for some
-of them before it meets the others."""
+"""Threads that share the models of a population. Models do not depend on each other, so each thread does several steps
+for its models before it waits for the other threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Work = Callable[[], None]
 Bounds = tuple[int, int]  # of an array's memory
 
 
-_idle: list[ThreadPoolExecutor] = []  # of one thread each, with its kernels and scratch, for the next training
+_idle: list[ThreadPoolExecutor] = []  # each with one thread, which keeps its kernels and scratch for the next training
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_idle.clear)  # the threads stay with the parent
 
@@ -36,28 +36,28 @@ def _helper() -> ThreadPoolExecutor:
 
 
 class ModelThreads:
-    """Threads that each do all of a step for some of the models: the one that asks, and others that help it. BLAS
-    should have one thread meanwhile."""
+    """Threads that each run whole steps for some of the models: the calling thread and its helpers. BLAS should use one
+    thread meanwhile."""
 
     def __init__(self, models: int, threads: int) -> None:
         self.models = models
         ends = [models * i // threads for i in range(threads + 1)]
         self.ranges = [slice(*ends) for ends in pairwise(ends)]  # the models of each thread
         self.helpers = [_helper() for _ in self.ranges[1:]]
-        self.threads = threads  # that work, of those that there are
+        self.threads = threads  # the number that work; the others pause
 
     def use(self, threads: int) -> None:
-        """Let so many do the work of all."""
+        """Let only so many threads do all the work."""
         self.threads = threads
 
     def close(self) -> None:
-        wait([helper.submit(int) for helper in self.helpers])  # after an error one may still be at work
+        wait([helper.submit(int) for helper in self.helpers])  # after an error a helper may still work
         _idle.extend(self.helpers)
 
     def run(self, works: Sequence[Work]) -> None:
-        """One for each thread. What a helper has not begun when the caller is done with its own, the caller does."""
+        """Run the works, one for each thread. When the caller is done, it also does what a helper has not begun yet."""
         groups = [partial(_do_all, works[i :: self.threads]) for i in range(min(self.threads, len(works)))]
-        # The context has NumPy's choice of what to do about infinities.
+        # The context carries NumPy's setting for floating-point warnings.
         calls = [helper.submit(copy_context().run, work) for helper, work in zip(self.helpers, groups[1:])]
         try:
             groups[0]()
@@ -80,7 +80,7 @@ def _finish(call: Future[None], work: Work) -> None:
 
 @dataclass
 class OperationCall:
-    """An operation that a step asks for, with its arguments by name."""
+    """A call of an operation in a step, with its arguments by name."""
 
     operation: Operation
     function: Callable[..., Any]
@@ -100,13 +100,13 @@ class OperationCall:
         return ((name, array) for name, array in self.operation.arrays(self.arguments) if isinstance(array, np.ndarray))
 
     def do(self, ops: Any, models: slice, copies: Sequence[PrivateCopy]) -> None:
-        """For some of the models, with copies in place of what they are copies of."""
-        known: dict[int, Array] = {}  # an array that comes twice stays one
+        """Do it for some of the models, with the thread's copies in place of their originals."""
+        known: dict[int, Array] = {}  # an array that is passed twice stays the same object, so that aliasing is seen
 
-        def seen(name: str, value: Any) -> Any:
-            """What the thread is given for an argument."""
+        def part(name: str, value: Any) -> Any:
+            """The part of an argument that belongs to these models."""
             if isinstance(value, tuple):
-                return tuple(seen(name, item) for item in value)
+                return tuple(part(name, item) for item in value)
             if not isinstance(value, np.ndarray):
                 return value
             if id(value) not in known:
@@ -114,11 +114,11 @@ class OperationCall:
                 known[id(value)] = array[models] if self.by_model(name, value) else array
             return known[id(value)]
 
-        self.function(ops, **{name: seen(name, value) for name, value in self.arguments.items()})
+        self.function(ops, **{name: part(name, value) for name, value in self.arguments.items()})
 
 
 class PrivateCopy:
-    """A thread's own copy of some memory."""
+    """A copy of an array that one thread has for itself."""
 
     def __init__(self, original: Array) -> None:
         self.original, self.bounds = original, byte_bounds(original)
@@ -126,7 +126,7 @@ class PrivateCopy:
         self.copy = self.view(original)
 
     def view(self, array: Array) -> Array:
-        """The copy, as this array sees the original."""
+        """The view of the copy that corresponds to this view of the original."""
         start = array.ctypes.data - self.bounds[0]
         return np.ndarray(array.shape, array.dtype, self.memory, start, array.strides)
 
@@ -135,11 +135,11 @@ class PrivateCopy:
 
 
 class ThreadedRecord:
-    """A step as each thread does it for its models.
+    """The record of a step for several threads: each thread has the calls for its models.
 
-    What no model has for itself, such as the place in the epoch, moves on with every step, and a thread may be steps
-    ahead of another. So the first thread moves it, and each of the others moves a copy, which is renewed when they
-    meet.
+    A step also changes arrays that all models share, such as the cursor in the epoch, and a thread may be some steps
+    ahead of another. So the first thread changes the arrays themselves, and each other thread changes its own copies,
+    which are copied anew from the originals before each replay.
     """
 
     def __init__(self, threads: ModelThreads) -> None:
@@ -153,12 +153,12 @@ class ThreadedRecord:
         return None if operation.returns is None else arguments[operation.returns]
 
     def lower(self, ops: Any) -> None:
-        """Do the step, each part in the thread whose scratch it will use, and record the calls."""
+        """Do the step once, each part in the thread that will replay it with its own scratch, and record the calls."""
         common = self._common()
         ranges = self.threads.ranges if common is not None else [slice(None)]
         copies = [[PrivateCopy(array) for array in common or ()] for _ in ranges[1:]]
         self.copies = [copy for of_thread in copies for copy in of_thread]
-        self._meet()
+        self._renew_copies()
         for models, of_thread, helper in zip(ranges, [(), *copies], [None, *self.threads.helpers]):
             record = Record()
             work = partial(self._record, ops, record, models, of_thread)
@@ -171,11 +171,12 @@ class ThreadedRecord:
                 call.do(ops, models, copies)
 
     def _common(self) -> list[Array] | None:
-        """What is written and is no model's; None where it cannot be told from what is: then one thread does all."""
+        """The arrays that the step writes and all models share; None if their memory overlaps with that of others, so
+        that one thread must do everything."""
         common: dict[Bounds, Array] = {}
         seen: set[Bounds] = set()
-        of_models: set[Bounds] = set()  # written for each model by its thread
-        others: set[Bounds] = set()
+        of_models: set[Bounds] = set()  # written by each thread for its models
+        others: set[Bounds] = set()  # shared by all models, read or written
         for call in self.calls:
             for name, array in call.arrays():
                 place = byte_bounds(array)
@@ -192,10 +193,10 @@ class ThreadedRecord:
         return list(common.values())
 
     def replay(self, times: int) -> None:
-        self._meet()
+        self._renew_copies()
         self.threads.run([partial(record.replay, times) for record in self.records])
 
-    def _meet(self) -> None:
+    def _renew_copies(self) -> None:
         for copy in self.copies:
             copy.renew()
 

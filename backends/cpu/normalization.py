@@ -1,4 +1,4 @@
-"""The part of normalisation that NumPy has something quicker for."""
+"""The part of normalisation for which NumPy has faster functions than the reference uses."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpunn.backends.cpu.recording import call_by_call
+from gpunn.backends.cpu.recording import recorded_in_parts
 from gpunn.types import ROWS, Array
 
 if TYPE_CHECKING:
     from gpunn.backends.cpu.backend import NumpyBackend
 
 
-@call_by_call
+@recorded_in_parts
 def row_means(
     ops: NumpyBackend, dZ: Array, Xhat: Array, G: Array | None, gradient_mean: Array, product_mean: Array
 ) -> None:

@@ -1,4 +1,4 @@
-"""Random numbers, from NumPy's own generator."""
+"""Random numbers from NumPy's Philox generator."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def random_normal(ops: NumpyBackend, key: Array, step: Array, out: Array) -> Arr
 
 
 def _chunks(key: Array, step: Array, out: Array) -> Iterator[tuple[Array, np.random.Philox]]:
-    """Parts of each model's numbers with the stream they come from: NumPy's generator only returns new arrays, and
-    what numbers are made of takes several times their room."""
+    """Parts of each model's numbers with the generator for them. In parts, because NumPy's generator returns new
+    arrays, and the words take several times the memory of the numbers."""
     flat = out.reshape(*key.shape[:-1], -1)
     for k in np.ndindex(key.shape[:-1]):
         stream, row = philox_stream(key[k], int(step[0])), flat[k]

@@ -1,7 +1,8 @@
-"""A step on the CPU: its calls of NumPy are written down once, while it runs, and from then on only they are run.
+"""Records a step on the CPU: while the step runs once, its calls of NumPy are written to a list, and later steps replay
+the list.
 
-Layers, losses and optimizers say which operations are done on which arrays, and say the same at every step. As a CUDA
-graph does on a GPU, the record leaves out asking them again, and looking for kernels and scratch.
+Layers, losses and optimizers call the same operations on the same arrays in every step. A replay saves these calls and
+the search for kernels and scratch, as a CUDA graph does on a GPU.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ class Record:
 
 
 class Recorder(threading.local):
-    """Through which a backend does its work; one for each thread."""
+    """Makes the calls of NumPy for a backend, and records them while a step is recorded; each thread has its own."""
 
     def __init__(self) -> None:
-        self.thread = object()
-        self.calls: list[Call] | None = None  # of the step that is being recorded
-        self.model_threads: ModelThreads | None = None  # which do the steps of a population
-        self.threaded: ThreadedRecord | None = None  # the step that is being recorded for them
+        self.thread_token = object()  # another one in each thread: a record uses the scratch of its thread
+        self.calls: list[Call] | None = None  # of the record that is being made
+        self.model_threads: ModelThreads | None = None  # the threads that share the models of a population
+        self.threaded: ThreadedRecord | None = None  # the record that is being made for them
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call the function, now and at every replay of what is being recorded."""
+        """Call the function, and add the call to the record that is being made, if there is one."""
         function(*arguments)
         if self.calls is not None:
             self.calls.append((function, arguments))
 
-    def do_whole(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """As `do`, of a function that works through `do` itself: the record has it as one call all the same."""
+    def do_as_one_call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """As `do`; calls of `do` within the function are not recorded, only the function as one call."""
         with self.into(None):
             result = function(*arguments)
         if self.calls is not None:
@@ -59,7 +60,7 @@ class Recorder(threading.local):
 
     @contextmanager
     def into(self, calls: list[Call] | None) -> Iterator[None]:
-        """Within it, calls are added to this list, or, with None, to none."""
+        """Within this context, calls are added to this list; with None they are not recorded."""
         before, self.calls = self.calls, calls
         try:
             yield
@@ -68,7 +69,7 @@ class Recorder(threading.local):
 
     @contextmanager
     def for_threads(self, record: ThreadedRecord | None) -> Iterator[None]:
-        """Within it, operations are written down for all model threads, and not done yet."""
+        """Within this context, operations are added to this record and not done yet; with None they are done."""
         before, self.threaded = self.threaded, record
         try:
             yield
@@ -76,42 +77,43 @@ class Recorder(threading.local):
             self.threaded = before
 
 
-def call_by_call(function: Method) -> Method:
-    """Of an operation that works through `do` and through other operations: a record has the calls that it makes.
+def recorded_in_parts(function: Method) -> Method:
+    """Mark an operation whose work is all done by `do` and by other operations: a record gets these calls.
 
-    Any other one is a single call of the record: it looks at numbers on its way, or is too rare to be taken apart.
+    An operation without the mark is one call of the record. It reads numbers of arrays between its calls of NumPy, or
+    is too rare to be worth it.
     """
-    function.call_by_call = True  # type: ignore[attr-defined]
+    function.recorded_in_parts = True  # type: ignore[attr-defined]
     return function
 
 
 def recorded(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation of the CPU, with what is to be done where a step is being recorded."""
-    if function is operation.function and not operation.elementary:
-        return function  # the operations that it is made of are recorded
-    whole = not hasattr(function, "call_by_call")
+    """Wrap an operation of the CPU so that it is recorded while a record is being made."""
+    if function is operation.function and operation.composed:
+        return function  # the operations that it calls are recorded
+    as_one_call = not hasattr(function, "recorded_in_parts")
 
     @wraps(function)
     def call(ops: Any, *arguments: Any, **options: Any) -> Any:
         recorder = ops.recorder
         if recorder.threaded is not None:
             return recorder.threaded.add(operation, call, operation.named(arguments, options))
-        if recorder.calls is None or not whole:
+        if recorder.calls is None or not as_one_call:
             return function(ops, *arguments, **options)
-        return recorder.do_whole(partial(function, **options), ops, *arguments)
+        return recorder.do_as_one_call(partial(function, **options), ops, *arguments)
 
     return call
 
 
 class RecordedStep(Program):
-    """A step on its way to being a record, which is good for the thread and the kernels it was made with."""
+    """Runs a step as it is, then records it, then replays the record; records it anew when `recorded_with` changes."""
 
     def __init__(self, ops: Any, step: Callable[[], None], models: int | None = None) -> None:
         super().__init__(step)
         self.ops, self.models = ops, models
         self.record: Record | ThreadedRecord = Record()
         self.made_with: object = None
-        self.warm = False  # the first run finds out how much scratch there must be
+        self.warm = False  # the first run is not recorded: scratch may still grow, and a record holds its arrays
 
     def __call__(self, times: int = 1) -> None:
         for done in range(times):
@@ -125,7 +127,7 @@ class RecordedStep(Program):
                 self.warm = True
 
     def _record(self) -> None:
-        """Run the step once, and write it down."""
+        """Run the step once and record it."""
         made_with, recorder = self.ops.recorded_with, self.ops.recorder
         if recorder.model_threads is not None and recorder.model_threads.models == self.models:
             from gpunn.backends.cpu.model_threads import ThreadedRecord

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpunn.backends.cpu.recording import call_by_call
+from gpunn.backends.cpu.recording import recorded_in_parts
 from gpunn.types import COLUMNS, Array
 
 if TYPE_CHECKING:
     from gpunn.backends.cpu.backend import NumpyBackend
 
-BLOCK = 128  # rows that a float32 column sum runs over before it starts afresh
+BLOCK = 128  # rows that a float32 column sum adds up before it starts a new partial sum
 
 
-@call_by_call
+@recorded_in_parts
 def sum(ops: NumpyBackend, X: Array, axis: int, out: Array) -> Array:
     if axis == COLUMNS and X.flags.c_contiguous and X.dtype == out.dtype and X.size:
         _column_sums(ops, X, out)
@@ -25,7 +25,7 @@ def sum(ops: NumpyBackend, X: Array, axis: int, out: Array) -> Array:
 
 
 def _column_sums(ops: NumpyBackend, X: Array, out: Array) -> None:
-    """As a product with a row of ones, which BLAS reads X much faster for than NumPy does."""
+    """Column sums as a product with a row of ones: BLAS reads X much faster than NumPy's sum."""
     do, ones, (n, d) = ops.do, ops.scratch.ones, X.shape[-2:]
     if n < 2 * BLOCK or X.dtype != np.float32:
         do(np.dot if X.ndim == 2 and out.flags.c_contiguous else np.matmul, ones(n, X.dtype), X, out)
@@ -38,7 +38,7 @@ def _column_sums(ops: NumpyBackend, X: Array, out: Array) -> None:
     do(np.matmul, ones(sums.shape[-2], X.dtype), sums, out)
 
 
-@call_by_call
+@recorded_in_parts
 def sum_product(ops: NumpyBackend, X: Array, Y: Array, axis: int, out: Array) -> Array:
     if axis != COLUMNS:
         ops.do(_row_products, X, Y, out[..., 0])
@@ -50,7 +50,7 @@ def sum_product(ops: NumpyBackend, X: Array, Y: Array, axis: int, out: Array) ->
 
 
 def _blockwise_products(ops: NumpyBackend, X: Array, Y: Array, out: Array) -> None:
-    """Column sums of X Y over blocks of rows, then over the blocks: one long float32 sum loses much."""
+    """Column sums of X Y over blocks of rows, then over the blocks: one long float32 sum would lose digits."""
     n, d = X.shape[-2:]
     whole, rest = divmod(n, BLOCK)
     sums = ops.scratch.array("blocks", (*out.shape[:-2], whole + (rest > 0), d), X.dtype)
@@ -62,7 +62,7 @@ def _blockwise_products(ops: NumpyBackend, X: Array, Y: Array, out: Array) -> No
     do(_sum, sums, COLUMNS, out)
 
 
-@call_by_call
+@recorded_in_parts
 def total(ops: NumpyBackend, X: Array, scale: float, out: Array) -> Array:
     if out.ndim == 0 and X.flags.c_contiguous:
         ops.do(_total, X.reshape(-1), scale, out)
@@ -77,7 +77,7 @@ def _sum(X: Array, axis: int, out: Array) -> None:
 
 
 def _total(numbers: Array, scale: float, out: Array) -> None:
-    """Of one model, whose sum may be a number on its way: that takes a third of the time."""
+    """The total of one model. Its sum is a Python number in between, which takes a third of the time."""
     out.fill(np.add.reduce(numbers, dtype=out.dtype) * scale)
 
 

@@ -1,4 +1,4 @@
-"""Softmax and its relatives on NumPy, each row by itself."""
+"""Softmax, log-softmax and cross-entropy on each row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpunn.backends.cpu.recording import call_by_call
+from gpunn.backends.cpu.recording import recorded_in_parts
 from gpunn.backends.formula import formulas
 from gpunn.backends.reference import rows as reference
 from gpunn.types import ROWS, Array, Shape
@@ -14,7 +14,7 @@ from gpunn.types import ROWS, Array, Shape
 if TYPE_CHECKING:
     from gpunn.backends.cpu.backend import NumpyBackend
 
-FEW, MANY = 24, 256  # classes and numbers for which turning a matrix of them takes less time than it saves
+FEW, MANY = 24, 256  # at most so many classes, at least so many numbers: transposing the matrix saves time
 
 
 def softmax(ops: NumpyBackend, Z: Array, out: Array) -> Array:
@@ -25,7 +25,7 @@ def softmax(ops: NumpyBackend, Z: Array, out: Array) -> Array:
     return np.divide(out, column, out)
 
 
-@call_by_call
+@recorded_in_parts
 def softmax_gradient(ops: NumpyBackend, dA: Array, A: Array, out: Array) -> Array:
     column = ops.scratch.array("column", (*out.shape[:-1], 1), out.dtype)
     ops.sum_product(dA, A, -1, out=column)
@@ -50,16 +50,16 @@ def log_softmax_gradient(ops: NumpyBackend, dA: Array, A: Array, out: Array) -> 
     return out
 
 
-@call_by_call
+@recorded_in_parts
 def softmax_cross_entropy(
     ops: NumpyBackend, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array,
     dZ: Array,
 ) -> Array:  # fmt: skip
     if not dZ.flags.c_contiguous:
-        ops.recorder.do_whole(reference.softmax_cross_entropy, ops, Z, target, smoothing, weight, scale, loss, dZ)
+        ops.recorder.do_as_one_call(reference.softmax_cross_entropy, ops, Z, target, smoothing, weight, scale, loss, dZ)
         return dZ
     if smoothing or target.dtype.kind == "f":
-        ops.recorder.do_whole(_soft_cross_entropy, ops, Z, target, smoothing, weight, scale, loss, dZ)
+        ops.recorder.do_as_one_call(_soft_cross_entropy, ops, Z, target, smoothing, weight, scale, loss, dZ)
         return dZ
     if Z.shape[-1] <= FEW and Z.size >= MANY and Z.flags.c_contiguous and Z.shape == dZ.shape:
         _cross_entropy_of_few(ops, Z.reshape(-1, Z.shape[-1]), target, scale, loss, dZ)
@@ -81,13 +81,13 @@ def softmax_cross_entropy(
 
 
 def _cross_entropy_of_few(ops: NumpyBackend, Z: Array, target: Array, scale: float, loss: Array, dZ: Array) -> None:
-    """The same on columns turned into rows: NumPy takes several times longer for many short rows than for a few
-    long ones, in all that goes along or across them."""
+    """Cross-entropy on the transposed matrix: NumPy takes several times longer for many short rows than for a few long
+    ones."""
     do, (n, classes) = ops.do, Z.shape
     row, logarithm = ops.scratch.array("columns", (2, n), Z.dtype)
     ends = loss.reshape(-1)
     S, labels, factor = dZ.reshape(Z.shape), target.reshape(-1), Z.dtype.type(scale)
-    each = target.size == n and target.flags.c_contiguous  # not labels that all models share
+    each = target.size == n and target.flags.c_contiguous  # one label for each row; not labels that models share
     loops = ops.formulas.row_loops(S, labels, factor, row) if each else None
     if loops is not None:
         shift_rows, divide_rows = loops
@@ -160,7 +160,7 @@ def _shifted(ops: NumpyBackend, Z: Array, column: Array, out: Array) -> None:
 
 
 def _places(ops: NumpyBackend, classes: Array, shape: Shape) -> Array:
-    """Where each row's class stands in the flattened matrix."""
+    """The index of each row's class in the flattened matrix."""
     starts, places = ops.scratch.starts(shape)
     return np.add(starts, classes, places)
 

@@ -1,4 +1,4 @@
-"""Memory that operations work in."""
+"""Scratch: memory for the intermediate results of operations."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from gpunn.types import Array, Shape
 
-MOST_SHAPES = 64  # for which the places of rows are kept
+MOST_SHAPES = 64  # for which the starts of rows are kept
 
 
 class Scratch(threading.local):
-    """Arrays by name and dtype: grown when needed, otherwise the same memory at every call; one set for each thread."""
+    """Arrays by name and dtype; each thread has its own. The next call with the same name and dtype returns the same
+    memory, or new memory if it asks for more."""
 
     def __init__(self) -> None:
         self._flat: dict[tuple[str, Any], Array] = {}
@@ -29,14 +30,15 @@ class Scratch(threading.local):
         return flat[:size].reshape(shape)
 
     def ones(self, count: int, dtype: Any) -> Array:
-        """A row of them."""
+        """A row (1, count) of ones."""
         row = self._ones.get(dtype)
         if row is None or row.shape[1] < count:
             row = self._ones[dtype] = np.ones((1, count), dtype)
         return row[:, :count]
 
     def starts(self, shape: Shape) -> tuple[Array, Array]:
-        """The flat index of each row's first element, in the shape of the rows; and room for as many others."""
+        """For arrays of this shape, the flat index of each row's first element, and an array of the same shape and any
+        content to write to. Do not write to the first."""
         starts = self._starts.get(shape)
         if starts is None:
             if len(self._starts) > MOST_SHAPES:

@@ -1,4 +1,4 @@
-"""Elementwise formulas on NumPy: a short function of ufunc calls with `out=`, run over tiles that stay in cache."""
+"""Elementwise formulas on NumPy: compiled to calls of ufuncs with `out=`, and run over tiles that fit in the cache."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gpunn.backends.cpu.scalars import scalar_function
 from gpunn.backends.formula.tracing import Formula, argument_key
 from gpunn.types import Array, Shape
 
-MOST_KERNELS = 2048  # more shapes than a training has; many sizes one after another would fill the memory
+MOST_KERNELS = 2048  # more than a training needs; without a limit, ever new sizes would fill the memory
 Kernel = Callable[..., None]
-Scratch = dict[tuple[np.dtype[Any], int], Array]
-Indices = tuple[tuple[slice, ...] | None, ...]  # of each array the part that a tile needs; None for all of it
-TILE = 64 * 1024  # elements; of smaller ones, threads that share a population hold each other up at every call
+Slots = dict[tuple[np.dtype[Any], int], Array]  # scratch of formulas by dtype and number
+Indices = tuple[tuple[slice, ...] | None, ...]  # for each array, the part that a tile needs; None for all of it
+TILE = 64 * 1024  # elements; with smaller tiles, threads that share a population wait for each other at every call
 
 
 class TiledFormulas(threading.local):
-    """Compiled formulas by name, shapes, dtypes and aliasing, with their scratch; one set for each thread."""
+    """Compiled formulas by name, shapes, dtypes and aliasing, with their scratch; each thread has its own."""
 
-    __slots__ = ("_left",)  # the one thing that all threads share
-    edition: ClassVar[int] = 0  # another one once a kernel has taken another's place, in whichever thread
+    __slots__ = ("_left",)  # shared by all threads
+    version: ClassVar[int] = 0  # counts up when, in any thread, a kernel replaces another: records are then out of date
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         self = super().__new__(cls, *arguments, **options)
@@ -34,16 +34,18 @@ class TiledFormulas(threading.local):
         return self
 
     def __init__(self, tile: int = TILE) -> None:
-        """Once for each thread, when it first comes here."""
+        """`threading.local` calls this once for each thread, at its first use."""
         self.tile = tile
-        self.tiles = self  # that run single tiles of a larger formula
-        self._held: Inherited[tuple[dict[tuple[Any, ...], Kernel], Scratch]] = Inherited(self._left, lambda: ({}, {}))
-        self._kernels, self._scratch = self._held.value
+        self.tiles = self  # compiles the kernels of single tiles
+        self._inherited: Inherited[tuple[dict[tuple[Any, ...], Kernel], Slots]] = Inherited(
+            self._left, lambda: ({}, {})
+        )
+        self._kernels, self._scratch = self._inherited.value
 
     def run(
         self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], do: Callable[..., None]
     ) -> None:
-        """Through `do`, which calls a function."""
+        """Run the formula; its kernels are called by `do`, which may record them."""
         kernel = self.kernel(formula, inputs, outputs)
         if isinstance(kernel, Tiles):
             for part, arrays in kernel.calls((*inputs, *outputs)):
@@ -52,7 +54,7 @@ class TiledFormulas(threading.local):
             do(kernel, *inputs, *outputs)
 
     def kernel(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
-        """What runs the formula on arrays like these."""
+        """The function that runs the formula on arrays with these shapes, dtypes and aliases."""
         key = _key(formula, inputs, outputs, self.tile)
         kernel = self._kernels.get(key)
         if kernel is None:
@@ -62,7 +64,7 @@ class TiledFormulas(threading.local):
         return kernel
 
     def row_loops(self, *arrays: Any) -> tuple[Callable[..., None], ...] | None:
-        """Loops along rows for softmax and cross-entropy, if some are compiled; see `numba_compiler.compile_rows`."""
+        """Loops along rows for softmax and cross-entropy, or None without Numba; see `numba/compiler.py`."""
         return None
 
     def _build(
@@ -79,7 +81,7 @@ class TiledFormulas(threading.local):
     def _tiled(
         self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], shape: Shape
     ) -> Callable[..., None]:
-        """A kernel for each tile, looked up here and not at every run: that would take longer than a small tile."""
+        """A kernel for each tile. They are looked up here and not at every run, which would take longer than a tile."""
         flat = all(_flattens(a, shape) for a in (*inputs, *outputs))
         if flat:
             shape = (math.prod(shape),)
@@ -95,9 +97,9 @@ class TiledFormulas(threading.local):
         return tiles
 
     def _compile(self, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> Callable[..., None]:
-        program = formula.trace(tuple(argument_key(a) for a in inputs))
-        function = Lowering(self, program, inputs, outputs).function()
-        return scalar_function(program, inputs, outputs, function) or function
+        traced = formula.trace(tuple(argument_key(a) for a in inputs))
+        function = Lowering(self, traced, inputs, outputs).function()
+        return scalar_function(traced, inputs, outputs, function) or function
 
     def scratch(self, dtype: np.dtype[Any], slot: int, shape: Shape) -> Array:
         """Slot number `slot` of this dtype, as an array of the given shape."""
@@ -108,13 +110,13 @@ class TiledFormulas(threading.local):
 
 
 class Tiles:
-    """A kernel made of one for each tile."""
+    """A kernel that calls a kernel for each tile."""
 
     def __init__(self, inputs: tuple[Any, ...], outputs: tuple[Array, ...], flat: bool) -> None:
         self.flat = flat  # whether all arrays are cut as vectors
         count = len(inputs)
         aliases = [(i, count + j) for i, a in enumerate(inputs) for j, o in enumerate(outputs) if a is o]
-        self.twins = dict(aliases)  # inputs that are also outputs
+        self.twins = dict(aliases)  # for each input that is also an output, the index of that output
         self.kernels: list[tuple[Callable[..., None], Indices]] = []
 
     def __call__(self, *arrays: Any) -> None:
@@ -122,7 +124,7 @@ class Tiles:
             kernel(*parts)
 
     def calls(self, arrays: tuple[Any, ...]) -> Iterator[tuple[Callable[..., None], tuple[Any, ...]]]:
-        """The kernel of each tile with what it takes of these arrays."""
+        """The kernel of each tile, with its parts of these arrays."""
         arrays = self.flattened(arrays)
         for kernel, indices in self.kernels:
             yield kernel, self.parts(arrays, indices)
@@ -132,13 +134,13 @@ class Tiles:
 
     def parts(self, arrays: tuple[Any, ...], indices: Indices) -> tuple[Any, ...]:
         parts = [a if i is None else a[i] for a, i in zip(arrays, indices)]
-        for i, j in self.twins.items():  # an output that is also an input stays recognisable: one view for both
+        for i, j in self.twins.items():  # the same view for both, so that the kernel recognises the alias
             parts[i] = parts[j]
         return tuple(parts)
 
 
 def _key(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], tile: int) -> tuple[Any, ...]:
-    """What a compiled function depends on: shapes, dtypes, constants, and which input is which output."""
+    """The key of a compiled function: shapes, dtypes, constants, and which input is which output."""
     first = outputs[0]
     parts: list[Any] = [formula, first.shape, first.dtype]
     for a in inputs:
@@ -154,7 +156,7 @@ def _key(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...], 
 
 
 def _flattens(a: Any, shape: Shape) -> bool:
-    """Whether the array takes part in flat tiles: it has every element, in order, or only one."""
+    """Whether the array can be cut as a vector: it has every element of the shape in order, or only one."""
     return not isinstance(a, np.ndarray) or a.size == 1 or (a.shape == shape and a.flags.c_contiguous)
 
 

@@ -25,7 +25,7 @@ from gpunn.backends.cuda.detection import diagnose_import, require_device
 from gpunn.backends.cuda.formulas import CudaFormulas
 from gpunn.backends.cuda.gemm import WORKSPACE_BYTES, load_cublaslt
 from gpunn.backends.cuda.graphs import Graphs
-from gpunn.backends.cuda.guard import guarded, in_turn, waiting
+from gpunn.backends.cuda.guard import guarded, in_turn, reports_lost_device
 from gpunn.backends.cuda.kernels import BLOCK, Kernels, Types
 from gpunn.backends.cuda.launch import MOST_MODELS, IrregularOperandError
 from gpunn.backends.cuda.turns import Turns
@@ -37,29 +37,29 @@ from gpunn.types import Array, Shape
 
 
 def import_cupy() -> Any:
-    """CuPy, or the DeviceError that says why there is none; nothing is asked of the driver."""
+    """Import CuPy, or raise a DeviceError that says why that fails; the driver is not used."""
     try:
         return importlib.import_module("cupy")
     except ImportError as error:
         raise diagnose_import(error) from error
 
 
-@operations_from(elements, products, reductions, rows, scores, normalization, indexing, random, around=guarded)
+@operations_from(elements, products, reductions, rows, scores, normalization, indexing, random, wrap=guarded)
 class CupyBackend(Backend):
-    """See `Backend` for what every operation means.
+    """CuPy on one CUDA device. The reference defines what the operations compute.
 
-    No operation of a training step waits, transfers, or allocates once it has run with the same shapes, and all can be
-    captured in a CUDA graph, which `program` does. Exceptions: `permutation` and `all_finite`, products without
-    cuBLASLt (CuPy refuses to capture cuBLAS), and operands that have no kernel (see `plain_where_irregular`). Each
-    operation makes its backend's device the current one and leaves it so. Threads may use one backend at the same time.
-    Arithmetic on float32 takes subnormal numbers for 0, as CuPy compiles everything.
+    Once an operation has run with the same shapes, it neither waits nor transfers nor allocates, so that `program` can
+    capture steps as CUDA graphs. Exceptions: `permutation` and `all_finite`, products without cuBLASLt (CuPy cannot
+    capture cuBLAS), and operands without a kernel (see `reference_where_irregular`). Each operation makes its device
+    the current one and leaves it so. Several threads may use one backend at the same time. In float32, subnormal
+    numbers count as 0, because CuPy compiles kernels so.
     """
 
     name = "cuda"
     precisions = ("float32", "float64", "tf32", "float16", "bfloat16")
 
     def __init__(self, index: int = 0, cupy: Any = None, cublaslt: Any = None, *, tf32: bool = False) -> None:
-        """`cupy` and `cublaslt` are the modules to use; without, the installed ones, after a look at the device.
+        """`cupy` and `cublaslt` are the modules to use. Without `cupy`, the installed one, if the device works.
         `tf32` lets float32 products round their inputs to 10 bits."""
         if cupy is None:
             cupy = import_cupy()
@@ -72,11 +72,11 @@ class CupyBackend(Backend):
         self.turns = Turns(cupy, self.activate)
         self.cublaslt = products.Cublaslt(cupy, load_cublaslt() if cublaslt is None else cublaslt, tf32)
         without = "CuPy's own matrix products cannot be captured; pip install nvmath-python"
-        self.graphs = Graphs(self, uncaptured=without if self.cublaslt.module is None else "")
+        self.graphs = Graphs(self, obstacle=without if self.cublaslt.module is None else "")
         self.formulas, self.kernels = CudaFormulas(cupy), Kernels(cupy)
         self._device = cupy.cuda.Device(index)
         self._scratch: dict[tuple[int, Any], Array] = {}
-        self._twin: CupyBackend | None = None
+        self._twin: CupyBackend | None = None  # the backend of the same device with the other `tf32`
 
     def activate(self) -> None:
         """Make this backend's device the current one."""
@@ -97,7 +97,7 @@ class CupyBackend(Backend):
         missing = ["nvmath-python"] if self.cublaslt.module is None else []
         if name == "bfloat16":
             try:
-                importlib.import_module("ml_dtypes")  # which gives NumPy and CuPy the type
+                importlib.import_module("ml_dtypes")  # adds the type to NumPy and CuPy
             except ModuleNotFoundError:
                 missing.append("ml_dtypes")
         if missing:
@@ -116,7 +116,7 @@ class CupyBackend(Backend):
                 got='dtype="tf32"',
                 fix='make the network with dtype="float32"',
             )
-        if self.cublaslt.module is None and os.environ.get("CUPY_TF32", "0") != "0":  # CuPy's own products heed it
+        if self.cublaslt.module is None and os.environ.get("CUPY_TF32", "0") != "0":  # read by CuPy's matmul
             raise ConfigurationError(
                 "fit deterministic",
                 expected="products of full precision",
@@ -128,7 +128,7 @@ class CupyBackend(Backend):
 
     @in_turn
     def empty(self, shape: Shape, dtype: Any) -> Array:
-        """CuPy's pool gives blocks at 512-byte boundaries."""
+        """The addresses are multiples of 512, from CuPy's pool."""
         return self._taken(self.xp.empty, shape, dtype)
 
     @in_turn
@@ -153,7 +153,7 @@ class CupyBackend(Backend):
 
     @in_turn
     def from_host(self, array: np.ndarray[Any, Any], dtype: Any = None) -> Array:
-        """Converted on the side of the smaller type, so that no more bytes travel than needed."""
+        """Converted on the host if that makes the array smaller, else on the device, to transfer fewer bytes."""
         wanted = np.dtype(dtype or array.dtype)
         travels = wanted if wanted.itemsize < array.dtype.itemsize else array.dtype
         out = self.empty(array.shape, travels)
@@ -162,7 +162,7 @@ class CupyBackend(Backend):
 
     @in_turn
     def free_memory(self) -> float:
-        """What the driver and CuPy's pool have free, less the workspace that products take at their first use."""
+        """Free bytes of the driver and of CuPy's pool, less the workspace that products take at their first use."""
         self.activate()
         pool = self.xp.get_default_memory_pool()
         free = self.xp.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
@@ -173,7 +173,7 @@ class CupyBackend(Backend):
 
     @in_turn
     def staging(self, out: Array) -> np.ndarray[Any, Any]:
-        """Pinned, so that the device fetches it itself."""
+        """Pinned host memory, which the device reads directly."""
         memory = self.xp.cuda.alloc_pinned_memory(out.nbytes)
         return np.frombuffer(memory, out.dtype, out.size).reshape(out.shape)
 
@@ -182,7 +182,7 @@ class CupyBackend(Backend):
         self.activate()
         return self.xp.cuda.get_current_stream().record()
 
-    @waiting
+    @reports_lost_device
     def upload(self, source: np.ndarray[Any, Any], out: Array, after: Any) -> None:
         self.activate()
         stream = self.xp.cuda.Stream(non_blocking=True)
@@ -190,13 +190,13 @@ class CupyBackend(Backend):
         out.set(source, stream=stream)
         stream.synchronize()
 
-    @waiting
+    @reports_lost_device
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         self.require("to_host", array)
         host: np.ndarray[Any, Any] = array.get()
         return host
 
-    @waiting
+    @reports_lost_device
     def synchronize(self) -> None:
         self._device.synchronize()
 
@@ -211,21 +211,28 @@ class CupyBackend(Backend):
 
     # Programs and kernels
 
-    def program(self, step: Callable[[], None], *, recorded: bool = True, models: int | None = None) -> Program:
-        return self.graphs.program(step) if recorded else Program(step)
+    def program(self, step: Callable[[], None], *, recordable: bool = True, models: int | None = None) -> Program:
+        return self.graphs.program(step) if recordable else Program(step)
 
     def launch(self, file: str, name: str, types: Types, grid: tuple[int, ...], *args: Any) -> None:
-        """Launch a kernel of `<file>.cu`; Python ints and floats arrive as long long and double."""
+        """Launch kernel `name` of `<file>.cu` with BLOCK threads for each block.
+
+        A tuple among `args` stands for several arguments. Python ints and floats arrive as long long and double.
+        """
         flat: list[Any] = []
         for argument in args:
             flat.extend(argument) if isinstance(argument, tuple) else flat.append(argument)
         if max(grid[1:], default=1) > MOST_MODELS:
-            raise IrregularOperandError(f"no kernel for {max(grid[1:])} models")
+            raise IrregularOperandError(f"no kernel for {max(grid[1:])} models or chunks of rows")
         self.activate()
         self.kernels.get(file, name, types)(grid, (BLOCK,), tuple(flat))
 
     def scratch(self, models: int, rows: int, columns: int, dtype: str) -> Array:
-        """Device memory of this shape. It is kept for ever, by size: captured graphs hold its address."""
+        """Device memory for intermediate results within one operation.
+
+        The content is valid only until the next call: two calls of similar size and the same dtype return the SAME
+        memory. It is never freed, because captured graphs hold its address.
+        """
         size = models * rows * columns
         key = (1 << max(size - 1, 1).bit_length(), dtype)
         if key not in self._scratch:

@@ -1,4 +1,4 @@
-"""Whether a CUDA device can be used and, where it cannot, which of the many reasons it is."""
+"""Checks whether a CUDA device can be used, and finds the reason if it cannot."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from gpunn.errors import DeviceError, DeviceLostError
 
 INSTALL = "pip install 'gpunn[cuda13]' (driver 580 or newer) or 'gpunn[cuda12]' (driver 525 or newer)"
 INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
-# After these a process cannot use the device again: the driver was unloaded, the device fell off the bus or needs a
-# reset, a kernel went astray.
+# After these a process cannot use the device again: the driver was unloaded, the device is disconnected or needs a
+# reset, or a kernel has failed.
 LOST = {
     3: "cudaErrorInitializationError", 4: "cudaErrorCudartUnloading", 46: "cudaErrorDevicesUnavailable",
     NO_DEVICE: "cudaErrorNoDevice", 214: "cudaErrorECCUncorrectable", 700: "cudaErrorIllegalAddress",
@@ -33,7 +33,7 @@ def diagnose_import(error: ImportError) -> DeviceError:
 
 
 def device_count(cupy: Any) -> int:
-    """How many devices CUDA shows; raises where it shows none, since there are three different reasons for that."""
+    """The number of devices that CUDA shows; if it is 0, an error that tells the three possible reasons apart."""
     where = 'device "cuda"'
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
@@ -68,7 +68,7 @@ def device_count(cupy: Any) -> int:
 
 
 def raise_if_lost(error: RuntimeError, device: str) -> None:
-    """Say so where CUDA's error means that the device is lost."""
+    """Raise a DeviceLostError if this error of CUDA means that the device is lost."""
     if getattr(error, "status", None) in LOST:
         raise DeviceLostError(
             f'device "{device}"',
@@ -101,9 +101,9 @@ def _version(number: int) -> str:
 
 
 def require_device(cupy: Any, index: int) -> None:
-    """Raise a DeviceError that names the reason unless the device can compute.
+    """Raise a DeviceError with the reason unless the device can compute.
 
-    Counting devices is not enough: the compiler or cuBLAS may be missing, which only their first use shows.
+    To count devices is not enough: if the compiler or cuBLAS is missing, only its first use fails.
     """
     count = device_count(cupy)
     if index >= count:

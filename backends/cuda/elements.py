@@ -1,4 +1,4 @@
-"""Formulas and copies."""
+"""Formulas and copies on each element."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Elementwise formulas on CUDA: one kernel for each formula, set of dtypes and set of constants."""
+"""Elementwise formulas on CUDA: one kernel for each formula and its dtypes and constants."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=", "greater": ">",
     "greater_equal": ">=", "equal": "==", "not_equal": "!=", "logical_and": "&&", "logical_or": "||",
 }  # fmt: skip
-# As NumPy's, a NaN on either side comes through, which fmax and max would drop. CUDA overloads exp and its like for
-# float and double.
+# As in NumPy, the maximum and minimum of a NaN and a number are NaN; fmax would return the number. CUDA overloads exp
+# and the other functions for float and double.
 TEMPLATES = {
     "negative": "-{0}",
     "logical_not": "!{0}",
@@ -39,33 +39,33 @@ TEMPLATES |= {name: f"{name}({{0}})" for name in FLOAT_FUNCTIONS}
 
 
 def computed(dtype: Any) -> np.dtype[Any]:
-    """What a number of a dtype is computed in: half precision in float; CuPy's types convert when read and written.
+    """The dtype that numbers of a dtype are computed in: float32 for half precision, which CuPy's types convert.
 
-    NumPy's promotion must not see half precision: it makes bfloat16 and 0.5 a float64.
+    Traces must not contain half precision: NumPy's promotion makes a float64 of bfloat16 and 0.5.
     """
     return np.dtype(np.float32) if dtype.name in HALVES else dtype
 
 
-def kernel_source(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> tuple[str, str, str]:
-    """The parameters that are read, those that are written, and the body of an `ElementwiseKernel`."""
-    program = formula.trace(tuple(computed(a.dtype) if hasattr(a, "dtype") else a for a in inputs), NATIVE)
+def elementwise_source(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> tuple[str, str, str]:
+    """The source of an `ElementwiseKernel`: its input parameters, its output parameters, and its body."""
+    traced = formula.trace(tuple(computed(a.dtype) if hasattr(a, "dtype") else a for a in inputs), NATIVE)
     return (
         ", ".join(f"{a.dtype.name} x{i}" for i, a in enumerate(inputs) if hasattr(a, "dtype")),
         ", ".join(f"{a.dtype.name} y{j}" for j, a in enumerate(outputs)),
-        _body(program, inputs, outputs),
+        _body(traced, inputs, outputs),
     )
 
 
-def _body(program: TracedFormula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> str:
-    # An output may be one of the inputs, so everything is read before anything is written.
+def _body(traced: TracedFormula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> str:
+    # An output may be one of the inputs, so all inputs are read before an output is written.
     reads = [(i, C_TYPES[computed(a.dtype).name]) for i, a in enumerate(inputs) if hasattr(a, "dtype")]
     lines = [f"const {kind} a{i} = x{i};" for i, kind in reads]
     names: dict[int, str] = {}
-    for position, node in enumerate(program.nodes):
+    for position, node in enumerate(traced.nodes):
         names[id(node)] = f"v{position}"
         kind = C_TYPES[node.dtype.name]
         lines.append(f"const {kind} v{position} = {_expression(node, names)};")
-    for j, (value, out) in enumerate(zip(program.outputs, outputs, strict=True)):
+    for j, (value, out) in enumerate(zip(traced.outputs, outputs, strict=True)):
         lines.append(f"y{j} = {_operand(value, computed(out.dtype), names)};")
     return "\n".join(lines)
 
@@ -84,7 +84,7 @@ def _expression(node: Node, names: dict[int, str]) -> str:
 
 
 def _operand(operand: Any, dtype: np.dtype[Any], names: dict[int, str]) -> str:
-    """A value in the type that the operation computes in, as NumPy's promotion has it."""
+    """A value converted to the dtype that the node is computed in."""
     kind = C_TYPES[dtype.name]
     if not isinstance(operand, Node):
         return literal(operand, dtype)
@@ -93,10 +93,10 @@ def _operand(operand: Any, dtype: np.dtype[Any], names: dict[int, str]) -> str:
 
 
 def literal(value: float, dtype: np.dtype[Any]) -> str:
-    """A number as C text of exactly this type: a double constant would draw float arithmetic into double."""
+    """A number as a C constant of exactly this type: with a double constant, float arithmetic would become double."""
     if dtype.kind == "b":
         return "true" if value else "false"
-    if dtype.kind in "iu":  # wider than the operand where the number does not fit, so that comparisons stay true
+    if dtype.kind in "iu":  # long long, since a comparison with a number that does not fit the dtype must be right
         return f"{int(value)}ll" if value >= 0 else f"({int(value)}ll)"
     suffix = "" if dtype == np.float64 else "f"
     value = float(value) if dtype == np.float64 else float(np.float32(value))
@@ -109,7 +109,7 @@ def literal(value: float, dtype: np.dtype[Any]) -> str:
 
 
 class CudaFormulas:
-    """Compiled formulas by their arguments' dtypes and constants."""
+    """Compiled formulas by the dtypes and constants of their arguments."""
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
@@ -119,7 +119,7 @@ class CudaFormulas:
         key = (formula, *(argument_key(a) for a in inputs), *(a.dtype for a in outputs))
         kernel = self._kernels.get(key)
         if kernel is None:
-            reads, writes, body = kernel_source(formula, inputs, outputs)
+            reads, writes, body = elementwise_source(formula, inputs, outputs)
             kernel = self._cupy.ElementwiseKernel(reads, writes, body, f"gpunn_{formula.name}", no_return=True)
             self._kernels[key] = kernel
         kernel(*(a for a in inputs if hasattr(a, "dtype")), *outputs)

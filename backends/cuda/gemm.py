@@ -1,8 +1,8 @@
-"""Matrix products through cuBLASLt: any strided layout without a copy, a whole population in one launch.
+"""Matrix products with cuBLASLt: any strided layout without a copy, a whole population in one launch.
 
-CuPy's own ``matmul`` copies transposed 3-D operands, makes temporaries, and refuses to be captured in a CUDA
-graph. cuBLASLt takes leading dimensions, batch strides, stream and workspace at every call, so a product costs
-one launch and no allocation, captured or not; and it may end in a bias, an activation or a gradient.
+CuPy's ``matmul`` copies transposed 3-D operands, allocates temporaries, and cannot be captured in a CUDA graph.
+cuBLASLt takes leading dimensions, batch strides, stream and workspace at every call, so a product costs one launch and
+no allocation, captured or not; and the launch may end with a bias, an activation or a gradient.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy
 
-from gpunn.backends.cuda.gemm_plan import PLAIN, Product, plan_product
+from gpunn.backends.cuda.gemm_plan import NO_EPILOGUE, Product, plan_product
 from gpunn.errors import DeviceError
 
-# CUDA's own numbers (cudaDataType_t, cublasComputeType_t, cublasOperation_t). nvmath.bindings.cublasLt does not carry
-# them, and importing its sister module for seven integers would load all of cuBLAS.
+# Numbers from CUDA's headers (cudaDataType_t, cublasComputeType_t, cublasOperation_t). nvmath.bindings.cublasLt does
+# not define them, and to import nvmath.bindings.cublas for seven integers would load all of cuBLAS.
 CUDA_R_32F, CUDA_R_64F, CUDA_R_16F, CUDA_R_16BF = 0, 1, 2, 14
 COMPUTE_32F, COMPUTE_64F, COMPUTE_32F_FAST_TF32 = 68, 70, 77
 OPERATION_T = 1
@@ -29,7 +29,7 @@ OPERATION_T = 1
 WORKSPACE_BYTES = 32 * 2**20
 
 
-# dtype: its data type, the type its sums are kept in, the type of alpha and beta for CUDA and for NumPy.
+# For each dtype: CUDA's data type, the type of its sums, and the type of alpha and beta, for CUDA and for NumPy.
 ARITHMETIC = {
     "float64": (CUDA_R_64F, COMPUTE_64F, CUDA_R_64F, "float64"),
     "float32": (CUDA_R_32F, COMPUTE_32F, CUDA_R_32F, "float32"),
@@ -39,7 +39,7 @@ ARITHMETIC = {
 
 
 def load_cublaslt() -> Any | None:
-    """The module ``nvmath.bindings.cublasLt``, or None without nvmath-python; a broken installation is an error."""
+    """Import ``nvmath.bindings.cublasLt``; None without nvmath-python, an error if its installation is broken."""
     try:
         return importlib.import_module("nvmath.bindings.cublasLt")
     except ImportError as error:
@@ -54,12 +54,12 @@ def load_cublaslt() -> Any | None:
 
 
 class NoAlgorithmError(RuntimeError):
-    """cuBLASLt has no way to do a product."""
+    """cuBLASLt has no algorithm for a product."""
 
 
 @dataclass(slots=True)
 class Prepared:
-    """What one kind of product needs at every call: descriptors, and the buffer its algorithm lies in."""
+    """Prepared for one kind of product and used at every call: descriptors, and the buffer with its algorithm."""
 
     swapped: bool
     operation: int
@@ -69,7 +69,7 @@ class Prepared:
     buffer: Any  # owns the memory at ``algorithm``
     one: int
     zero: int
-    vector: ctypes.c_int64  # the addresses that the operation's descriptor holds
+    vector: ctypes.c_int64  # this and aux: the addresses that the operation's descriptor has now
     aux: ctypes.c_int64
     algorithm: int = field(init=False)
 
@@ -80,27 +80,27 @@ class Prepared:
 class Gemm:
     """``out = A @ B`` on the current stream, and products with endings.
 
-    Handle and workspace are this object's own, on the device current at construction. The workspace serves one
-    stream at a time, and its address is frozen into captured graphs: keep the object as long as they live. An
-    algorithm is chosen at the first call with a layout; this host work is not allowed during a capture, so a
-    product must have run once before. ``tf32`` lets float32 products round their inputs to 10 bits.
+    The object has a handle and a workspace on the device that is current when it is made. Only one stream at a time may
+    use the workspace, and captured graphs contain its address: keep the object as long as the graphs. The algorithm is
+    chosen at the first call with a layout. That is not possible during a capture, so a product must have run once
+    before. ``tf32`` lets float32 products round their inputs to 10 bits.
     """
 
     def __init__(self, cupy: Any, cublaslt: Any, workspace_bytes: int = WORKSPACE_BYTES, *, tf32: bool = False) -> None:
         self._cupy, self._lt, self._tf32 = cupy, cublaslt, tf32
         self._workspace = cupy.empty(workspace_bytes, dtype="uint8")
         self._workspace_span = (self._workspace.data.ptr, workspace_bytes)
-        # alpha and beta are read on the host when the product is launched or captured, so they must outlive the call.
+        # Alpha and beta are read from host memory when a product is launched or captured, so they are kept here.
         self._scalars = {name: numpy.array([1, 0], dtype=name) for name in ("float32", "float64")}
-        self._prepared: dict[tuple[Any, ...], Prepared | None] = {}  # None: there is no such ending
+        self._prepared: dict[tuple[Any, ...], Prepared | None] = {}  # None: cuBLASLt does not have this ending
         self._resources = ExitStack()
         self._handle: int = cublaslt.create()
         self._resources.callback(cublaslt.destroy, self._handle)
-        # Unlike __del__, a finalizer also runs before the interpreter takes the modules apart, and only once.
+        # Unlike __del__, a finalizer runs before the interpreter clears the modules at its exit, and only once.
         self._finalizer = weakref.finalize(self, self._resources.close)
 
     def close(self) -> None:
-        """Give descriptors and handle back. Graphs captured earlier still need the workspace, hence the object."""
+        """Destroy descriptors and handle. The workspace stays: graphs captured earlier still use it."""
         self._prepared.clear()
         self._handle = 0
         self._finalizer()
@@ -116,7 +116,7 @@ class Gemm:
         return out
 
     def fused(self, ending: str, A: Any, B: Any, out: Any, vector: Any = None, aux: Any = None) -> bool:
-        """Do a product with its ending (see `plan_product`), or nothing where cuBLASLt has none; says which."""
+        """Launch a product with an ending (see `plan_product`). Returns False and does nothing if cuBLASLt has none."""
         if 0 in A.shape or 0 in B.shape:
             return False
         prepared = self._find(ending, A, B, out, vector, aux)
@@ -144,9 +144,9 @@ class Gemm:
         )  # fmt: skip
 
     def _find(self, ending: str | None, *arrays: Any) -> Prepared | None:
-        """What was prepared for arrays that lie like these, now or at an earlier call."""
-        seen = (None if X is None else (X.shape, X.strides, X.dtype, _alignment(X.data.ptr)) for X in arrays)
-        key = (ending, *seen)
+        """The prepared product for arrays with these shapes, layouts and alignments; prepared now if it is new."""
+        layouts = (None if X is None else (X.shape, X.strides, X.dtype, _alignment(X.data.ptr)) for X in arrays)
+        key = (ending, *layouts)
         if key not in self._prepared:
             self._prepared[key] = self._seek(ending, *arrays)
         return self._prepared[key]
@@ -161,7 +161,7 @@ class Gemm:
             return None
 
     def _prepare(self, product: Product, A: Any, B: Any, out: Any, vector: Any, aux: Any) -> Prepared:
-        """Describe the product to cuBLASLt and let its heuristics choose the algorithm."""
+        """Make the descriptors of a product, and let cuBLASLt's heuristics choose the algorithm."""
         first, second = (B, A) if product.swapped else (A, B)
         alignments = tuple(_alignment(X.data.ptr) for X in (first, second, out))
         if not self._handle:
@@ -203,7 +203,7 @@ class Gemm:
         return Prepared(product.swapped, operation, *layouts, buffer, one, zero, *pointers)
 
     def _choose(self, product: Product, operation: int, layouts: tuple[int, int, int], alignments: Any) -> Any:
-        """The heuristics' best algorithm, in the buffer they wrote it to."""
+        """The best algorithm of cuBLASLt's heuristics, in the buffer to which they wrote it."""
         lt = self._lt
         results = numpy.zeros(1, dtype=lt.matmul_heuristic_result_dtype)
         count = numpy.zeros(1, dtype="int32")
@@ -213,10 +213,10 @@ class Gemm:
             names, set_attribute = lt.MatmulPreferenceAttribute, lt.matmul_preference_set_attribute
             _set(set_attribute, preference, names.MAX_WORKSPACE_BYTES, ctypes.c_uint64(self._workspace_span[1]))
             if ARITHMETIC[product.result][3] != product.result:
-                # Left alone, parts of one sum that several blocks have made may meet in half precision.
+                # By default, the partial sums of several blocks may be added in half precision.
                 scheme = ctypes.c_uint32(lt.ReductionScheme.COMPUTE_TYPE)
                 _set(set_attribute, preference, names.REDUCTION_SCHEME_MASK, scheme)
-            # Left alone, the heuristics count on 256 bytes, which a slice of an array does not have.
+            # By default, the heuristics assume alignment to 256 bytes, which a slice of an array may not have.
             a, b, c = alignments
             for operand, alignment in (("A", a), ("B", b), ("C", c), ("D", c)):
                 _set(set_attribute, preference, names[f"MIN_ALIGNMENT_{operand}_BYTES"], ctypes.c_uint32(alignment))
@@ -232,12 +232,12 @@ class Gemm:
 
 
 def _attributes(names: Any, product: Product, vector: Any, aux: Any) -> Iterator[tuple[int, Any]]:
-    """What makes a plain descriptor this product's; the heuristics look at how far the two addresses are aligned."""
+    """The attributes of the operation's descriptor; the heuristics use the alignment of the two addresses."""
     for name, transposed in ((names.TRANSA, product.transa), (names.TRANSB, product.transb)):
         if transposed:
             yield name, ctypes.c_int32(OPERATION_T)
     epilogue = product.epilogue
-    if epilogue != PLAIN:
+    if epilogue != NO_EPILOGUE:
         yield names.EPILOGUE, ctypes.c_uint32(epilogue.number)
     if vector.value:
         yield names.BIAS_POINTER, vector
@@ -253,5 +253,5 @@ def _set(setter: Callable[..., Any], target: int, attribute: int, value: Any) ->
 
 
 def _alignment(address: int) -> int:
-    """How far an address is aligned, in three classes only: each class of an operand is a further heuristic search."""
+    """The alignment of an address in bytes: 256, 16, or less. Few classes, since each needs a new search."""
     return next((bytes_ for bytes_ in (256, 16) if address % bytes_ == 0), address & -address)

@@ -1,20 +1,20 @@
-"""A matrix product in cuBLASLt's terms, and what it may end in: decided from shapes, strides and dtypes alone."""
+"""Describes a matrix product and its ending in cuBLASLt's terms, from shapes, strides and dtypes alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-# dtypes of the operands, and of the results: halves are summed in float32 and may be left in it.
+# For each dtype of operands, the possible dtypes of results. Half precision is summed in float32, and may stay in it.
 RESULTS = {
     "float64": ("float64",),
     "float32": ("float32",),
     "float16": ("float16", "float32"),
     "bfloat16": ("bfloat16", "float32"),
 }
-# The bits that the numbers of cublasLtEpilogue_t are made of.
+# The bits of cublasLtEpilogue_t.
 DEFAULT, RELU, BIAS, DRELU, BGRAD, GELU, DGELU, AUX, BGRADA = 1, 2, 4, 8, 16, 32, 64, 128, 256
-# What a product may end in: its bits, and those that a vector adds. See `plan_product`.
+# For each ending (see `plan_product`), its bits, and the bits that are added with a vector.
 ENDINGS = {
     "bias": (0, BIAS),
     "relu": (RELU, BIAS),
@@ -23,21 +23,20 @@ ENDINGS = {
     "gelu_gradient": (DGELU, BGRAD),
     "column_sums": (0, BGRADA),
 }
-NEEDED = {"bias": BIAS, "relu_gradient": AUX, "gelu_gradient": AUX, "column_sums": BGRADA}  # bits not left to choice
+NEEDED = {"bias": BIAS, "relu_gradient": AUX, "gelu_gradient": AUX, "column_sums": BGRADA}  # bits that must be set
 
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """A number of cublasLtEpilogue_t; the distance from model to model of the vector (elements) and of the auxiliary
-    matrix, and the latter's leading dimension (elements; of a ReLU's bits, bits)."""
+    """An ending in cuBLASLt's terms. A stride is the distance from one model to the next."""
 
-    number: int = DEFAULT
-    vector_stride: int = 0
-    aux_ld: int = 0
+    number: int = DEFAULT  # of cublasLtEpilogue_t
+    vector_stride: int = 0  # in elements
+    aux_ld: int = 0  # leading dimension; this and the next in elements, for the bits of a ReLU in bits
     aux_stride: int = 0
 
 
-PLAIN = Epilogue()
+NO_EPILOGUE = Epilogue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Product:
     swapped: bool
     dtype: str
     result: str
-    epilogue: Epilogue = PLAIN
+    epilogue: Epilogue = NO_EPILOGUE
 
     def __str__(self) -> str:
         rows, columns = (self.n, self.m) if self.swapped else (self.m, self.n)
@@ -73,7 +72,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class _Matrix:
-    """An array of two or three dimensions as BLAS sees it; ``by_rows`` says that rows, not columns, are contiguous."""
+    """An array of two or three dimensions in BLAS's terms; ``by_rows``: rows are contiguous, else columns."""
 
     rows: int
     columns: int
@@ -84,15 +83,15 @@ class _Matrix:
 
 
 def plan_product(A: Any, B: Any, out: Any, ending: str | None = None, vector: Any = None, aux: Any = None) -> Product:
-    """Decide ``out = A @ B`` and its ending; ValueError where BLAS would need a copy or has no such ending.
+    """Describe ``out = A @ B`` with an ending; raise a ValueError if BLAS would need a copy or has no such ending.
 
-    The last two axes are the matrix and axis 0 is the population. An operand that is 2-D, or whose population
-    stride is 0, serves every member. Endings, with Z = A @ B, plus ``vector`` where there is one:
+    The last two axes are the matrix, and axis 0 of three is the population. All models share an operand that is 2-D or
+    has population stride 0. Endings, with Z = A @ B, plus ``vector`` if it is given:
 
     - "bias": out = Z
-    - "relu", "gelu" (by tanh): out = f(Z), and ``aux`` keeps the bits of Z > 0, or Z
-    - "relu_gradient", "gelu_gradient": out = (A @ B) f'(aux), and ``vector`` takes its column sums
-    - "column_sums": out = A @ B, and ``vector`` takes the column sums of B
+    - "relu", "gelu" (with tanh): out = f(Z), and in ``aux``, if given, the bits of Z > 0 for relu, Z for gelu
+    - "relu_gradient", "gelu_gradient": out = (A @ B) f'(aux), and in ``vector``, if given, the column sums of out
+    - "column_sums": out = A @ B, and in ``vector`` the column sums of B
     """
     dtypes = [X.dtype.name for X in (A, B, out)]
     if dtypes[0] != dtypes[1] or dtypes[2] not in RESULTS.get(dtypes[0], ()):
@@ -106,10 +105,10 @@ def plan_product(A: Any, B: Any, out: Any, ending: str | None = None, vector: An
         _check_population(name, X, result)
     if 0 not in out.shape:
         _check_elements_distinct("out", out)
-    epilogue = PLAIN if ending is None else _epilogue(ending, left.columns, result, out.dtype, vector, aux)
+    epilogue = NO_EPILOGUE if ending is None else _epilogue(ending, left.columns, result, out.dtype, vector, aux)
 
-    # Memory that holds X by rows is, read by columns, Xᵀ. So an out by rows asks for outᵀ = Bᵀ Aᵀ, where operands by
-    # rows already are what is wanted; an out by columns asks for A B, where they are transposed.
+    # The memory of an X by rows is that of Xᵀ by columns. So for an out by rows, cuBLASLt computes outᵀ = Bᵀ Aᵀ, and
+    # operands by rows need no transposition; for an out by columns it computes A B, and they need one.
     swapped = result.by_rows
     first, second = (right, left) if swapped else (left, right)
     return Product(
@@ -133,7 +132,7 @@ def plan_product(A: Any, B: Any, out: Any, ending: str | None = None, vector: An
 
 
 def _epilogue(ending: str, inner: int, out: _Matrix, dtype: Any, vector: Any, aux: Any) -> Epilogue:
-    """The ending in cuBLASLt's terms. Its vectors run along the columns of D, so ``out`` must be by rows."""
+    """The ending in cuBLASLt's terms. Its vector runs along the columns of D, so ``out`` must be by rows."""
     bits, bits_of_vector = ENDINGS[ending]
     number = bits | (bits_of_vector if vector is not None else 0) | (AUX if aux is not None else 0)
     if NEEDED.get(ending, 0) & ~number or (aux is not None and not bits):
@@ -166,12 +165,12 @@ def _epilogue(ending: str, inner: int, out: _Matrix, dtype: Any, vector: Any, au
 
 
 def mask_bytes(columns: int) -> int:
-    """Bytes in a row of a ReLU's bits, a multiple of 128 bits."""
+    """Bytes in a row of the bits of a ReLU: whole groups of 128 bits."""
     return -(-columns // 128) * 16
 
 
 def _beside(name: str, array: Any, out: _Matrix, rows: int, columns: int) -> _Matrix:
-    """An array beside the product, which must have its rows one element after the other."""
+    """The matrix of a vector or aux, whose rows must be contiguous."""
     X = _matrix(name, array, rows_first=True)
     if (X.rows, X.columns) != (rows, columns) or not X.by_rows:
         raise _refusal(name, f"contiguous rows of shape {(rows, columns)}", f"{array.shape}, strides {array.strides}")
@@ -202,23 +201,23 @@ def _matrix(name: str, array: Any, rows_first: bool = False) -> _Matrix:
     batch = shape[0] if len(shape) == 3 else None
     if 0 in shape:
         return _Matrix(rows, columns, True, columns, batch, 0)
-    # The stride of an axis of length 1 is never walked, and NumPy and CuPy leave any number there.
-    walked = [stride if length > 1 else 0 for length, stride in zip(shape, strides, strict=True)]
-    if any(stride < 0 or stride % itemsize for stride in walked):
+    # The stride of an axis of length 1 is not used, and may be any number in NumPy and CuPy.
+    used = [stride if length > 1 else 0 for length, stride in zip(shape, strides, strict=True)]
+    if any(stride < 0 or stride % itemsize for stride in used):
         raise _refusal(name, f"strides that are multiples of {itemsize} bytes, none negative", f"{strides}")
-    row_step, column_step = (stride // itemsize for stride in walked[-2:])
+    row_step, column_step = (stride // itemsize for stride in used[-2:])
     by_rows = (columns == 1 or column_step == 1) and (rows == 1 or row_step >= columns)
     by_columns = (rows == 1 or row_step == 1) and (columns == 1 or column_step >= rows)
     if not (by_rows or by_columns):
         raise _refusal(name, "contiguous rows or contiguous columns that do not overlap", f"{shape}, strides {strides}")
-    # A contiguous column vector is both; as one column it keeps a leading dimension that allows wide loads.
+    # A contiguous column vector is both; by columns, its leading dimension allows wide loads.
     by_rows = by_rows and (rows_first or not (columns == 1 and by_columns))
     length, step = (columns, row_step) if by_rows else (rows, column_step)
-    return _Matrix(rows, columns, by_rows, step or length, batch, walked[0] // itemsize if batch else 0)
+    return _Matrix(rows, columns, by_rows, step or length, batch, used[0] // itemsize if batch else 0)
 
 
 def _check_elements_distinct(name: str, array: Any) -> None:
-    """Refuse what is written where members share memory: several blocks would write them at once."""
+    """Raise an error if elements of a result share memory: several blocks would write to it at once."""
     reach, itemsize = 0, array.dtype.itemsize
     for stride, length in sorted(zip(array.strides, array.shape, strict=True)):
         if length > 1 and stride < reach + itemsize:

@@ -1,4 +1,4 @@
-"""Steps captured as CUDA graphs: what would be dozens of launches becomes one."""
+"""Captures steps as CUDA graphs, so that one launch runs a step instead of dozens."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ log = logging.getLogger("gpunn")
 
 
 class Graphs:
-    """Captures steps of one backend; `uncaptured` says why it does not, and is empty where it does."""
+    """Captures steps of one backend; `obstacle` is the reason if no step can be captured, else empty."""
 
-    def __init__(self, ops: CupyBackend, uncaptured: str) -> None:
-        self.ops, self.uncaptured = ops, uncaptured
+    def __init__(self, ops: CupyBackend, obstacle: str) -> None:
+        self.ops, self.obstacle = ops, obstacle
         self._stream: Any = None
         self._told: set[str] = set()
 
     def program(self, step: Callable[[], None]) -> Program:
-        """The step itself at the first run, which compiles kernels, chooses the products' algorithms and takes scratch;
-        captured before the second, and replayed from then on.
+        """A program that runs the step as it is the first time, which compiles kernels, chooses the algorithms of
+        products and allocates scratch; then captures it, and launches the graph from the second run on.
 
-        A step that cannot be captured runs eagerly, and the log says why, once. So do all with GPUNN_CAPTURE=0.
+        A step that cannot be captured runs without a graph, and the log says why, once. With GPUNN_CAPTURE=0 all do.
         """
         if os.environ.get("GPUNN_CAPTURE", "1") == "0":
             return Program(step)
-        if self.uncaptured:
-            self.tell(self.uncaptured)
+        if self.obstacle:
+            self.log_once(self.obstacle)
             return Program(step)
         return CapturedStep(self.ops, step)
 
     def capture(self, step: Callable[[], None]) -> Any:
-        """What the step asks of the device, as a graph; nothing of it is done. However this ends, the current stream is
-        as it was before.
+        """The graph of the step; the device does none of its work yet. Afterwards the current stream is the same as
+        before, also after an error.
 
-        Memory is refused: what a step frees again would be handed to others while the graph still writes to it.
+        The step must not allocate: others could get the memory once the step has freed it, while the graph still writes
+        to it.
         """
         turns = self.ops.turns
         with turns:
@@ -60,26 +61,26 @@ class Graphs:
         if self._stream is None:
             self._stream = cuda.Stream(non_blocking=True)
         with self._stream as stream, cuda.using_allocator(_refuse_memory), _no_collection():
-            # Of this thread alone: another one may be bringing the next chunk of the data meanwhile.
+            # Of this thread only: another thread may upload the next chunk of data meanwhile.
             stream.begin_capture(cuda.runtime.streamCaptureModeThreadLocal)
             try:
                 step()
             except BaseException:
-                with suppress(Exception):  # CUDA says again that the capture failed
+                with suppress(Exception):  # CUDA raises an error again, because the capture has failed
                     stream.end_capture()
                 raise
             return stream.end_capture()
 
-    def tell(self, reason: str) -> None:
-        """Say in the log, once, why steps are not captured."""
+    def log_once(self, reason: str) -> None:
+        """Log, once, why steps are not captured."""
         if reason not in self._told:
             self._told.add(reason)
             log.warning("training steps on %s run kernel by kernel, not as one graph: %s", self.ops.device, reason)
 
 
 class CapturedStep(Program):
-    """A step on its way to being a graph. The graph knows addresses only, so `step` keeps its arrays alive here, and
-    `ops` the kernels, scratch and workspace."""
+    """Runs a step as it is, then captures it, then launches the graph. A graph contains addresses only, so `step` keeps
+    the arrays alive, and `ops` the kernels, scratch and workspace."""
 
     def __init__(self, ops: CupyBackend, step: Callable[[], None]) -> None:
         super().__init__(step)
@@ -95,13 +96,13 @@ class CapturedStep(Program):
         except DeviceLostError:
             raise
         except Exception as error:
-            self.ops.graphs.tell(f"{type(error).__name__}: {error}")
+            self.ops.graphs.log_once(f"{type(error).__name__}: {error}")
             self.run = self.step
         else:
-            self.run = self._replay
+            self.run = self._launch
         self.run()
 
-    def _replay(self) -> None:
+    def _launch(self) -> None:
         try:
             with self.ops.turns:
                 self.ops.activate()
@@ -113,7 +114,7 @@ class CapturedStep(Program):
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Garbage may hold an older graph, and CUDA spoils a capture during which a graph is destroyed."""
+    """Turn garbage collection off: it could destroy an older graph, which makes a capture fail."""
     collects = gc.isenabled()
     gc.disable()
     try:

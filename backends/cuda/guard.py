@@ -1,4 +1,4 @@
-"""What surrounds the work of a CUDA device: whose arrays it takes, whose turn it is, and whether the device is lost."""
+"""Wraps operations and methods of the CUDA backend: checks arrays, gives threads turns, and reports a lost device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def guarded(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation that refuses NumPy's arrays before anything is computed, since a kernel would take one element for a
-    number or an address; for the rest as `in_turn`."""
+    """Wrap an operation: it raises an error for NumPy's arrays, of which a kernel would read one element as a number or
+    an address; else as `in_turn`."""
 
     @wraps(function)
     def call(ops: Any, *arguments: Any, **options: Any) -> Any:
@@ -34,18 +34,19 @@ def guarded(operation: Operation, function: Callable[..., Any]) -> Callable[...,
 
 
 def in_turn(method: Method) -> Method:
-    """A method that waits for its turn among threads, and says so where CUDA's error means that the device is lost."""
+    """Wrap a method: it waits for its turn among threads, and raises a DeviceLostError if the device is lost."""
 
     @wraps(method)
     def call(ops: Any, *arguments: Any, **options: Any) -> Any:
         with ops.turns:
             return method(ops, *arguments, **options)
 
-    return waiting(call)  # type: ignore[return-value]
+    return reports_lost_device(call)  # type: ignore[return-value]
 
 
-def waiting(method: Method) -> Method:
-    """As `in_turn`, of a method that waits for the device: other threads give it work meanwhile."""
+def reports_lost_device(method: Method) -> Method:
+    """Wrap a method: it raises a DeviceLostError if the device is lost. It takes no turn: methods that wait for the
+    device must not stop other threads."""
 
     @wraps(method)
     def call(ops: Any, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Rows by number. Numbers are not checked: out of range they read or write foreign memory."""
+"""Rows picked by index. Indices are not checked: out of range they read or write memory of other arrays."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gpunn.backends.cuda import launch
-from gpunn.backends.cuda.launch import plain_where_irregular
+from gpunn.backends.cuda.launch import reference_where_irregular
 from gpunn.types import Array
 
 if TYPE_CHECKING:
     from gpunn.backends.cuda.backend import CupyBackend
 
 
-@plain_where_irregular
+@reference_where_irregular
 def gather(ops: CupyBackend, source: Array, indices: Array, out: Array, scale: float = 1.0) -> Array:
     index_shape = tuple(out.shape[: out.ndim - source.ndim + 1])
     models, index, single = _indices(indices, index_shape, populated=len(index_shape) > 1)
@@ -35,8 +35,8 @@ def _gather(
     out: Array,
     scale: float,
 ) -> Array:
-    """`index` is the row numbers, the distance between those of two models, and the cursor or None; `single` is the
-    shape of one model's."""
+    """`index` is (indices, their distance from one model to the next, cursor or None); `single` is the shape of the
+    indices of one model."""
     rows, columns = math.prod(single), math.prod(source.shape[1:])
     launch.vectors(source, tuple(source.shape), 1)
     target = launch.vectors(out, (*single, *source.shape[1:]), models)
@@ -50,7 +50,7 @@ def _gather(
     return out
 
 
-@plain_where_irregular
+@reference_where_irregular
 def lookup(ops: CupyBackend, table: Array, indices: Array, out: Array) -> Array:
     (entries, columns), dtype = table.shape[-2:], out.dtype
     models, index, single = _indices(indices, tuple(out.shape[:-1]), populated=table.ndim == 3)
@@ -64,7 +64,7 @@ def lookup(ops: CupyBackend, table: Array, indices: Array, out: Array) -> Array:
 
 
 def lookup_gradient(ops: CupyBackend, d: Array, indices: Array, out: Array) -> Array:
-    """Refuses what has no kernel: CuPy's single way is atomic, so its sums change from run to run."""
+    """Raises an error if there is no kernel: CuPy's `add.at` is atomic, so its sums differ from run to run."""
     (entries, columns), dtype = out.shape[-2:], out.dtype
     models, index, single = _indices(indices, tuple(d.shape[:-1]), populated=out.ndim == 3)
     rows = math.prod(single)
@@ -79,7 +79,7 @@ def lookup_gradient(ops: CupyBackend, d: Array, indices: Array, out: Array) -> A
 def _indices(
     indices: Array, index_shape: tuple[int, ...], populated: bool
 ) -> tuple[int, tuple[Array, int], tuple[int, ...]]:
-    """Models, the indices as kernels take them, and their shape in one model; `index_shape` is that of all."""
+    """Number of models, the indices as kernels take them, and their shape for one model; `index_shape`: for all."""
     models, single = (index_shape[0], index_shape[1:]) if populated else (1, index_shape)
     if 0 in index_shape or indices.dtype.kind not in "iu":
         raise launch.IrregularOperandError(f"no kernel for indices {indices.shape} of {indices.dtype}")

@@ -1,5 +1,5 @@
-"""Arrays of other libraries on the GPU, taken as they lie: through DLPack where a library has it (PyTorch, JAX), else
-through CUDA's array interface (cuDF's columns, Numba)."""
+"""Adopts arrays of other GPU libraries without a copy: with DLPack if the library has it (PyTorch, JAX), else with
+CUDA's array interface (columns of cuDF, Numba)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CUDA, MANAGED = 2, 13  # DLPack's numbers of devices; managed memory may name an
 
 
 def adopt(ops: CupyBackend, where: str, value: Any) -> Array:
-    """The same memory as a CuPy array, once what its library has still to write there is written."""
+    """A CuPy array with the same memory, used only after the other library has finished writing to it."""
     ops.activate()
     home = _home(ops, where, value)
     if home in (None, ops.index):
@@ -28,7 +28,7 @@ def adopt(ops: CupyBackend, where: str, value: Any) -> Array:
 
 
 def _home(ops: CupyBackend, where: str, value: Any) -> int | None:
-    """The number of its GPU; None where only the address tells."""
+    """The number of its GPU; None if the interface does not say it, but only the address."""
     if isinstance(value, ops.xp.ndarray):
         return int(value.device.id)
     if hasattr(value, "__dlpack_device__"):

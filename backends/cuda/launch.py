@@ -1,4 +1,4 @@
-"""How the CUDA backend hands arrays to the kernels in `kernels/`: checked, since a kernel itself checks nothing."""
+"""Checks arrays and turns them into arguments of the kernels in `kernels/`, which check nothing."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gpunn.backends.operation import OPERATIONS
 from gpunn.types import Array
 
 WARPS = BLOCK // 32  # row kernels: one warp for each row
-MOST_BLOCKS = 4096  # of a grid whose threads go round; enough to fill any device
+MOST_BLOCKS = 4096  # of a grid whose threads loop over the elements; enough to fill any device
 MOST_MODELS = 65535  # CUDA's limit for a grid's second and third extent
-# Results of these types, with what their sums, exponentials and statistics are kept in.
+# For each dtype of results, the dtype of its sums, exponentials and statistics.
 SUMS = {"float32": "float32", "float64": "float64", **dict.fromkeys(HALVES, "float32")}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class IrregularOperandError(ValueError):
-    """An operand that the kernels are not written for."""
+    """There is no kernel for an operand."""
 
 
-def plain_where_irregular(function: Function) -> Function:
-    """Give operands that no kernel is written for to the plain operation in `reference/`.
+def reference_where_irregular(function: Function) -> Function:
+    """Wrap an operation: for operands without a kernel, it calls the reference.
 
-    Such are transposed ones and those broadcast along a row. The plain operation is slower and allocates, or says what
-    is wrong with them. Half precision has no plain operation: it would add in half precision.
+    Such operands are transposed, or broadcast along a row. The reference is slower and allocates, or says what is wrong
+    with them. In half precision an error is raised instead, since the reference would add in half precision.
     """
 
     @functools.wraps(function)
@@ -56,13 +56,13 @@ def sums_of(dtype: Any) -> Any:
 
 
 def float_types(dtype: Any, **others: Any) -> Types:
-    """The types for results of a float dtype, with sums in theirs, and others by their names in the text."""
+    """The types T and ACC for results of a float dtype, and `others` by their names in the .cu file."""
     single = (("T", dtype.name), ("ACC", sums_of(dtype).name))
     return (*single, *((symbol, other.name) for symbol, other in others.items()))
 
 
 def mixed_types(dtype: Any, **others: Any) -> Types:
-    """As `float_types`, where the others are float dtypes with the same sums: half precision and float32 mix."""
+    """As `float_types`, if the others have the same dtype of sums: half precision may mix with float32."""
     for other in others.values():
         if sums_of(other) != sums_of(dtype):
             raise IrregularOperandError(f"no kernel for {other} with {dtype}")
@@ -70,7 +70,7 @@ def mixed_types(dtype: Any, **others: Any) -> Types:
 
 
 def c_name(dtype: Any) -> str:
-    """What the texts call a dtype, where they know it."""
+    """The name of a dtype in a .cu file."""
     name: str = dtype.name
     if name not in SUMS and dtype.kind not in "biu":
         raise IrregularOperandError(f"no kernel for {name}")
@@ -78,14 +78,14 @@ def c_name(dtype: Any) -> str:
 
 
 def models_of(out: Array) -> int:
-    """How many models a result has."""
+    """The number of models in a result."""
     if out.ndim not in (2, 3) or out.size == 0:
         raise IrregularOperandError(f"no kernel for shape {out.shape}")
     return int(out.shape[0]) if out.ndim == 3 else 1
 
 
 def operand(X: Array, models: int, rows: int, columns: int, dtype: Any) -> tuple[Array, int, int]:
-    """An array as kernels take it: first element, distance between models (0: shared), distance between rows."""
+    """An operand as kernels take it: array, distance between models (0 if they share it), distance between rows."""
     shape, strides = X.shape, X.strides
     itemsize = dtype.itemsize
     if (
@@ -101,14 +101,15 @@ def operand(X: Array, models: int, rows: int, columns: int, dtype: Any) -> tuple
 
 
 def result(X: Array, models: int, rows: int, columns: int, dtype: Any) -> tuple[Array, int, int]:
-    """As `operand`, for an array that is written: models must not share it."""
+    """As `operand`, for an array that is written, which models must not share."""
     if X.size != models * rows * columns:
         raise IrregularOperandError(f"{X.shape} does not hold {(models, rows, columns)}")
     return operand(X, models, rows, columns, dtype)
 
 
 def vectors(X: Array, shape: tuple[int, ...], models: int) -> tuple[Array, int]:
-    """An array whose elements of one model, of this shape, lie one after the other: first element, model distance."""
+    """An array that is contiguous, with this shape, for each model, as kernels take it: array, distance between models
+    (0 if they share it)."""
     single = X.shape[X.ndim - len(shape) :]
     outer = X.shape[: X.ndim - len(shape)]
     expected = X.itemsize
@@ -122,7 +123,7 @@ def vectors(X: Array, shape: tuple[int, ...], models: int) -> tuple[Array, int]:
 
 
 def blocks(count: int, each: int = BLOCK) -> int:
-    """Blocks that serve `count` items at `each` a block."""
+    """The number of blocks for `count` items, with `each` items for a block."""
     return -(-count // each)
 
 

@@ -1,11 +1,11 @@
-"""Normalisation along an axis: one kernel each way, unless there are many rows."""
+"""Normalisation along an axis: one kernel forward and one backward, unless there are many rows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from gpunn.backends.cuda import launch
-from gpunn.backends.cuda.launch import plain_where_irregular
+from gpunn.backends.cuda.launch import reference_where_irregular
 from gpunn.backends.cuda.reductions import TILE, column_sums
 from gpunn.backends.formula import formulas
 from gpunn.backends.reference import normalization as reference
@@ -15,12 +15,12 @@ from gpunn.types import COLUMNS, Array
 if TYPE_CHECKING:
     from gpunn.backends.cuda.backend import CupyBackend
 
-# Above this many rows one block for TILE columns keeps too few threads busy, and the composition of a two-stage sum
-# and elementwise formulas is faster in spite of its launches.
+# With more rows, one block for TILE columns uses too few threads: sums in two launches and elementwise formulas are
+# faster, although they are more launches.
 FUSED_ROWS = 2048
 
 
-@plain_where_irregular
+@reference_where_irregular
 def normalize(ops: CupyBackend, X: Array, norm: Norm, statistics: Statistics, out: Array) -> Array:
     models, (rows, columns), dtype = launch.models_of(out), out.shape[-2:], out.dtype
     by_column = norm.axis == COLUMNS
@@ -41,7 +41,7 @@ def normalize(ops: CupyBackend, X: Array, norm: Norm, statistics: Statistics, ou
 
 
 def _normalize_tall(ops: CupyBackend, X: Array, norm: Norm, statistics: Statistics, out: Array) -> Array:
-    """As the plain form, which keeps the differences X - μ in `out`, but half precision would round them there."""
+    """As the reference, which keeps the differences X - μ in `out`; in half precision they would be rounded there."""
     models, (rows, columns), kept = launch.models_of(out), X.shape[-2:], launch.sums_of(X.dtype)
     mean, var, inverse = statistics[:3]
     if norm.center:
@@ -60,7 +60,7 @@ def _normalize_tall(ops: CupyBackend, X: Array, norm: Norm, statistics: Statisti
     return out
 
 
-@plain_where_irregular
+@reference_where_irregular
 def normalize_gradient(
     ops: CupyBackend, dZ: Array, Xhat: Array, G: Array | None, norm: Norm, statistics: Statistics, dG: Array,
     dB: Array, out: Array | None,

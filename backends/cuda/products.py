@@ -1,8 +1,7 @@
-"""Matrix products, each with as much of what follows it in a network as cuBLASLt can end a product in.
+"""Matrix products; with the bias, activation or gradient that follows, one launch if cuBLASLt has such an ending.
 
-One launch where cuBLASLt has the ending for these dtypes and layouts, else the composition in `reference/`. Which of
-the two is settled when a product first runs, and stays so. ReLU's derivative is read from bits that `affine` had
-cuBLASLt write into `aux`, and only where it did.
+Otherwise, for other dtypes and layouts, the reference is used. This is decided at the first run of a product and stays
+so. The derivative of ReLU is read from the bits in `aux`, if cuBLASLt has written them there in `affine`.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class Cublaslt:
-    """cuBLASLt as one backend uses it, if it is there; its handle and workspace are made at the first product."""
+    """cuBLASLt for one backend, if it is installed; its handle and workspace are made at the first product."""
 
     def __init__(self, cupy: Any, module: Any, tf32: bool) -> None:
-        self.cupy, self.module, self.tf32 = cupy, module, tf32  # `module` is None where it is not installed
-        self.masks: set[int] = set()  # addresses of the aux that hold the bits of the last affine
+        self.cupy, self.module, self.tf32 = cupy, module, tf32  # `module` is None if it is not installed
+        self.masks: set[int] = set()  # addresses of the arrays `aux` to which the last affine wrote bits
         self.made: Gemm | None = None
 
     def gemm(self, A: Array) -> Gemm | None:
-        """What multiplies arrays like this one; None where cuBLASLt does not."""
+        """The object that multiplies arrays of this dtype; None if cuBLASLt does not."""
         if self.module is None or A.dtype.name not in ARITHMETIC:
             return None
         if self.made is None:
@@ -45,13 +44,13 @@ def matmul(ops: CupyBackend, A: Array, B: Array, out: Array) -> Array:
     ops.activate()
     gemm = ops.cublaslt.gemm(A)
     if gemm is None:
-        return _plain_matmul(ops, A, B, out)
+        return _matmul_by_cupy(ops, A, B, out)
     gemm(A, B, out)
     return out
 
 
-def _plain_matmul(ops: CupyBackend, A: Array, B: Array, out: Array) -> Array:
-    """Model by model, since CuPy copies transposed operands of a population; cannot be captured."""
+def _matmul_by_cupy(ops: CupyBackend, A: Array, B: Array, out: Array) -> Array:
+    """One product for each model, since CuPy copies transposed operands of a population. It cannot be captured."""
     if A.dtype != out.dtype:  # CuPy would round the sums to the operands' dtype
         A, B = A.astype(out.dtype), B.astype(out.dtype)
     if out.ndim == 2:
@@ -74,7 +73,8 @@ def affine(
 def _affine(
     ops: CupyBackend, X: Array, W: Array, b: Any, activation: ActivationFunction | None, out: Array, Z: Any, aux: Any
 ) -> bool:
-    """Other activations share one pass with the bias, which an ending could not save."""
+    """Try one launch for all; False if there is none. Activations other than relu and gelu are one formula with the
+    bias, so a fused bias would save nothing."""
     if activation is None:
         return b is not None and _fused(ops, "bias", X, W, out, b)
     if activation.ending == "relu" and aux is not None:
@@ -99,7 +99,7 @@ def input_gradient(
     ending = None if activation is None else activation.ending
     if ending == "gelu" and _fused(ops, "gelu_gradient", dZ, W.mT, out, aux=kept):
         return out
-    masked = aux is not None and aux.data.ptr in ops.cublaslt.masks
-    if ending == "relu" and masked and _fused(ops, "relu_gradient", dZ, W.mT, out, aux=aux):
+    has_mask = aux is not None and aux.data.ptr in ops.cublaslt.masks
+    if ending == "relu" and has_mask and _fused(ops, "relu_gradient", dZ, W.mT, out, aux=aux):
         return out
     return reference.input_gradient(ops, dZ, W, dX, activation, kept, aux, out)

@@ -1,4 +1,4 @@
-"""Philox streams; key and step stay on the device, so a captured launch draws anew at every replay."""
+"""Random numbers from Philox. Kernels read key and step on the device, so that each replay draws new numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def random_normal(ops: CupyBackend, key: Array, step: Array, out: Array) -> Arra
 
 
 def permutation(ops: CupyBackend, key: Array, step: Array, out: Array) -> Array:
-    """The sort allocates and waits, so this runs between captured steps and not in one."""
+    """The sort allocates and waits, so this must run between captured steps and not in one."""
     low = (1 << max(out.shape[-1] - 1, 1).bit_length()) - 1
     words = out.view(np.uint64)
     _fill(ops, "random_tagged", key, step, words, 4, np.uint64, np.uint64(low))
@@ -44,7 +44,7 @@ def permutation(ops: CupyBackend, key: Array, step: Array, out: Array) -> Array:
 
 
 def _fill(ops: CupyBackend, name: str, key: Array, step: Array, out: Array, each: int, dtype: Any, *more: Any) -> Array:
-    """`each` is how many numbers a thread makes from the four words of one Philox block."""
+    """Launch a kernel of `random.cu`; it makes `each` numbers from the four words of a Philox block."""
     models = math.prod(key.shape[:-1])
     shape = tuple(out.shape[key.ndim - 1 :])
     size = math.prod(shape)

@@ -1,28 +1,28 @@
-"""Sums along an axis; no atomics, so the same shape always gives the same bits."""
+"""Sums along an axis, without atomics: the order of the additions depends on the shape only."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from gpunn.backends.cuda import launch
-from gpunn.backends.cuda.launch import plain_where_irregular
+from gpunn.backends.cuda.launch import reference_where_irregular
 from gpunn.types import COLUMNS, Array
 
 if TYPE_CHECKING:
     from gpunn.backends.cuda.backend import CupyBackend
 
 TILE = 16  # columns of a block in the column kernels, as in common.cu
-TALL = 512  # rows above which a column sum takes two launches
+TALL = 512  # with more rows a column sum takes two launches
 CHUNK_ROWS = 256
 CHUNK_ELEMENTS = 8192
 
 
-@plain_where_irregular
+@reference_where_irregular
 def sum(ops: CupyBackend, X: Array, axis: int, out: Array) -> Array:
     return _sum(ops, "sum", (X,), axis, out)
 
 
-@plain_where_irregular
+@reference_where_irregular
 def sum_product(ops: CupyBackend, X: Array, Y: Array, axis: int, out: Array) -> Array:
     return _sum(ops, "sum_product", (X, Y), axis, out)
 
@@ -57,7 +57,7 @@ def column_sums(
     return out
 
 
-@plain_where_irregular
+@reference_where_irregular
 def total(ops: CupyBackend, X: Array, scale: float, out: Array) -> Array:
     rows, columns = X.shape[-2:]
     models = int(X.shape[0]) if X.ndim == 3 else 1

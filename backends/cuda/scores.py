@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpunn.backends.cuda import launch
-from gpunn.backends.cuda.launch import plain_where_irregular
+from gpunn.backends.cuda.launch import reference_where_irregular
 from gpunn.types import Array
 
 if TYPE_CHECKING:
     from gpunn.backends.cuda.backend import CupyBackend
 
 
-@plain_where_irregular
+@reference_where_irregular
 def correct(ops: CupyBackend, A: Array, y: Array, decision: float, out: Array) -> Array:
     if A.shape[-1] == 1:
         return _score(ops, "correct_side", A, y, out, float(decision))
@@ -21,7 +21,7 @@ def correct(ops: CupyBackend, A: Array, y: Array, decision: float, out: Array) -
     return _score(ops, "correct_weights", A, y, out)
 
 
-@plain_where_irregular
+@reference_where_irregular
 def row_error(ops: CupyBackend, A: Array, y: Array, power: int, out: Array) -> Array:
     return _score(ops, "row_error", A, y, out, int(power))
 

@@ -1,4 +1,4 @@
-"""Threads take turns at giving work to a CUDA device."""
+"""Turns: only one thread at a time gives work to a CUDA device."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 
 class Turns:
-    """`with turns:` one thread at a time, whose work the device does after all that was given before.
+    """`with turns:` admits one thread at a time, and the device does its work after all work given before.
 
-    Scratch, the workspace of products and their descriptors serve all threads: what one operation launches must not
-    mix with what another launches, neither on the host nor, where threads have streams of their own, on the device.
+    All threads use the same scratch, the same workspace of products and the same descriptors. So the launches of two
+    operations must not mix, neither on the host nor, if threads use separate streams, on the device.
     """
 
     def __init__(self, cupy: Any, activate: Callable[[], None]) -> None:
         self._cuda, self._activate = cupy.cuda, activate
         self._lock = threading.RLock()
         self._depth = 0
-        self._last: Any = None  # the stream that was given work last
-        self.capturing = False  # then streams stay as they are: a capture may not wait for what lies outside of it
+        self._last: Any = None  # the stream that got work last
+        self.capturing = False  # while True, no stream waits for another: a capture must not wait for work outside it
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -32,8 +32,8 @@ class Turns:
         self._lock.release()
 
     def _follow(self) -> None:
-        """Let the current stream wait for the one before, if that is another."""
-        self._activate()  # each device has a current stream
+        """Let the current stream wait for the one that got work before, if it is another."""
+        self._activate()  # the current stream is that of the current device
         stream = self._cuda.get_current_stream()
         if self._last is not None and stream.ptr != self._last.ptr:
             stream.wait_event(self._last.record())

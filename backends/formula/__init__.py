@@ -1,1 +1,1 @@
-"""Elementwise formulas: written once as ordinary Python, traced, and compiled for every backend."""
+"""Elementwise formulas: written once in ordinary Python, traced, and compiled for each backend."""

@@ -1,4 +1,4 @@
-"""The elementwise formulas that the coarse operations are made of."""
+"""The elementwise formulas that the operations use."""
 
 from __future__ import annotations
 
@@ -45,33 +45,37 @@ def scale_shift(xp: Any, X: Any, G: Any, B: Any) -> Any:
 
 @elementwise
 def inverse_deviation(xp: Any, var: Any, eps: Any, outside: Any) -> Any:
-    """1/√(σ²+ε), or the notes' 1/(σ+ε)."""
+    """1/√(σ²+ε), or 1/(σ+ε) if `outside`, as in the lecture notes."""
     return 1.0 / (xp.sqrt(var) + eps) if outside else 1.0 / xp.sqrt(var + eps)
 
 
 @elementwise
-def _curvature(xp: Any, var: Any, scale: Any, outside: Any) -> Any:
-    """The factor r of X̂ mean(g X̂) in dX: s itself, or 1/σ, finite where all inputs are equal (X̂ is 0 there)."""
-    return 1.0 / xp.sqrt(xp.maximum(var, 1e-30)) if outside else scale
+def _second_term_factor(xp: Any, var: Any, inverse: Any, outside: Any) -> Any:
+    """The factor r of X̂ mean(g X̂) in dX: s, or 1/σ if `outside`, kept finite for σ = 0, where X̂ is 0."""
+    return 1.0 / xp.sqrt(xp.maximum(var, 1e-30)) if outside else inverse
 
 
 @elementwise
 def normalized_gradient(
-    xp: Any, dZ: Any, G: Any, Xhat: Any, scale: Any, var: Any, first: Any, second: Any, eps: Any, outside: Any
-) -> Any:
-    return scale * (dZ * G - first) - _curvature(xp, var, scale, outside) * second * Xhat
+    xp: Any, dZ: Any, G: Any, Xhat: Any, inverse: Any, var: Any, gradient_mean: Any, product_mean: Any, eps: Any,
+    outside: Any,
+) -> Any:  # fmt: skip
+    """dX of `normalize_gradient`; `eps` is not used."""
+    return inverse * (dZ * G - gradient_mean) - _second_term_factor(xp, var, inverse, outside) * product_mean * Xhat
 
 
 @elementwise
 def uncentred_gradient(
-    xp: Any, dZ: Any, G: Any, Xhat: Any, scale: Any, var: Any, first: Any, second: Any, eps: Any, outside: Any
-) -> Any:
-    return scale * (dZ * G) - _curvature(xp, var, scale, outside) * second * Xhat
+    xp: Any, dZ: Any, G: Any, Xhat: Any, inverse: Any, var: Any, gradient_mean: Any, product_mean: Any, eps: Any,
+    outside: Any,
+) -> Any:  # fmt: skip
+    """dX of `normalize_gradient` without centring; `gradient_mean` and `eps` are not used."""
+    return inverse * (dZ * G) - _second_term_factor(xp, var, inverse, outside) * product_mean * Xhat
 
 
 @elementwise
 def normal_pair(xp: Any, u: Any, v: Any) -> Any:
-    """Box and Muller's transform; 1 - u is never 0."""
+    """Two standard normal numbers from two uniform ones (Box and Muller); u < 1, so the logarithm is finite."""
     radius = xp.sqrt(-2.0 * xp.log(1.0 - u))
     angle = (2.0 * math.pi) * v
     return radius * xp.cos(angle), radius * xp.sin(angle)
@@ -79,7 +83,7 @@ def normal_pair(xp: Any, u: Any, v: Any) -> Any:
 
 @elementwise
 def dropout(xp: Any, X: Any, bits: Any, threshold: Any, scale: Any) -> Any:
-    """X s where 16 random bits reach the threshold, else 0. Serves forward and backward: the mask is its own."""
+    """`scale` X where 16 random bits are at least the threshold, else 0; the gradient is the same formula of dA."""
     return xp.where(bits >= threshold, X * scale, 0.0)
 
 
@@ -109,7 +113,7 @@ def standardize(xp: Any, X: Any, mean: Any, var: Any, eps: Any, outside: Any) ->
 def running_statistics(
     xp: Any, mean: Any, var: Any, batch_mean: Any, batch_var: Any, factor: Any, momentum: Any
 ) -> Any:  # fmt: skip
-    """Both move towards the batch's by `momentum`; `factor` makes its variance unbiased."""
+    """Move both towards those of the batch by the fraction `momentum`; `factor` makes the batch's variance unbiased."""
     return mean + momentum * (batch_mean - mean), var + momentum * (factor * batch_var - var)
 
 

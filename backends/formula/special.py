@@ -1,10 +1,10 @@
-"""Functions that NumPy lacks, built from those it has, for every `xp` a formula can meet."""
+"""The error function, which NumPy does not have, from functions that every `xp` of a formula has."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Rational fits made for this file in 40-digit arithmetic (weighted least squares on Chebyshev nodes):
+# Rational approximations, computed for this file with 40 digits (weighted least squares on Chebyshev nodes):
 # erf(x) / x in x^2 on |x| <= 1, relative error 8e-17, and erfc(x) exp(x^2) on 1 <= x <= 6, relative error 4e-16.
 _SMALL_P = (
     1.1283791670955126, 0.0882260590654576, 0.03818041704460938, -0.0001620250499579667,

@@ -1,7 +1,8 @@
-"""One decorator for elementwise formulas: written once as ordinary Python, compiled for every backend.
+"""Elementwise formulas: each is written once in ordinary Python and compiled for each backend.
 
-A formula is a function of `xp` and arrays. Called with a plain namespace it just computes. Called with a
-`Tracer` it records its operations as nodes; NumPy gets tiles of ufuncs with `out=` from them, CUDA one kernel.
+A formula is a function of `xp` and arrays. Called with an `ArrayMath` as `xp`, it computes at once. Called with a
+`Tracer` and symbols, it is traced: each function it calls becomes a node. From the nodes, `cpu/tiles.py` makes calls of
+NumPy's ufuncs, `cpu/numba/` a loop, and `cuda/formulas.py` one kernel.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from gpunn.backends.formula import special
 from gpunn.types import Array
 
-MOST_PROGRAMS = 256  # of one formula; a constant such as 1/n makes one for each batch size
+MOST_TRACES = 256  # kept of one formula; a constant such as 1/n needs one for each batch size
 UNARY = ("negative", "absolute", "sign", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "logical_not")
 BINARY = (
     "add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "logical_and", "logical_or",
@@ -32,7 +33,7 @@ OPERATORS = {
 
 
 class Node:
-    """One value inside a traced formula: an argument (op "input") or the result of an operation."""
+    """A value in a traced formula: an argument (op "input"), or the function `op` of other values."""
 
     __slots__ = ("dtype", "op", "operands", "position", "tracer")
 
@@ -40,10 +41,10 @@ class Node:
         self.tracer, self.op, self.operands, self.dtype, self.position = tracer, op, operands, dtype, position
 
     def __neg__(self) -> Any:
-        return self.tracer.record("negative", self)
+        return self.tracer.node("negative", self)
 
     def __invert__(self) -> Any:
-        return self.tracer.record("logical_not", self)
+        return self.tracer.node("logical_not", self)
 
     def __eq__(self, other: object) -> bool:
         raise TypeError("a formula compares with xp.equal(a, b) or xp.not_equal(a, b), not with == or !=")
@@ -53,8 +54,8 @@ class Node:
 
 def _operator(op: str, reflected: bool) -> Callable[[Node, Any], Any]:
     if reflected:
-        return lambda self, other: self.tracer.record(op, other, self)
-    return lambda self, other: self.tracer.record(op, self, other)
+        return lambda self, other: self.tracer.node(op, other, self)
+    return lambda self, other: self.tracer.node(op, self, other)
 
 
 for _short, _op in OPERATORS.items():
@@ -64,17 +65,18 @@ for _short, _op in OPERATORS.items():
 
 
 class Tracer:
-    """The `xp` of a formula that is being recorded. Equal operations on equal operands are recorded once."""
+    """The `xp` of a formula that is being traced. Equal functions of equal operands become one node."""
 
     def __init__(self, native: frozenset[str]) -> None:
-        self.native = native  # operations beyond the elementary that the target has itself, such as erf on CUDA
+        self.native = native  # functions beside UNARY and BINARY that the target has, such as erf on CUDA
         self.nodes: list[Node] = []
         self._known: dict[tuple[Any, ...], Node] = {}
 
     def input(self, position: int, dtype: np.dtype[Any]) -> Node:
         return Node(self, "input", (), dtype, position)
 
-    def record(self, op: str, *operands: Any) -> Any:
+    def node(self, op: str, *operands: Any) -> Any:
+        """The node of a function; of numbers only, the result itself."""
         if not any(isinstance(operand, Node) for operand in operands):
             return getattr(np, op)(*operands).item()
         key = (op, *((id(o),) if isinstance(o, Node) else o for o in operands))
@@ -85,18 +87,18 @@ class Tracer:
         return self._known[key]
 
     def where(self, condition: Any, yes: Any, no: Any) -> Any:
-        return self.record("where", condition, yes, no)
+        return self.node("where", condition, yes, no)
 
     def erf(self, x: Any) -> Any:
-        return self.record("erf", x) if "erf" in self.native else special.erf(self, x)
+        return self.node("erf", x) if "erf" in self.native else special.erf(self, x)
 
 
-def _recorder(op: str) -> Callable[..., Any]:
-    return lambda self, *operands: self.record(op, *operands)
+def _function(op: str) -> Callable[..., Any]:
+    return lambda self, *operands: self.node(op, *operands)
 
 
 for _op in UNARY + BINARY:
-    setattr(Tracer, _op, _recorder(_op))
+    setattr(Tracer, _op, _function(_op))
 
 
 def _result_dtype(op: str, operands: tuple[Any, ...]) -> np.dtype[Any]:
@@ -105,9 +107,9 @@ def _result_dtype(op: str, operands: tuple[Any, ...]) -> np.dtype[Any]:
     return result
 
 
-class PlainMath:
-    """The `xp` of a formula that simply computes. Complex numbers are compared by their real parts, so that a
-    formula stays analytic along the real axis and the complex step can differentiate it."""
+class ArrayMath:
+    """The `xp` of a formula that computes at once. Complex numbers are compared by their real parts, so that a formula
+    stays analytic along the real axis and the complex step can differentiate it."""
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
@@ -139,7 +141,7 @@ def _real(x: Any) -> Any:
 
 @dataclass(frozen=True)
 class TracedFormula:
-    """A traced formula: its operations in order, and for each output the node or number it takes."""
+    """A traced formula: its nodes in the order of their computation, and the node or number of each output."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -153,7 +155,7 @@ class Formula:
         self.function = function
         self.name = function.__name__
         self.arguments = tuple(inspect.signature(function).parameters)[1:]
-        self._programs: dict[tuple[Any, ...], TracedFormula] = {}
+        self._traces: dict[tuple[Any, ...], TracedFormula] = {}
         functools.update_wrapper(self, function)
 
     def __call__(self, xp: Any, *arguments: Any) -> Any:
@@ -163,21 +165,21 @@ class Formula:
         return f"{self.name}({', '.join(self.arguments)})"
 
     def trace(self, arguments: tuple[Any, ...], native: frozenset[str] = frozenset()) -> TracedFormula:
-        """Record the formula for these argument dtypes; a Python number in their place becomes a constant."""
+        """Trace the formula for these dtypes of arguments; a Python number in place of a dtype is a constant."""
         key = (arguments, native)
-        if key not in self._programs:
-            if len(self._programs) >= MOST_PROGRAMS:
-                self._programs.clear()
+        if key not in self._traces:
+            if len(self._traces) >= MOST_TRACES:
+                self._traces.clear()
             tracer = Tracer(native)
             symbols = [tracer.input(i, a) if isinstance(a, np.dtype) else a for i, a in enumerate(arguments)]
             results = self.function(tracer, *symbols)
             outputs = results if isinstance(results, tuple) else (results,)
-            self._programs[key] = TracedFormula(self.name, _needed(tracer.nodes, outputs), outputs)
-        return self._programs[key]
+            self._traces[key] = TracedFormula(self.name, _needed(tracer.nodes, outputs), outputs)
+        return self._traces[key]
 
 
 def operand_dtypes(node: Node) -> list[np.dtype[Any]]:
-    """What each operand of an operation is converted to before it is computed, as NumPy's promotion has it."""
+    """The dtypes to which a node's operands are converted before it is computed, by NumPy's rules of promotion."""
     if node.op in LOGICAL:
         return [np.dtype(bool)] * len(node.operands)
     if node.op == "where":
@@ -189,7 +191,7 @@ def operand_dtypes(node: Node) -> list[np.dtype[Any]]:
 
 
 def _needed(nodes: list[Node], outputs: tuple[Any, ...]) -> tuple[Node, ...]:
-    """The nodes that some output depends on, in the order they were recorded."""
+    """The nodes that some output depends on, in the order in which they were made."""
     wanted = {id(o) for o in outputs}
     kept = []
     for node in reversed(nodes):
@@ -200,14 +202,14 @@ def _needed(nodes: list[Node], outputs: tuple[Any, ...]) -> tuple[Node, ...]:
 
 
 def elementwise(function: Callable[..., Any]) -> Formula:
-    """Mark `function(xp, *arrays)` as an elementwise formula.
+    """Make an elementwise formula of `function(xp, *arrays)`.
 
-    It may use operators and the functions of `xp` named in UNARY and BINARY, `xp.where` and `xp.erf`, call other
-    formulas, and return one value or a tuple. Branch with `xp.where`; keep both branches free of overflow.
+    It may use operators and the functions of `xp` listed in UNARY and BINARY, `xp.where` and `xp.erf`, call other
+    formulas, and return one value or a tuple. Branch with `xp.where`; both branches are computed: neither may overflow.
     """
     return Formula(function)
 
 
 def argument_key(argument: Array | float) -> Any:
-    """What a trace depends on: an array's dtype, a number's value."""
+    """The part of an argument that a trace depends on: an array's dtype, a number's value."""
     return argument.dtype if hasattr(argument, "dtype") else argument

@@ -1,1 +1,1 @@
-"""What every operation means, in plain array code, one file for each family of operations."""
+"""The reference: every operation in simple array code, one file for each family of operations."""

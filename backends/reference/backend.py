@@ -1,8 +1,25 @@
-"""The plain backend: memory, transfers, programs, and every operation that a network needs.
+"""The reference backend: memory, transfers, programs, and every operation that a network needs.
 
-Shapes: a matrix of n examples is (n, d), of K models (K, n, d); operations read the last two axes and broadcast
-the rest. `out` and its like are written whole. Reductions keep their axis, so that results broadcast back.
-Where an argument may be updated in place, pass the same array object as input and as output.
+Shapes: a matrix of n examples is (n, d), of K models (K, n, d); operations work on the last two axes and broadcast the
+others. `out` and the other results are overwritten completely. Reductions keep their axis with length 1, so that their
+results broadcast. To update an array in place, pass the same array object as input and as output.
+
+To write a backend, for a device with its own memory:
+
+- Subclass `Backend`, set `name`, `device`, `precisions` and `xp`, and decorate the class with `operations_from(...)` of
+  modules named as in `reference/`. An operation that they do not define runs as it does here, on `xp`.
+- Override empty, zeros, owns, from_host, to_host, free_memory, staging, mark, upload and synchronize. The defaults of
+  the last four copy nothing and wait for nothing, which is right for host memory only; another device that inherits
+  them raises no error but trains on wrong data. Override adopt to accept arrays of other libraries, and program to
+  record steps.
+- An array must offer shape, dtype (NumPy's), strides, size, ndim, reshape, view, astype, mT, arithmetic, slices that
+  are writable views, and its address as `data.ptr` (`gpunn/opaque.py` reads it).
+- Networks compute in `precisions`; float64, int64, uint64 (random numbers), bool and small integers occur beside them.
+- Once a step has run with the same shapes, its operations must not wait for the device, transfer or allocate, and must
+  read numbers such as `cursor` and `step` from their arrays on the device: a recorded step repeats the launches only.
+- Several threads may call one backend at the same time.
+- Register it in `get_backend` and `available_devices` (`backends/__init__.py`), BACKENDS (`tests/conftest.py`) and OWN
+  (`tests/backends/test_signatures.py`); `tests/backends/` then compares every operation with this one.
 """
 
 from __future__ import annotations
@@ -14,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.formula.tracing import PlainMath
+from gpunn.backends.formula.tracing import ArrayMath
 from gpunn.backends.program import Program
 from gpunn.backends.reference import elements, indexing, normalization, products, random, reductions, rows, scores
 from gpunn.errors import ArrayTypeError, DeviceMemoryError, to_host_call
@@ -22,30 +39,30 @@ from gpunn.types import Array, Shape
 
 
 class Backend:
-    """The plain backend on NumPy, any float or complex dtype; `reference` in the tests.
+    """The reference backend: NumPy, in any float or complex dtype. The tests compare the others with it.
 
-    The other backends have the same operations, fused and recorded, and never change what they mean.
+    The other backends have the same operations with the same results up to rounding, but fused and recorded.
     """
 
-    name = "reference"
-    device = "cpu"
+    name = "reference"  # of the class: "cpu" and "cuda" are the others
+    device = "cpu"  # where its arrays are, as users name it: "cpu" or "cuda:0"
     precisions: tuple[str, ...] = ("float32", "float64", "complex128")  # that networks may compute in
-    xp: Any = np
+    xp: Any = np  # the library of its arrays
 
     def __init__(self) -> None:
-        self.plain = PlainMath(self.xp)
+        self.math = ArrayMath(self.xp)
 
     def __repr__(self) -> str:
         return f"<{self.name} backend on {self.device}>"
 
     def of_precision(self, name: str) -> Backend:
-        """The backend of this device for networks that compute so, one of `precisions`; raises if a library lacks."""
+        """The backend of this device for networks of one of `precisions`; an error if a library for it is missing."""
         return self
 
     # Memory and transfers
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Uninitialised memory whose first byte stands at a 256-byte boundary."""
+        """A new array, not initialised, whose address is a multiple of 256."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         try:
             memory = np.empty(size + 256, np.uint8)
@@ -65,11 +82,11 @@ class Backend:
         return array
 
     def owns(self, array: Any) -> bool:
-        """Whether this is an array of the backend's own kind, on its own device."""
+        """Whether this is an array of this library on this device."""
         return isinstance(array, np.ndarray)
 
     def require(self, where: str, *arrays: Array) -> None:
-        """Refuse arrays of another library or device: nothing is converted behind the caller's back."""
+        """Raise an error unless the arrays are this backend's: operations convert nothing silently."""
         for array in arrays:
             if not self.owns(array):
                 raise ArrayTypeError(
@@ -80,7 +97,7 @@ class Backend:
                 )
 
     def adopt(self, where: str, value: Any) -> Array:
-        """An array that another library has on a GPU, as one of this backend's own, without a copy."""
+        """Return an array of another GPU library as an array of this backend that shares its memory."""
         raise ArrayTypeError(
             where,
             expected=f"an array on {self.device}",
@@ -98,48 +115,54 @@ class Backend:
         return np.array(array)
 
     def free_memory(self) -> float:
-        """Bytes that data may still take on the device; the CPU's data lies where the caller has it."""
+        """Bytes that can still be allocated on the device; infinity on the CPU, where nothing is checked beforehand."""
         return math.inf
 
     def staging(self, out: Array) -> np.ndarray[Any, Any]:
-        """Host memory from which `out` is quickly filled: on the CPU, `out` itself."""
+        """Host memory with the shape of `out`, for `upload` to copy from: on the CPU, `out` itself."""
         host: np.ndarray[Any, Any] = out
         return host
 
     def mark(self) -> Any:
-        """A place in what the device has been asked to do, for `upload` to come after."""
+        """An event in the device's queue, behind all work queued so far, for `upload` to wait for; None on the CPU."""
 
     def upload(self, source: np.ndarray[Any, Any], out: Array, after: Any) -> None:
-        """Fill `out`, or a part of it, from its `staging` once the device has come to the mark `after`, beside whatever
-        it does meanwhile; for a thread of its own, since it returns when all is there."""
+        """Copy `source`, a part of a `staging`, to `out` on the device, once the work before the mark `after` is done.
+
+        The device may do other work during the copy. This returns when the copy is complete, so a separate thread calls
+        it. On the CPU there is nothing to copy: `source` is `out`.
+        """
 
     def synchronize(self) -> None:
-        """Wait until everything asked of the device is done."""
+        """Wait until the device has done all work queued so far."""
 
     def all_finite(self, array: Array) -> bool:
-        """Whether there is no NaN or infinity; waits for the device."""
+        """Whether the array has no NaN and no infinity; waits for the device."""
         return bool(self.xp.isfinite(array).all())
 
-    def program(self, step: Callable[[], None], *, recorded: bool = True, models: int | None = None) -> Program:
-        """The step as a program, to be run once or several times on end.
+    def program(self, step: Callable[[], None], *, recordable: bool = True, models: int | None = None) -> Program:
+        """Make a program of the step; calling it runs the step once, or several times in a row.
 
-        `recorded`: it may be, since all that it does to numbers is done by these operations, and the same at every
-        run. `models`: K of a population.
+        `recordable` says that the step changes numbers only through operations of this backend, and calls the same ones
+        on the same arrays every time. `models` is the K of a population.
         """
         return Program(step)
 
     def require_deterministic(self) -> None:
-        """Raise unless the same program on the same machine gives the same bits every time; here it always does."""
+        """Raise an error unless a program gives the same results bit for bit every time; here it always does."""
 
     def quiet(self) -> AbstractContextManager[None]:
-        """Within it, arithmetic that leaves the finite numbers gives no warning: training watches the loss itself."""
+        """Within this context NumPy does not warn of overflow, NaN or division by 0; training checks the loss."""
         return np.errstate(all="ignore")
 
     def threads_by_model(self, models: int, threads: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Within it, so many threads of the host, or as many as it is told later, run the steps of a population."""
+        """Within this context `threads` threads of the CPU share the models of a population.
+
+        It yields a function that changes how many of these threads work. Here there are none.
+        """
         return nullcontext(lambda threads: None)
 
-    # The operations, each from the file of its family
+    # The operations, one file for each family
 
     elementwise = elements.elementwise
     copy = elements.copy

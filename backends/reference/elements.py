@@ -1,4 +1,4 @@
-"""Formulas and copies: what is done to each element by itself."""
+"""Formulas and copies: operations on each element."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 @operation(writes=["outputs"], inputs=same_as("outputs"), outputs=same_as("outputs"))
 def elementwise(ops: Backend, formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Array, ...]) -> None:
-    """outputs = formula(inputs). A Python number among the inputs is compiled in: pass what changes as array."""
-    results = formula(ops.plain, *inputs)
+    """outputs = formula(inputs). A Python number among the inputs becomes a constant of the compiled formula, so pass a
+    number that changes from step to step as an array."""
+    results = formula(ops.math, *inputs)
     for out, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
         out[...] = result
 

@@ -1,4 +1,4 @@
-"""Rows by number: batches of examples, and tables of vectors."""
+"""Rows picked by index: batches of examples, and tables of vectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _axes_of_source(arguments: Arguments) -> int:
 
 
 def _axes_of_vectors(arguments: Arguments) -> int:
-    """Of the vectors looked up, or of their gradients: those of the indices and one more."""
+    """The axes of the vectors that are looked up, or of their gradients `d`: those of the indices and one more."""
     a = arguments
     return int(a["out"].ndim - (a["table"].ndim - 2) if "table" in a else a["d"].ndim - (a["out"].ndim - 2))
 
@@ -35,9 +35,10 @@ def gather(ops: Backend, source: Array, indices: Array, out: Array, scale: float
 
 @operation(writes=["out"], source=SHARED, order=1, cursor=SHARED, out=_axes_of_source)
 def batch(ops: Backend, source: Array, order: Array, cursor: Array, out: Array, scale: float = 1.0) -> Array:
-    """The examples that stand at the cursor: out[..., i, :] = scale source[order[..., cursor + i], :].
+    """The examples from the cursor on: out[..., i, :] = scale source[order[..., cursor + i], :].
 
-    `order` is (m,) for all models or (K, m); `cursor` (1,) lies on the device, so that a captured step moves on.
+    `order` has shape (m,) for all models or (K, m). `cursor` (1,) is read on the device at every run, so that a
+    recorded step takes the next batch.
     """
     start = int(cursor[0])
     return ops.gather(source, order[..., start : start + out.shape[order.ndim - 1]], out, scale)
@@ -45,7 +46,7 @@ def batch(ops: Backend, source: Array, order: Array, cursor: Array, out: Array, 
 
 @operation(writes=["out"], table=2, indices=_axes_of_indices, out=_axes_of_vectors)
 def lookup(ops: Backend, table: Array, indices: Array, out: Array) -> Array:
-    """out[k, i] = table[k, indices[k, i]]: each model has a table of its own; indices may be shared."""
+    """out[k, i] = table[k, indices[k, i]]: each model has its own table; indices may be shared."""
     if table.ndim == 2:
         out[...] = table[indices]
     else:
@@ -67,5 +68,5 @@ def lookup_gradient(ops: Backend, d: Array, indices: Array, out: Array) -> Array
 
 
 def _of_model(indices: Array, shape: Shape, k: int) -> Array:
-    """Model k's indices, which are the shared ones where they lack the population axis."""
+    """Model k's indices; without a population axis, the shared ones."""
     return indices[k] if indices.ndim == len(shape) else indices

@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Norm:
-    """How to normalise: X̂ = (X - μ) s along an axis, with s = 1/√(σ²+ε), or 1/(σ+ε) where ε stands outside the root."""
+    """How to normalise: X̂ = (X - μ) s along an axis, with s = 1/√(σ²+ε), or s = 1/(σ+ε) if `eps_outside`."""
 
-    axis: int
+    axis: int  # COLUMNS: statistics of a batch; ROWS: of an example
     center: bool  # whether μ is subtracted
     eps: float
     eps_outside: bool
 
 
 class Statistics(NamedTuple):
-    """What normalising finds, kept for the way back: the first three by `normalize`, the others by its gradient."""
+    """Statistics: `normalize` writes the first three, `normalize_gradient` reads them and writes the others."""
 
-    mean: Array  # μ
-    var: Array  # σ²: the mean square of what is left after the centring
+    mean: Array  # μ; not written without centring
+    var: Array  # σ²: the mean square of X - μ, or of X without centring
     inverse: Array  # s
     gradient_mean: Array | None = None  # the mean of g = dZ G along the axis
-    product_mean: Array | None = None  # the mean of g X̂
+    product_mean: Array | None = None  # the mean of g X̂ along the axis
 
 
-@operation(writes=["statistics", "out"], elementary=False, X=2, statistics=2, out=2)
+@operation(writes=["statistics", "out"], composed=True, X=2, statistics=2, out=2)
 def normalize(ops: Backend, X: Array, norm: Norm, statistics: Statistics, out: Array) -> Array:
-    """X̂ in `out`, and μ, σ² and s, the statistics are of two passes.
+    """Write X̂ to `out`, and μ, σ² and s, which take two passes over X, to `statistics`.
 
-    Sums run over differences from the first element, so that a mean of 1e5 with a deviation of 1 loses nothing in
-    float32. `out` must not be X.
+    Sums are over differences from the first element, so that float32 loses nothing where the mean is 1e5 and the
+    deviation 1. `out` must not be X.
     """
     n, axis, (mean, var, inverse) = X.shape[norm.axis], norm.axis, statistics[:3]
     if norm.center:
@@ -58,7 +58,7 @@ def normalize(ops: Backend, X: Array, norm: Norm, statistics: Statistics, out: A
     return out
 
 
-@operation(writes=["out", "Z"], elementary=False, X=2, G=2, B=2, out=2, Z=2)
+@operation(writes=["out", "Z"], composed=True, X=2, G=2, B=2, out=2, Z=2)
 def scale_shift(
     ops: Backend,
     X: Array,
@@ -68,7 +68,7 @@ def scale_shift(
     out: Array,
     Z: Array | None,
 ) -> Array:
-    """A = f(X G + B), keeping Z = X G + B where the activation's derivative needs it."""
+    """A = f(X G + B) in `out`; Z = X G + B is kept in `Z` if the activation's derivative needs it."""
     kept = out if Z is None else Z
     if G is None:
         ops.copy(X, out=kept)
@@ -82,7 +82,7 @@ def scale_shift(
 
 
 @operation(
-    writes=["statistics", "dG", "dB", "out"], elementary=False,
+    writes=["statistics", "dG", "dB", "out"], composed=True,
     dZ=2, Xhat=2, G=2, statistics=2, dG=2, dB=2, out=2,
 )  # fmt: skip
 def normalize_gradient(
@@ -96,25 +96,25 @@ def normalize_gradient(
     dB: Array,
     out: Array | None,
 ) -> Array | None:
-    """Gradients of A = X̂ G + B: dG = Σ dZ X̂, dB = Σ dZ over the rows, and with g = dZ G,
+    """Gradients of Z = X̂ G + B: dG = Σ dZ X̂ and dB = Σ dZ over the rows, and with g = dZ G, in `out`,
 
-    dX = s (g - mean g) - r X̂ mean(g X̂), where r = s, or 1/σ for ε outside the root; uncentred: without mean g.
-    `dG` and `dB` are column sums even where G and B do not exist. Without `out` there is no dX.
+    dX = s (g - mean g) - r X̂ mean(g X̂), where r = s, or 1/σ if `eps_outside`; without centring there is no mean g.
+    `dG` and `dB` are written even without G and B. Without `out`, dX is not computed. `out` may be dZ or Xhat.
     """
     ops.sum_product(dZ, Xhat, COLUMNS, out=dG)
     ops.sum(dZ, COLUMNS, out=dB)
     if out is None:
         return None
-    _, var, inverse, first, second = statistics
+    _, var, inverse, gradient_mean, product_mean = statistics
     n = Xhat.shape[norm.axis]
     gain: Any = 1.0 if G is None else G
-    if norm.axis == COLUMNS:  # G is the same down a column, so the two sums are known already
-        ops.elementwise(formulas.scaled_product, (dB, gain, 1.0 / n), (first,))
-        ops.elementwise(formulas.scaled_product, (dG, gain, 1.0 / n), (second,))
+    if norm.axis == COLUMNS:  # G is the same for a whole column, so dB G and dG G are the sums of g and g X̂
+        ops.elementwise(formulas.scaled_product, (dB, gain, 1.0 / n), (gradient_mean,))
+        ops.elementwise(formulas.scaled_product, (dG, gain, 1.0 / n), (product_mean,))
     else:
-        ops.row_means(dZ, Xhat, G, first, second)
+        ops.row_means(dZ, Xhat, G, gradient_mean, product_mean)
     formula = formulas.normalized_gradient if norm.center else formulas.uncentred_gradient
-    arguments = (dZ, gain, Xhat, inverse, var, first, second, norm.eps, norm.eps_outside)
+    arguments = (dZ, gain, Xhat, inverse, var, gradient_mean, product_mean, norm.eps, norm.eps_outside)
     ops.elementwise(formula, arguments, (out,))
     return out
 

@@ -1,4 +1,4 @@
-"""Philox4x64-10 on the host; NumPy has it in C. `gpunn/randomness.py` says how streams are keyed and counted."""
+"""Philox4x64-10 on the host, computed by NumPy; `gpunn/randomness.py` defines the keys and counters of streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpunn.types import Array
 
 
 class _Generator(threading.local):
-    """One for each thread, set to where it is needed: that takes an eighth of the time of making another."""
+    """A generator for each thread. To set its state takes an eighth of the time that a new one takes."""
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(0)
@@ -21,7 +21,7 @@ _generator = _Generator()
 
 
 def philox_stream(key: Array, step: int) -> np.random.Philox:
-    """The thread's generator, before the first word of a stream; NumPy counts up before it makes a block."""
+    """The thread's generator, set to the start of a stream. NumPy counts up before a block: the first has counter 1."""
     place = _generator.state["state"]
     place["counter"][:] = 0, step, 0, 0
     place["key"][:] = key

@@ -1,4 +1,4 @@
-"""Random numbers: functions of (key, step), see `gpunn/randomness.py`."""
+"""Random numbers as functions of (key, step), see `gpunn/randomness.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _axes_of_numbers(arguments: Arguments) -> int:
 
 @operation(writes=["out"], key=1, step=SHARED, out=_axes_of_numbers)
 def random_words(ops: Backend, key: Array, step: Array, out: Array) -> Array:
-    """Fill uint64 `out` (..., n) for keys (..., 2): the same words for a model alone and in a population."""
+    """Fill uint64 `out` (..., n) for keys (..., 2). A model gets the same words alone and in a population."""
     counter = int(step[0])
     for k in np.ndindex(key.shape[:-1]):
         out[k] = philox.random_words(key[k], counter, out.shape[-1])
@@ -30,7 +30,7 @@ def random_words(ops: Backend, key: Array, step: Array, out: Array) -> Array:
 
 @operation(writes=["out"], key=1, step=SHARED, out=_axes_of_numbers)
 def random_bits(ops: Backend, key: Array, step: Array, out: Array) -> Array:
-    """Fill uint16 `out` (..., n, d) with 16 fair bits each, four from every word."""
+    """Fill uint16 `out` (..., n, d): element e of a model gets the 16 bits of word e // 4 from bit 16 (e % 4) on."""
     size = out[(0,) * (key.ndim - 1)].size
     words = ops.empty((*key.shape[:-1], -(-size // 4)), np.uint64)
     ops.random_words(key, step, out=words)
@@ -40,7 +40,8 @@ def random_bits(ops: Backend, key: Array, step: Array, out: Array) -> Array:
 
 @operation(writes=["out"], key=1, step=SHARED, out=_axes_of_numbers)
 def random_uniform(ops: Backend, key: Array, step: Array, out: Array) -> Array:
-    """Fill with uniform numbers in [0, 1): 53 bits of a word for float64, 24 bits of half a word for float32."""
+    """Fill with uniform numbers in [0, 1): from the high 53 bits of a word for float64, from the high 24 bits of half a
+    word, low half first, for float32."""
     size = out[(0,) * (key.ndim - 1)].size
     halves = 2 if out.dtype == np.float32 else 1
     words = ops.empty((*key.shape[:-1], -(-size // halves)), np.uint64)
@@ -55,7 +56,7 @@ def random_uniform(ops: Backend, key: Array, step: Array, out: Array) -> Array:
 
 @operation(writes=["out"], key=1, step=SHARED, out=_axes_of_numbers)
 def random_normal(ops: Backend, key: Array, step: Array, out: Array) -> Array:
-    """Fill with standard normal numbers, computed in float64 from a pair of uniforms for each pair of numbers."""
+    """Fill with standard normal numbers; each pair is computed in float64 from a pair of uniform numbers."""
     size = out[(0,) * (key.ndim - 1)].size
     pairs = -(-size // 2)
     uniform = ops.empty((*key.shape[:-1], pairs, 2), np.float64)
@@ -70,7 +71,7 @@ def random_normal(ops: Backend, key: Array, step: Array, out: Array) -> Array:
 def permutation(ops: Backend, key: Array, step: Array, out: Array) -> Array:
     """Fill int64 `out` (..., n) with a shuffle of 0 … n-1.
 
-    Random words with the index in their low bits are sorted; no two are equal, so every sort gives the same order.
+    It sorts random words that have their index in the low bits: no two are equal, so every sort gives the same order.
     """
     n = out.shape[-1]
     low = np.uint64((1 << max(n - 1, 1).bit_length()) - 1)

@@ -1,4 +1,4 @@
-"""Softmax and its relatives: what looks at each row by itself."""
+"""Softmax, log-softmax and cross-entropy: operations on each row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _axes_of_target(arguments: Arguments) -> int:
-    """Weights have a row for each example, classes one number."""
+    """A target of weights has a row for each example, a target of classes one number."""
     return 2 if arguments["target"].dtype.kind == "f" else 1
 
 
@@ -25,7 +25,7 @@ def softmax(ops: Backend, Z: Array, out: Array) -> Array:
 
 @operation(writes=["out"], dA=2, A=2, out=2)
 def softmax_gradient(ops: Backend, dA: Array, A: Array, out: Array) -> Array:
-    """The whole Jacobian, diag(a) - a a', times dA."""
+    """dA times the Jacobian diag(a) - a a' of each row a."""
     out[...] = A * (dA - (dA * A).sum(axis=-1, keepdims=True))
     return out
 
@@ -47,10 +47,10 @@ def log_softmax_gradient(ops: Backend, dA: Array, A: Array, out: Array) -> Array
 def softmax_cross_entropy(
     ops: Backend, Z: Array, target: Array, smoothing: float, weight: Array | None, scale: float, loss: Array, dZ: Array
 ) -> Array:
-    """Row losses -w Σ t log softmax(z), and scale times their gradient w (softmax(z) Σt - t), in one pass.
+    """The loss -w Σ t log softmax(z) of each row, and in `dZ` `scale` times its gradient w (softmax(z) Σt - t).
 
-    `target` is integer classes (..., n) or weights t (..., n, c); `smoothing` s makes t (1 - s) t + s / c;
-    `weight` (..., n, 1) is one factor a row; `loss` has shape (..., n, 1).
+    `target` is integer classes (..., n) or weights t (..., n, c); `smoothing` s replaces t by (1 - s) t + s / c;
+    `weight` (..., n, 1) is the factor w of each row; `loss` has shape (..., n, 1).
     """
     xp = ops.xp
     T = target if target.dtype.kind in "fc" else target[..., None] == xp.arange(Z.shape[-1])

@@ -16,13 +16,13 @@ def _axes_of_labels(arguments: Arguments) -> int:
 
 
 def _axes_of_outputs(arguments: Arguments) -> int:
-    """Examples may have any shape; each has one score."""
+    """The axes of outputs: examples may have any shape, and each has one score."""
     return int(arguments["A"].ndim - arguments["out"].ndim + 2)
 
 
 @operation(writes=["out"], A=2, y=_axes_of_labels, out=2)
 def correct(ops: Backend, A: Array, y: Array, decision: float, out: Array) -> Array:
-    """1 where the largest output is the class, or, of a single output, where it is on y's side of `decision`."""
+    """1 where class y has the largest output, else 0; for a single output, 1 where A > `decision` equals y > 1/2."""
     if A.shape[-1] == 1:
         out[...] = (A > decision) == (y > 0.5)
     else:

@@ -111,7 +111,7 @@ class Evaluator:
         if n not in self.programs:
             measure = partial(_measure, self.passes[n], self.loaders[n], self.scorers[n], self.cursor)
             recorded = is_own(*(m for m in self.metrics.values() if not m.whole)) and self.trials.recordable
-            self.programs[n] = self.network.ops.program(measure, recorded=recorded, models=self.network.models)
+            self.programs[n] = self.network.ops.program(measure, recordable=recorded, models=self.network.models)
         return self.programs[n]
 
     def _loader(self, n: int) -> Loader:

@@ -83,7 +83,7 @@ class Objective:
         """Return the loss at the network's present parameters; its gradient is then in the gradient vector."""
         if self.program is None:
             recorded, models = self.is_recordable, self.gradient.network.models
-            self.program = self.ops.program(self._evaluate, recorded=recorded, models=models)
+            self.program = self.ops.program(self._evaluate, recordable=recorded, models=models)
         self.program()
         rows = sum(self.sizes) if self.gradient.loss.reduction == "mean" else 1.0
         return float(self.meters.read()["loss"][0] / rows + float(self.ops.to_host(self.penalty)))

@@ -168,7 +168,7 @@ class Step:
             count += 1
         if key not in self.programs:
             step = partial(self, self.source.updates[update], self.probes if update == self.probed_update else ())
-            self.programs[key] = self.ops.program(step, recorded=self.is_recordable, models=self.network.models)
+            self.programs[key] = self.ops.program(step, recordable=self.is_recordable, models=self.network.models)
         return self.programs[key], count
 
     def _program_key(self, update: int) -> Hashable:

@@ -1,4 +1,4 @@
-"""An operation held against the plain one in float64."""
+"""Compares an operation with the reference in float64."""
 
 from typing import Any
 

@@ -164,10 +164,10 @@ def test_a_population_gives_bias_and_mask_their_strides() -> None:
 
 
 def test_a_product_of_one_column_with_a_bias_is_planned_by_rows() -> None:
-    """Planned by columns, as a plain product is, its bias would be added along the wrong axis."""
+    """Planned by columns, as a product without an ending is, its bias would be added along the wrong axis."""
     A, B, out, b = np.ones((5, 3)), np.ones((3, 1)), np.ones((5, 1)), np.ones((1, 1))
-    plain, fused = plan_product(A, B, out), plan_product(A, B, out, "bias", b)
-    assert (plain.swapped, plain.m, plain.n, plain.ldc) == (False, 5, 1, 5)
+    alone, fused = plan_product(A, B, out), plan_product(A, B, out, "bias", b)
+    assert (alone.swapped, alone.m, alone.n, alone.ldc) == (False, 5, 1, 5)
     assert (fused.swapped, fused.m, fused.n, fused.ldc) == (True, 1, 5, 1)
 
 
@@ -253,7 +253,7 @@ def test_a_fused_product_uses_the_bias_vector_of_the_call(device: Device) -> Non
     assert device.lt.heuristic_calls == 2
 
 
-def test_a_refused_fused_ending_is_tried_once_and_plain_products_still_work(device: Device) -> None:
+def test_a_refused_fused_ending_is_tried_once_and_products_without_one_still_work(device: Device) -> None:
     A, B, out, vector = biased()
     device.lt.refused.add(Epilogue.BIAS)
     out[...] = 7

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends.cuda.formulas import kernel_source
+from gpunn.backends.cuda.formulas import elementwise_source
 from gpunn.backends.cuda.launch import IrregularOperandError
 from gpunn.backends.formula import formulas
 from gpunn.backends.reference.backend import Backend
@@ -283,7 +283,7 @@ def test_random_normal_numbers_are_rounded_when_written_in_half_precision(device
 
 @pytest.mark.parametrize("half", HALVES)
 def test_an_elementwise_formula_of_half_precision_arrays_computes_in_float32(device: Any, half: str) -> None:
-    """The result equals, to the bit, that for float32 arrays of the same numbers, rounded when it is written."""
+    """The result equals, bit for bit, that for float32 arrays of the same numbers, rounded when it is written."""
     x, y, bits = everything_inputs()
     x, y = rounded(x, half), rounded(y, half)
     inputs = tuple(device.from_host(a, "float32") for a in (x, y)), tuple(device.from_host(a, half) for a in (x, y))
@@ -311,7 +311,7 @@ def test_an_elementwise_formula_may_mix_half_precision_with_float32(device: Any,
 def test_the_kernel_of_a_half_precision_formula_has_no_double() -> None:
     x, y, bits = (np.ones(1, d) for d in ("bfloat16", "float16", "uint16"))
     outputs = tuple(np.ones(1, d) for d in ("bfloat16", "float16", "float32", "bool", "bfloat16"))
-    reads, writes, body = kernel_source(everything, (x, y, bits, 1.25), outputs)
+    reads, writes, body = elementwise_source(everything, (x, y, bits, 1.25), outputs)
     assert reads == "bfloat16 x0, float16 x1, uint16 x2"
     assert writes == "bfloat16 y0, float16 y1, float32 y2, bool y3, bfloat16 y4"
     assert "double" not in body and "float16" not in body
@@ -333,7 +333,7 @@ def test_cupy_has_kernels_for_bfloat16_and_float16() -> None:
 
 @pytest.mark.parametrize("half", HALVES)
 def test_half_precision_operations_without_a_kernel_are_refused(strict: Any, half: str) -> None:
-    """The plain operation would add in half precision."""
+    """The reference would add in half precision."""
     X, out = strict.zeros((4, 3), half), strict.zeros((4, 3), half)
     with pytest.raises(IrregularOperandError, match="softmax in half precision: no kernel for .*float16"):
         strict.softmax(strict.zeros((3, 4), half).mT, out=out)

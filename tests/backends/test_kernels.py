@@ -1,4 +1,4 @@
-"""NVRTC compiles the CUDA texts for every architecture; elementwise formulas become kernels."""
+"""NVRTC compiles the .cu files for every architecture; elementwise formulas become kernels."""
 
 import io
 import re
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backends.cuda.formulas import kernel_source as elementwise_source
+from gpunn.backends.cuda.formulas import elementwise_source
 from gpunn.backends.cuda.kernels import BLOCK, kernel_source
 from gpunn.backends.cuda.launch import IrregularOperandError
 from gpunn.backends.formula import formulas
@@ -41,7 +41,7 @@ MIXED = {
 
 
 def types_of(name: str, dtype: str, others: str | None = None) -> tuple[tuple[str, str], ...]:
-    """The types of a text for results of `dtype`; what may be mixed is read as `others`."""
+    """The types of a .cu file for results of `dtype`; what may be mixed is read as `others`."""
     own = {symbol: dtype if kind == "T" else kind for symbol, kind in TYPES[name].items()}
     if others is not None:
         own |= dict.fromkeys(MIXED[name], others)
@@ -114,7 +114,7 @@ def test_half_precision_is_converted_by_an_instruction_of_the_gpu(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_formula_may_use_every_operation(backend: Any, dtype: str) -> None:
     host = everything_inputs()
-    expected = everything(Backend().plain, *host, 1.25)
+    expected = everything(Backend().math, *host, 1.25)
     inputs = tuple(backend.from_host(a, dtype if a.dtype == np.float64 else None) for a in host)
     kinds = (dtype, dtype, dtype, "bool", dtype)
     outputs = tuple(backend.zeros(host[0].shape, kind) for kind in kinds)

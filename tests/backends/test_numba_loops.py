@@ -334,7 +334,7 @@ def test_gpunn_jit_decides_whether_loops_are_compiled(
         monkeypatch.delenv("GPUNN_JIT")
     else:
         monkeypatch.setenv("GPUNN_JIT", wanted)
-    made = backends._looped_formulas()
+    made = backends._numba_formulas()
     assert made is None if patient is None else made.patient == patient
 
 
@@ -344,7 +344,7 @@ def test_the_log_says_if_numba_is_not_installed(
     monkeypatch.delenv("GPUNN_JIT")
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     with caplog.at_level(logging.INFO, "gpunn"):
-        assert backends._looped_formulas() is None
+        assert backends._numba_formulas() is None
     assert "the extra jit, is not installed" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""`Backend.program`: a step runs, is captured and replayed, or goes on uncaptured if it cannot be captured."""
+"""`Backend.program`: a step runs, is captured and replayed, or runs without a graph if it cannot be captured."""
 
 import gc
 import logging
@@ -38,7 +38,7 @@ def test_each_call_of_a_program_runs_its_step(backend: Any) -> None:
         assert steps.value() == i + 1
 
 
-def test_the_second_run_of_a_program_is_captured_and_later_ones_are_replays(strict: Any) -> None:
+def test_the_second_run_of_a_program_is_captured_and_later_ones_launch_the_graph(strict: Any) -> None:
     steps = Steps(strict)
     program = strict.program(steps.step)
     costs = []
@@ -69,7 +69,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("forbidden", FORBIDDEN.values(), ids=FORBIDDEN)
-def test_a_step_that_cannot_be_captured_runs_uncaptured_and_logs_why_once(
+def test_a_step_that_cannot_be_captured_runs_without_a_graph_and_logs_why_once(
     strict: Any, forbidden: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     steps = Steps(strict)
@@ -90,7 +90,7 @@ def test_a_step_that_cannot_be_captured_runs_uncaptured_and_logs_why_once(
 
 
 def assert_usable(strict: Any) -> None:
-    """Outside every capture, on the stream it was on, able to allocate and to capture the next program."""
+    """No capture is open, the stream is the same as before, and memory and the next capture work."""
     assert strict.xp.cuda.get_current_stream().ptr == 0
     assert not strict.xp.cuda.get_current_stream().is_capturing()
     steps = Steps(strict)
@@ -170,7 +170,7 @@ def test_a_captured_graph_keeps_its_arrays_alive_as_long_as_itself() -> None:
 
 
 def test_no_garbage_is_collected_while_a_graph_is_captured(strict: Any) -> None:
-    """The garbage may hold an older graph, whose destruction would spoil the capture."""
+    """The garbage may hold an older graph, whose destruction would make the capture fail."""
     X = strict.zeros((3,), np.float32)
     collected: list[bool] = []
 

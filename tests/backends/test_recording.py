@@ -86,7 +86,7 @@ class Steps:
 
     def __init__(self, backend: NumpyBackend, recorded: bool = True) -> None:
         self.backend, self.asked, self.count = backend, 0, backend.zeros((3,), np.float64)
-        self.program = backend.program(self.step, recorded=recorded)
+        self.program = backend.program(self.step, recordable=recorded)
 
     def step(self) -> None:
         self.asked += 1
@@ -114,7 +114,7 @@ def test_a_step_is_not_recorded_with_gpunn_capture_0_or_where_it_may_not_be(
 
 
 def test_another_thread_records_a_step_for_itself() -> None:
-    """Each thread has scratch memory of its own."""
+    """Each thread has its own scratch."""
     steps = Steps(NumpyBackend())
     for _ in range(3):
         steps.program()
@@ -152,7 +152,7 @@ def test_a_step_is_recorded_again_once_a_loop_is_compiled(monkeypatch: pytest.Mo
     for _ in range(3):
         steps.program()
     assert steps.asked == 2
-    monkeypatch.setattr(LoopFormulas, "edition", LoopFormulas.edition + 1)
+    monkeypatch.setattr(LoopFormulas, "version", LoopFormulas.version + 1)
     for _ in range(3):
         steps.program()
     assert (steps.asked, steps.count[0]) == (3, 6)

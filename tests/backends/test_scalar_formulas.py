@@ -15,9 +15,9 @@ from gpunn.training.meters import tally
 from gpunn.training.step import after_update
 
 
-def compiled(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Any, ...], plain: Any = None) -> Any:
-    program = formula.trace(tuple(argument_key(a) for a in inputs))
-    return scalar_function(program, inputs, outputs, plain)
+def compiled(formula: Formula, inputs: tuple[Any, ...], outputs: tuple[Any, ...], fallback: Any = None) -> Any:
+    traced = formula.trace(tuple(argument_key(a) for a in inputs))
+    return scalar_function(traced, inputs, outputs, fallback)
 
 
 def named(function: Any) -> Formula:
@@ -69,7 +69,7 @@ CALLS: dict[str, tuple[Formula, tuple[Any, ...], tuple[int, ...]]] = {
 def test_the_scalar_formulas_of_a_training_step_agree_with_the_reference(name: str) -> None:
     """All formulas that a training step computes on single numbers, some of them in place."""
     formula, inputs, over = CALLS[name]
-    results = formula(Backend().plain, *inputs)
+    results = formula(Backend().math, *inputs)
     kinds = ["float32", "float32"] if name == "adam" else [np.asarray(r).dtype for r in results]
     copies = tuple(a.copy() if isinstance(a, np.ndarray) else a for a in inputs)
     outputs = tuple(copies[i] for i in over) or tuple(np.empty(1, kind) for kind in kinds)
@@ -117,7 +117,7 @@ def test_scalar_formulas_that_python_would_compute_differently_are_left_to_numpy
     assert compiled(formula, inputs, (out,)) is None
     with np.errstate(all="ignore"):
         NumpyBackend().elementwise(formula, inputs, (out,))
-        np.testing.assert_array_equal(out, formula(Backend().plain, *inputs))
+        np.testing.assert_array_equal(out, formula(Backend().math, *inputs))
 
 
 @pytest.mark.parametrize("compare", [lambda xp, a: a == 1.0, lambda xp, a: xp.where(a != a, 0.0, a)])

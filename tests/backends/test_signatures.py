@@ -11,7 +11,7 @@ from gpunn.backends.cuda.backend import CupyBackend
 from gpunn.backends.operation import OPERATIONS, SHARED, Operation, operation
 from gpunn.backends.reference.backend import Backend
 
-# What a backend has beside the methods of all.
+# The methods of a backend beside those of all.
 OWN = {NumpyBackend: set[str](), CupyBackend: {"activate", "launch", "scratch"}}
 
 
@@ -20,24 +20,24 @@ def public(kind: type) -> dict[str, Any]:
 
 
 def parameters(function: Callable[..., Any]) -> list[tuple[Any, ...]]:
-    """Without the first one, which is the backend."""
+    """The parameters of a function after the first, which is the backend."""
     return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()][1:]
 
 
 @pytest.mark.parametrize("kind", OWN)
-def test_a_backend_has_the_methods_of_the_plain_one_and_few_others(kind: type) -> None:
+def test_a_backend_has_the_methods_of_the_reference_and_few_others(kind: type) -> None:
     assert set(public(kind)) == set(public(Backend)) | OWN[kind]
     assert kind.name != Backend.name  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", OWN)
 @pytest.mark.parametrize("name", public(Backend))
-def test_a_method_has_the_arguments_that_the_plain_backend_has(kind: type, name: str) -> None:
+def test_a_method_has_the_arguments_that_the_reference_has(kind: type, name: str) -> None:
     assert parameters(public(kind)[name]) == parameters(public(Backend)[name])
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_plain_backend_has_every_declared_operation_as_it_is(name: str) -> None:
+def test_the_reference_has_every_declared_operation_as_it_is(name: str) -> None:
     assert vars(Backend)[name] is OPERATIONS[name].function
 
 
@@ -58,13 +58,13 @@ def test_only_arrays_that_no_operation_writes_are_shared() -> None:
 
 
 def test_a_declaration_reads_a_call_by_name() -> None:
-    def scaled(ops: Any, X: Any, factor: float, out: Any) -> Any:
+    def scaled(ops: Any, X: Any, factor: float, step: Any, out: Any) -> Any:
         return out
 
-    operation(writes=["out"], X=2, out=lambda arguments: arguments["X"] + 1)(scaled)
+    operation(writes=["out"], X=2, step=SHARED, out=lambda arguments: arguments["X"] + 1)(scaled)
     declared = OPERATIONS.pop("scaled")
-    call = declared.named((5, 0.5), {"out": 7})
-    assert call == {"X": 5, "factor": 0.5, "out": 7} and declared.returns == "out"
-    assert [declared.axes_of(name, call) for name in call] == [2, None, 6]
-    assert list(declared.arrays(call)) == [("X", 5), ("out", 7)]
-    assert list(declared.arrays({**call, "X": (1, 2)})) == [("X", 1), ("X", 2), ("out", 7)]
+    call = declared.named((5, 0.5, 9), {"out": 7})
+    assert call == {"X": 5, "factor": 0.5, "step": 9, "out": 7} and declared.returns == "out"
+    assert [declared.axes_of(name, call) for name in call] == [2, None, None, 6]
+    assert list(declared.arrays(call)) == [("X", 5), ("step", 9), ("out", 7)]
+    assert list(declared.arrays({**call, "X": (1, 2)})) == [("X", 1), ("X", 2), ("step", 9), ("out", 7)]

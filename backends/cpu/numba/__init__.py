@@ -1,1 +1,1 @@
-"""Formulas as loops that Numba compiles, where it is installed."""
+"""Formulas as loops compiled by Numba, if it is installed."""

@@ -1,6 +1,6 @@
-"""Where the texts of compiled loops lie, and beside them, by Numba's doing, their machine code.
+"""The folder in which the sources of compiled loops are stored; Numba stores their machine code beside them.
 
-What lies there is executed, so a folder is used only if nobody else can have put anything there.
+Files in it are executed, so it is used only if no other user can have written to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def _cache() -> Path:
-    """Numba's own cache folder if the user has named one, else that of all programs."""
+    """The cache folder that the user has set for Numba, else the user's general one."""
     chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return Path(chosen or Path.home() / ".cache")
 
@@ -28,13 +28,13 @@ def folder() -> Path:
 
 
 def is_safe() -> bool:
-    """Whether what is stored, if anything, is this user's own; where it is not, the log says so once."""
+    """Whether no other user can have written to the folder; else the log says so once."""
     try:
         places = [folder(), folder().parent]
-        if os.environ.get("NUMBA_CACHE_DIR"):  # Numba puts machine code there, in folders of its own
+        if os.environ.get("NUMBA_CACHE_DIR"):  # Numba writes machine code to other folders in this one
             places.append(_cache())
         fault = next(filter(None, map(_fault, places)), None)
-    except (OSError, RuntimeError):  # no home folder, or none that may be read
+    except (OSError, RuntimeError):  # the home folder is missing or cannot be read
         return True
     if fault:
         _tell(fault)
@@ -42,7 +42,7 @@ def is_safe() -> bool:
 
 
 def _fault(place: Path) -> str | None:
-    """Why others may have put something in a folder; None where there is none, or on Windows."""
+    """The reason why others may have written to a folder; None if it is safe, does not exist, or on Windows."""
     if not hasattr(os, "geteuid") or not place.exists():
         return None
     status = place.stat()
@@ -60,7 +60,7 @@ def _tell(fault: str) -> None:
 
 @functools.cache
 def _compiler_version() -> bytes:
-    """Code that was made by another version of the compiler is not what its text would be now."""
+    """A part of each file's name, so that code from another version of `compiler.py` is not used."""
     return Path(__file__).with_name("compiler.py").read_bytes()
 
 
@@ -72,12 +72,12 @@ def path_of(source: str) -> Path:
 def is_stored(source: str) -> bool:
     try:
         return path_of(source).exists() and is_safe()
-    except (OSError, RuntimeError):  # no home folder, or none that may be read
+    except (OSError, RuntimeError):  # the home folder is missing or cannot be read
         return False
 
 
 def store(source: str) -> Path | None:
-    """The file that holds this text, written whole or not at all; None where nothing can or should be written."""
+    """Write the source to its file, completely or not at all; None if nothing can or should be written."""
     try:
         path = path_of(source)
         for place in (_cache(), folder().parent, folder()):

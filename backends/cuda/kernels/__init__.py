@@ -1,4 +1,4 @@
-"""The CUDA kernels written by hand, for what an elementwise formula cannot say; compiled when first used."""
+"""The CUDA kernels written by hand, for operations that are not elementwise; each is compiled at its first use."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from importlib import resources
 from typing import Any
 
 BLOCK = 256  # threads of every block, as in common.cu
-# What the texts call the types that they are compiled for; everything else keeps NumPy's name.
-C_TYPES = {"float32": "float", "float64": "double"}
-HALVES = ("float16", "bfloat16")  # stored so, computed in float; NumPy has the second from ml_dtypes
+C_FLOATS = {"float32": "float", "float64": "double"}  # names in C; `common.cu` defines the other types by NumPy's names
+HALVES = ("float16", "bfloat16")  # stored in these, computed in float; ml_dtypes adds the second to NumPy
 Types = tuple[tuple[str, str], ...]  # such as (("T", "float32"), ("ACC", "float32"))
 
 
 @functools.cache
-def _text(name: str) -> str:
+def _file(name: str) -> str:
     return resources.files(__name__).joinpath(f"{name}.cu").read_text(encoding="utf-8")
 
 
 def kernel_source(name: str, types: Types) -> str:
-    """`<name>.cu` after what all texts share and the typedefs that give it its types."""
-    typedefs = "".join(f"typedef {C_TYPES.get(dtype, dtype)} {symbol};\n" for symbol, dtype in types)
-    return f"{_text('common')}\n{typedefs}\n{_text(name)}"
+    """The source of a module: `common.cu`, the typedefs of its types, and `<name>.cu`."""
+    typedefs = "".join(f"typedef {C_FLOATS.get(dtype, dtype)} {symbol};\n" for symbol, dtype in types)
+    return f"{_file('common')}\n{typedefs}\n{_file(name)}"
 
 
 class Kernels:
-    """Compiled kernels by file, name and types; one module for each file and set of types."""
+    """Compiled kernels by file, name and types; each file is compiled once for each set of types."""
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy

@@ -1,9 +1,10 @@
-// Stands before every other text, followed by typedefs for one set of types: T, the type of results, ACC, the type that
-// sums and exponentials are kept in (float where T is half precision), S, the type of what is read where it may differ
-// from T, and others that a text names. (A macro T would break NVRTC's own headers.)
+// This file comes before every other .cu file when that is compiled, and between them typedefs for one set of types: T,
+// the type of results; ACC, the type of sums and exponentials (float if T is half precision); S, the type of inputs if
+// it may differ from T; and others that a file names. (A macro T would break NVRTC's own headers.)
 //
-// An operand is K matrices whose rows are contiguous. It comes with how many elements lie between one model and the
-// next (0 where all models share it) and between one row and the next.
+// An operand is K matrices with contiguous rows. It is passed as a pointer, the number of elements from one model to
+// the next (0 if all models share it), and the number from one row to the next. blockIdx.y is the model; only in the
+// column sums of reductions.cu it is the chunk of rows, and blockIdx.z the model.
 #define IN(type, X) const type *X, long long X##_model, long long X##_row
 #define OUT(type, X) type *X, long long X##_model, long long X##_row
 
@@ -11,9 +12,9 @@
 #define WARP 32
 #define EVERY_LANE 0xffffffffu
 
-// Column kernels: a block is LANES rows by TILE columns of threads.
+// Column kernels: a block is THREAD_ROWS rows by TILE columns of threads.
 #define TILE 16
-#define LANES (BLOCK / TILE)
+#define THREAD_ROWS (BLOCK / TILE)
 
 typedef signed char int8;
 typedef unsigned char uint8;
@@ -24,8 +25,8 @@ typedef unsigned int uint32;
 typedef long long int64;
 typedef unsigned long long uint64;
 
-// Half precision is only stored: everything is computed in float. NVRTC has no half types of its own. The device has
-// instructions that convert; what stands beside them gives the same bits. Rounding is to nearest, ties to even.
+// Half precision is only stored: everything is computed in float. NVRTC has no half types. The device has instructions
+// for the conversions; the code after #else gives the same bits. Rounding is to nearest, ties to even.
 struct float16 {  // 5 bits of exponent, 10 of fraction
     unsigned short bits;
     float16() = default;
@@ -50,7 +51,7 @@ struct float16 {  // 5 bits of exponent, 10 of fraction
 #else
         unsigned int magnitude = (bits & 0x7fffu) << 13, sign = (bits & 0x8000u) << 16;
         if ((bits & 0x7c00u) == 0x7c00u) return __uint_as_float(sign | 0x7f800000u | magnitude);
-        // A product with 2^112 puts the exponent right, subnormals included.
+        // The product with 2^112 corrects the exponent, also of subnormal numbers.
         return __uint_as_float(sign | __float_as_uint(__uint_as_float(magnitude) * 5.192296858534828e+33f));
 #endif
     }
@@ -70,13 +71,13 @@ struct bfloat16 {  // the upper half of a float
     __device__ operator float() const { return __uint_as_float((unsigned int)bits << 16); }
 };
 
-// What a number of a type is computed in.
+// The type that numbers of a type are computed in.
 template <class A> struct Computed { typedef A type; };
 template <> struct Computed<float16> { typedef float type; };
 template <> struct Computed<bfloat16> { typedef float type; };
 
-// Row kernels: a warp for each row, so that rows of ten and of a thousand columns are both served. All lanes get the
-// result; the order of the additions depends on the number of columns alone.
+// Row kernels: a warp for each row, which is fast for ten and for a thousand columns. All threads of the warp get the
+// result; the order of the additions depends on the number of columns only. LANE is the thread's number in its warp.
 #define THIS_ROW ((long long)blockIdx.x * (BLOCK / WARP) + threadIdx.x / WARP)
 #define LANE (threadIdx.x % WARP)
 
@@ -90,13 +91,14 @@ template <class A> static __device__ A warp_max(A value) {
     return value;
 }
 
-// The sum over the LANES threads of each column of a block, for all of them. Every thread of the block must come here.
+// The sum over the THREAD_ROWS threads of each column of a block; all of them get it. Every thread of the block must
+// call this.
 template <class A> static __device__ A column_sum(A value, A (*partial)[TILE]) {
-    int column = threadIdx.x % TILE, lane = threadIdx.x / TILE;
-    partial[lane][column] = value;
-    for (int step = LANES / 2; step; step /= 2) {
+    int column = threadIdx.x % TILE, thread_row = threadIdx.x / TILE;
+    partial[thread_row][column] = value;
+    for (int step = THREAD_ROWS / 2; step; step /= 2) {
         __syncthreads();
-        if (lane < step) partial[lane][column] += partial[lane + step][column];
+        if (thread_row < step) partial[thread_row][column] += partial[thread_row + step][column];
     }
     __syncthreads();
     A sum = partial[0][column];

@@ -1,12 +1,12 @@
-// Softmax and cross-entropy in one pass over the rows, with label smoothing s and c classes.
+// Softmax and cross-entropy in one launch, with label smoothing s and c classes.
 //
 //   S = Z - max Z,  N = Σ exp S,  T' = (1 - s) T + s / c,  M = Σ T'
 //   loss = w (M log N - Σ T' S)
 //   dZ = scale w (M exp(S) / N - T')
 //
-// The target is a class y for each row (T is 1 there and 0 elsewhere; its type is I) or a row of weights T. R is the type
-// of Z and T that of dZ; weights and losses are of type ACC.
-// Without row weights `weighted` is 0 and w is not read. A lane reads and writes the same columns: dZ may be Z.
+// The target T above is a row of weights t, or 1 for the class y, of type I, and else 0. Types: R of Z, T of dZ, ACC of
+// weights and losses. Without row weights, `weighted` is 0 and w is not read. A thread reads and writes the same
+// columns, so dZ may be Z.
 
 static __device__ void cross_entropy(
     const R *z, const ACC *t, long long y, ACC w, ACC s, ACC scale, ACC *loss, T *dz, long long columns) {

@@ -1,5 +1,5 @@
-// Rows picked by index from one source for all models, cast and scaled on the way; S is the type of the source, T of the
-// result, I of the indices, ACC of the product with the scale.
+// Rows picked by index from one source for all models, scaled and converted. Types: S of the source, T of the result, I
+// of the indices, ACC of the product with the scale.
 //
 //   gather    out_i = scale source[index_(c + i)], where c is the number at `cursor`, or 0 without one
 
@@ -10,7 +10,7 @@ extern "C" __global__ void gather(
     out += blockIdx.y * out_model;
     long long size = rows * columns, step = (long long)gridDim.x * BLOCK;
     for (long long e = (long long)blockIdx.x * BLOCK + threadIdx.x; e < size; e += step) {
-        // A division of 64 bits costs several times one of 32.
+        // A division of 64 bits takes several times as long as one of 32.
         long long row = size >> 32 ? e / columns : (unsigned int)e / (unsigned int)columns;
         S value = source[(long long)index[row] * columns + (e - row * columns)];
         out[e] = scale == 1.0 ? (T)value : (T)((ACC)value * (ACC)scale);

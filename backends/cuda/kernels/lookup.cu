@@ -1,4 +1,4 @@
-// Rows picked by index from each model's own table, and the way back; I is the type of the indices, S of the gradient d.
+// Rows picked by index from the table of each model, and the gradient. Types: I of the indices, S of the gradient d.
 //
 //   lookup             out_i = table[index_i]
 //   lookup_gradient    out_v = Σ d_i over all i with index_i = v, added in the order of i: no atomics
@@ -14,7 +14,7 @@ extern "C" __global__ void lookup(
         out[e] = table[(long long)index[e / columns] * table_row + e % columns];
 }
 
-// One thread for each entry of the table; the block reads the indices together, BLOCK at a time.
+// One thread for each number of the table; the threads of a block read the indices together, BLOCK at a time.
 extern "C" __global__ void lookup_gradient(
     const S *d, long long d_model, const I *index, long long index_model, OUT(T, out),
     long long rows, long long columns, long long entries) {

@@ -1,11 +1,12 @@
-// Sums of X and of X Y along rows, along columns, and of whole matrices; S is the type of X and Y.
+// Sums of X and of X Y within rows, within columns, and of whole matrices; S is the type of X and Y.
 //
 //   sum_rows             out_i = Σ_j X_ij             sum_product_rows       out_i = Σ_j X_ij Y_ij
 //   sum_columns          out_j = Σ_i X_ij             sum_product_columns    out_j = Σ_i X_ij Y_ij
 //   total                out = scale Σ_ij X_ij            sum_spread_columns     out_j = Σ_i (X_ij - m_j)²
 //
-// No atomics: the order of the additions depends on the shape alone. A tall matrix is cut into `chunk` rows (for
-// `total`: elements) per block; each block writes a row of partial sums, which a second launch adds up.
+// No atomics: the order of the additions depends on the shape only. For column sums and `total`, a matrix may be cut
+// into chunks of `chunk` rows (in `total`: elements); each chunk gives a row (a number) of partial sums, which a second
+// launch adds up. In column sums blockIdx.y is the chunk and blockIdx.z the model; in `total` blockIdx.x is the chunk.
 
 extern "C" __global__ void sum_rows(IN(S, X), OUT(T, out), long long rows, long long columns) {
     long long row = THIS_ROW;
@@ -29,26 +30,26 @@ extern "C" __global__ void sum_product_rows(IN(S, X), IN(S, Y), OUT(T, out), lon
 
 extern "C" __global__ void sum_columns(
     IN(S, X), OUT(T, out), long long rows, long long columns, long long chunk) {
-    __shared__ ACC partial[LANES][TILE];
+    __shared__ ACC partial[THREAD_ROWS][TILE];
     long long j = (long long)blockIdx.x * TILE + threadIdx.x % TILE;
     long long start = blockIdx.y * chunk, stop = min(rows, start + chunk);
     const S *x = X + blockIdx.z * X_model + j;
     ACC sum = 0;
     if (j < columns)
-        for (long long i = start + threadIdx.x / TILE; i < stop; i += LANES) sum += (ACC)x[i * X_row];
+        for (long long i = start + threadIdx.x / TILE; i < stop; i += THREAD_ROWS) sum += (ACC)x[i * X_row];
     sum = column_sum(sum, partial);
     if (j < columns && threadIdx.x < TILE) out[blockIdx.z * out_model + blockIdx.y * out_row + j] = (T)sum;
 }
 
 extern "C" __global__ void sum_product_columns(
     IN(S, X), IN(S, Y), OUT(T, out), long long rows, long long columns, long long chunk) {
-    __shared__ ACC partial[LANES][TILE];
+    __shared__ ACC partial[THREAD_ROWS][TILE];
     long long j = (long long)blockIdx.x * TILE + threadIdx.x % TILE;
     long long start = blockIdx.y * chunk, stop = min(rows, start + chunk);
     const S *x = X + blockIdx.z * X_model + j, *y = Y + blockIdx.z * Y_model + j;
     ACC sum = 0;
     if (j < columns)
-        for (long long i = start + threadIdx.x / TILE; i < stop; i += LANES)
+        for (long long i = start + threadIdx.x / TILE; i < stop; i += THREAD_ROWS)
             sum += (ACC)x[i * X_row] * (ACC)y[i * Y_row];
     sum = column_sum(sum, partial);
     if (j < columns && threadIdx.x < TILE) out[blockIdx.z * out_model + blockIdx.y * out_row + j] = (T)sum;
@@ -56,13 +57,13 @@ extern "C" __global__ void sum_product_columns(
 
 extern "C" __global__ void sum_spread_columns(
     IN(S, X), IN(ACC, m), OUT(T, out), long long rows, long long columns, long long chunk) {
-    __shared__ ACC partial[LANES][TILE];
+    __shared__ ACC partial[THREAD_ROWS][TILE];
     long long j = (long long)blockIdx.x * TILE + threadIdx.x % TILE;
     long long start = blockIdx.y * chunk, stop = min(rows, start + chunk);
     const S *x = X + blockIdx.z * X_model + j;
     ACC center = j < columns ? m[blockIdx.z * m_model + j] : (ACC)0, sum = 0;
     if (j < columns)
-        for (long long i = start + threadIdx.x / TILE; i < stop; i += LANES) {
+        for (long long i = start + threadIdx.x / TILE; i < stop; i += THREAD_ROWS) {
             ACC difference = (ACC)x[i * X_row] - center;
             sum += difference * difference;
         }

@@ -1,11 +1,11 @@
-// One score for each row of A, compared with the targets y; S is the type of A, I of y.
+// One score for each row of outputs A and targets y; S is the type of A, I of y.
 //
 //   correct_class     1 where argmax A is the class y, else 0
 //   correct_weights   1 where argmax A is argmax y
-//   correct_side      of a single output: 1 where A > decision agrees with y > 1/2
-//   row_error         mean |A - y|, or of its square for power 2
+//   correct_side      for a single output: 1 where A > decision equals y > 1/2, else 0
+//   row_error         mean |A - y|, or for power 2 mean (A - y)²
 //
-// As NumPy's, an argmax is the first of equal elements, and a NaN is larger than everything.
+// As in NumPy, argmax is the first of equal elements, and a NaN is larger than every number.
 
 template <class A> static __device__ bool precedes(A a, long long i, A b, long long j) {
     bool a_nan = a != a, b_nan = b != b;

@@ -1,12 +1,12 @@
-// Softmax and its relatives along rows; every one takes the row's maximum m out before the exponential. S is the type of
-// Z and dA, R of the A that is read, T of the result; all are computed in ACC.
+// Softmax and log-softmax of rows, and their gradients; m is the maximum of a row. Types: S of Z and dA, R of an A that
+// is read, T of the result; everything is computed in ACC.
 //
 //   softmax                 A = exp(Z - m) / N,  N = Σ exp(Z - m)
 //   softmax_gradient        dZ = A (dA - Σ dA A)
 //   log_softmax             A = Z - m - log N
 //   log_softmax_gradient    dZ = dA - exp(A) Σ dA
 //
-// A lane reads and writes the same columns, so the output may be one of the inputs, of its own type.
+// A thread reads and writes the same columns, so the output may be one of the inputs, if it has the same type.
 
 static __device__ ACC row_max(const S *z, long long columns) {
     ACC m = (ACC)z[0];
