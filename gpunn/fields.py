@@ -17,7 +17,7 @@ from gpunn import hyper
 FieldRule: TypeAlias = Callable[[str, Any], Any]
 
 
-class Checked:
+class CheckedFields:
     """Base of frozen dataclasses that check each field by its rule when they are made.
 
     A class also has the rules of its bases. It checks several fields together in its `__post_init__`, after

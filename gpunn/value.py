@@ -9,13 +9,13 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, ClassVar, Self
 
 from gpunn.errors import ConfigurationError
-from gpunn.fields import Checked
+from gpunn.fields import CheckedFields
 from gpunn.words import check_words
 
 DEPTH_LIMIT = 640  # levels of values and lists; code makes one nested call per level, and Python allows some 1,000
 
 
-class Value(Checked):
+class Value(CheckedFields):
     """Base of the frozen dataclasses that describe a network; `family` is "layer", "loss" or the like.
 
     A class with `abstract=True` is only a base class: no file can name it.

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from gpunn.errors import ConfigurationError
-from gpunn.fields import Checked, choice, maybe, number, whole
+from gpunn.fields import CheckedFields, choice, maybe, number, whole
 from tests.faults import exactly
 
 NEGATIVE = "expected a number with 0 <= value, got -1; choose a value in that range"
 
 
 @dataclass(frozen=True)
-class Box(Checked):
+class Box(CheckedFields):
     field_rules = {"width": number(low=0.0), "count": whole(), "kind": choice("open", "closed")}
 
     width: float = 1
@@ -38,7 +38,7 @@ class Narrow(Box):
             raise ConfigurationError("Narrow", expected="width <= count", got=f"{self.width}", fix="make it narrower")
 
 
-class Marked(Checked):
+class Marked(CheckedFields):
     field_rules = {"mark": choice("x")}
 
 

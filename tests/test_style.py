@@ -331,3 +331,15 @@ def test_no_tracked_file_has_unwanted_words(what: str, tracked: list[str]) -> No
         lines = data.decode("utf-8").splitlines()
         found += [f"{name}:{n}: {line.strip()[:100]}" for n, line in enumerate(lines, 1) if WORDS[what].search(line)]
     assert not found, f"{what}:\n" + "\n".join(found)
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Except the public ones of two modules that users name with the module: `initializers` and `schedules`."""
+    found: dict[str, list[str]] = {}
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(name)
+    assert len(found) > 200
+    twice = {name: modules for name, modules in found.items() if len(modules) > 1}
+    assert twice == {"Constant": ["gpunn.initializers", "gpunn.schedules"]}

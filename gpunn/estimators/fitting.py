@@ -25,7 +25,7 @@ from gpunn.training.callbacks import as_callbacks
 from gpunn.training.full_batch import FullBatchStep, Objective
 from gpunn.training.history import History
 from gpunn.training.rates import check_rates
-from gpunn.training.step import Step
+from gpunn.training.step import TrainingStep
 from gpunn.training.threads import threads_for
 from gpunn.training.training import Training
 from gpunn.types import Array
@@ -62,7 +62,7 @@ def fit_by_batches(
 ) -> History:
     """Train for one epoch if `once`; else for `max_iter`, with a warning, unless the rules end the training before."""
     network, optimizer = problem.network, parameters.optimizer_of(e)
-    step: Step | FullBatchStep
+    step: TrainingStep | FullBatchStep
     if isinstance(optimizer, LBFGS):
         step = FullBatchStep(whole_set(e, problem, data), optimizer)
     else:

@@ -20,9 +20,9 @@ from gpunn.training.best import Best
 from gpunn.training.full_batch import Objective
 from gpunn.training.history import History
 from gpunn.training.judge import Record
-from gpunn.training.source import WholeSet, updates_of
+from gpunn.training.source import DeviceSet, updates_of
 from gpunn.training.standing import Standing
-from gpunn.training.step import Gradient, Step
+from gpunn.training.step import Gradient, TrainingStep
 from gpunn.types import ROWS, Array
 
 TINY = 1e-37
@@ -74,7 +74,7 @@ class BatchLoader(Loader):
             self.data.X[self.order[start : start + self.rows]].toarray(out=self.X)
 
 
-class ShuffledSet(WholeSet):
+class ShuffledSet(DeviceSet):
     """Batches in the order of the rows, or in that which `shuffle` makes of the last epoch's order.
 
     Sparse inputs stay on the host, and SciPy makes them dense batch by batch.
@@ -130,12 +130,12 @@ class BatchPenalty(Constraints):
 def step_by_batches(
     network: Engine, data: Examples, loss: Loss, optimizer: Optimizer, batch_size: int,
     *, alpha: float, outputs: int, shuffle: Callable[[Array], None] | None,
-) -> Step:  # fmt: skip
+) -> TrainingStep:  # fmt: skip
     """Steps on batches of (Σ w ℓ + ½ α ‖W‖²) / Σ w."""
     source = ShuffledSet(network, data, batch_size, alpha=alpha, shuffle=shuffle)
     gradient = Gradient(network, source, loss, {})
     total = gradient.measures.meters.rows["loss"]
-    return Step(gradient, BatchPenalty(network, source, total, alpha, outputs), optimizer)
+    return TrainingStep(gradient, BatchPenalty(network, source, total, alpha, outputs), optimizer)
 
 
 def objective(network: Engine, data: Examples, loss: Loss, strength: float, *, outputs: int) -> Objective:
@@ -145,7 +145,7 @@ def objective(network: Engine, data: Examples, loss: Loss, strength: float, *, o
     """
     batch = min(data.size, BLOCK)
     cut = partial(updates_of, batch_size=batch, smallest=network.smallest_batch, accumulate=data.size)
-    gradient = Gradient(network, WholeSet(network, data, cut, "sequential"), loss, {})
+    gradient = Gradient(network, DeviceSet(network, data, cut, "sequential"), loss, {})
     return Objective(gradient, Constraints(network.ops, network.store, HalfL2(strength)), penalty_factor=outputs)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpunn.backends.reference.backend import Backend
 from gpunn.errors import ConfigurationError
-from gpunn.fields import Checked
+from gpunn.fields import CheckedFields
 from gpunn.losses import Loss
 from gpunn.types import Array, Shape
 
@@ -22,7 +22,7 @@ EXCLUSIVE = ("classes", "one_hot")  # targets of losses with one class for each 
 
 
 @dataclass(frozen=True)
-class Metric(Checked):
+class Metric(CheckedFields):
     """`rows(ops, A, y, decision, out)` writes the score of each example to `out` (..., n, 1)."""
 
     named: ClassVar[dict[str, Metric]] = {}

@@ -101,7 +101,7 @@ class Objective:
 
 
 class FullBatchStep:
-    """One step of L-BFGS in each epoch. It has the methods of `Step`, which are described there."""
+    """One step of L-BFGS in each epoch. It has the methods of `TrainingStep`, which are described there."""
 
     def __init__(self, objective: Objective, optimizer: LBFGS) -> None:
         gradient = objective.gradient

@@ -20,8 +20,8 @@ from gpunn.training.progress import Progress
 from gpunn.training.rates import check_rates
 from gpunn.training.resume import read_training, resume, saver
 from gpunn.training.sets import Columns, Sets, checked_sets
-from gpunn.training.source import Cut, Source, WholeSet, updates_of
-from gpunn.training.step import Gradient, Step
+from gpunn.training.source import Cut, DeviceSet, Source, updates_of
+from gpunn.training.step import Gradient, TrainingStep
 from gpunn.training.streaming import CheckedStream, StreamedSet
 from gpunn.training.training import Saving, Training
 
@@ -114,12 +114,12 @@ def _source(network: Engine, data: CheckedExamples | CheckedStream, options: Opt
     )  # fmt: skip
     if isinstance(data, CheckedStream):
         return StreamedSet(network, data.to(network.ops, batch_size), cut, options.sampling)
-    return WholeSet(network, data.to(network.ops), cut, options.sampling)
+    return DeviceSet(network, data.to(network.ops), cut, options.sampling)
 
 
-def _step(gradient: Gradient, options: Options) -> Step | FullBatchStep:
+def _step(gradient: Gradient, options: Options) -> TrainingStep | FullBatchStep:
     network, clips = gradient.network, {"clip_norm": options.clip_norm, "clip_value": options.clip_value}
     constraints = Constraints(network.ops, network.store, options.regularization, **clips)
     if isinstance(options.optimizer, LBFGS):
         return FullBatchStep(Objective(gradient, constraints), options.optimizer)
-    return Step(gradient, constraints, options.optimizer)
+    return TrainingStep(gradient, constraints, options.optimizer)

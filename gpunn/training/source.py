@@ -1,6 +1,6 @@
 """Where the batches of a training come from, and how an epoch is cut into updates.
 
-A new source is one class like `WholeSet`: it overrides `begin` and `loader`, and sets `size`, `y` and `updates`.
+A new source is one class like `DeviceSet`: it overrides `begin` and `loader`, and sets `size`, `y` and `updates`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Source:
         return {n for sizes in self.updates for n in sizes}
 
 
-class WholeSet(Source):
+class DeviceSet(Source):
     """A set that lies on the device; the order of each epoch is made there too."""
 
     def __init__(

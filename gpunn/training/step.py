@@ -106,7 +106,7 @@ class Gradient:
             self.ops.elementwise(formulas.add_scaled, (self.sum, g, share), (self.sum,))
 
 
-class Step:
+class TrainingStep:
     """One step: gradient, update, counters."""
 
     end_reason = ""  # why the optimizer has nothing left to do; "" while it goes on

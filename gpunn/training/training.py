@@ -24,7 +24,7 @@ from gpunn.training.progress import Progress
 from gpunn.training.signals import EXIT_ON_TERMINATION, Signals
 from gpunn.training.source import rows_of
 from gpunn.training.standing import NOT_FINITE
-from gpunn.training.step import Step
+from gpunn.training.step import TrainingStep
 from gpunn.training.stopping import in_words
 from gpunn.training.threads import CheckCores, check_nothing, threads_for
 from gpunn.types import Array
@@ -49,7 +49,7 @@ class Training:
     """
 
     def __init__(
-        self, network: Engine, step: Step | FullBatchStep, judge: Judge, *, total: int,
+        self, network: Engine, step: TrainingStep | FullBatchStep, judge: Judge, *, total: int,
         validation: HeldOut | None = None, callbacks: Sequence[Callback] = (), saving: Saving | None = None,
         deterministic: bool = False,
     ) -> None:  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 import gpunn as gn
 from gpunn.training import training
-from gpunn.training.step import Step
+from gpunn.training.step import TrainingStep
 from tests.lecture.descent import LOSS, POINTS, VALIDATION, Epochs, X, Y, added, distance, network, values
 
 LIMIT, RATE = 40, 0.015  # the validation loss is lowest after epoch 12
@@ -161,14 +161,14 @@ def test_the_best_weights_are_left_after_the_last_epoch(backend: Any) -> None:
 
 def test_the_best_weights_are_left_after_a_time_limit(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that goes a second further in every epoch."""
-    now, plain = 0, Step.read
+    now, plain = 0, TrainingStep.read
 
-    def read(step: Step, done: int) -> Any:
+    def read(step: TrainingStep, done: int) -> Any:
         nonlocal now
         now += 1
         return plain(step, done)
 
-    monkeypatch.setattr(Step, "read", read)
+    monkeypatch.setattr(TrainingStep, "read", read)
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now))
     net = network(backend)
     history, seen = fit(net, gn.TimeLimit(20), epochs=1000)

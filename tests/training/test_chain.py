@@ -49,6 +49,6 @@ def test_a_reader_comes_to_the_first_product_soon(calls: list[CodeType]) -> None
     net = gn.Network([gn.Dense(5, "relu"), gn.Dense(3)], 6, device="cpu")
     net.fit(X, y, loss=gn.CrossEntropy(), optimizer=gn.SGD(0.1), epochs=1, batch_size=16, progress=False)
     names = [f"{os.path.basename(code.co_filename)} {code.co_qualname}" for code in calls]
-    assert "network.py Network.fit" in names and "step.py Step.__call__" in names
+    assert "network.py Network.fit" in names and "step.py TrainingStep.__call__" in names
     assert len(names) <= FRAMES, names
     assert len({code.co_filename for code in calls}) <= FILES, names

@@ -12,7 +12,7 @@ from gpunn.backends.cpu.model_threads import ThreadedRecord
 from gpunn.backends.program import Program
 from gpunn.errors import ConfigurationError
 from gpunn.training import threads
-from gpunn.training.step import Step
+from gpunn.training.step import TrainingStep
 from tests.conftest import backend_named
 from tests.offenders import FACTOR, OFFENDERS, CountsInItsFrame, Gain, Tempered
 
@@ -30,14 +30,14 @@ def _told_anew() -> None:
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
     """All that steps were made into."""
     made: list[Program] = []
-    plain = Step.program
+    plain = TrainingStep.program
 
-    def program(self: Step, update: int, most: int = 1) -> Any:
+    def program(self: TrainingStep, update: int, most: int = 1) -> Any:
         found = plain(self, update, most)
         made.append(found[0])
         return found
 
-    monkeypatch.setattr(Step, "program", program)
+    monkeypatch.setattr(TrainingStep, "program", program)
     return made
 
 
@@ -165,15 +165,15 @@ def test_a_layer_that_changes_unseen_ends_the_training(when: str, monkeypatch: p
     """Steps were replayed meanwhile: no result may come of them in silence."""
     monkeypatch.setattr(recordable, "SELDOM", 0 if "epoch" in when else 1e9)
     monkeypatch.setitem(FACTOR, "now", 2.0)
-    plain, ran = Step.program, []
+    plain, ran = TrainingStep.program, []
 
-    def program(self: Step, update: int, most: int = 1) -> Any:
+    def program(self: TrainingStep, update: int, most: int = 1) -> Any:
         ran.append(update)
         if len(ran) == 9:
             FACTOR["now"] = 3.0
         return plain(self, update, 1)
 
-    monkeypatch.setattr(Step, "program", program)
+    monkeypatch.setattr(TrainingStep, "program", program)
     with pytest.raises(ConfigurationError, match="fit Tempered: expected the same operations in every step"):
         trained(Tempered())
     assert len(ran) == (12 if "epoch" in when else 16)

@@ -11,7 +11,7 @@ from gpunn.regularization import Constraints
 from gpunn.training.best import Best
 from gpunn.training.source import Source, rows_of, updates_of
 from gpunn.training.standing import Standing
-from gpunn.training.step import Gradient, Step
+from gpunn.training.step import Gradient, TrainingStep
 from gpunn.training.training import Training
 
 X = np.random.default_rng(0).normal(size=(30, 4))
@@ -98,7 +98,7 @@ def network() -> gn.Network:
 def test_a_source_and_a_judge_of_ones_own() -> None:
     net, expected = network(), network()
     gradient = Gradient(net, EverySecondRow(net, X, Y), gn.CrossEntropy(), {})
-    step = Step(gradient, Constraints(net.ops, net.store), gn.Adam(0.01))
+    step = TrainingStep(gradient, Constraints(net.ops, net.store), gn.Adam(0.01))
     history = Training(net, step, StopsAfter(net, EPOCHS), total=1000).run()
     plain = expected.fit(
         X[::2], Y[::2], loss=gn.CrossEntropy(), optimizer=gn.Adam(0.01), epochs=EPOCHS, batch_size=BATCH, keep="last",

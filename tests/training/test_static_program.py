@@ -7,16 +7,16 @@ import pytest
 
 import gpunn as gn
 from gpunn.training.evaluation import Evaluator
-from gpunn.training.step import Step
+from gpunn.training.step import TrainingStep
 from tests.training.networks import OPTIMIZERS, X, Y, everything, network
 
 
 def counted_updates(strict: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     """The list to which every later update adds its cost."""
     updates: list[dict[str, int]] = []
-    plain = Step.program
+    plain = TrainingStep.program
 
-    def counted(self: Step, update: int, most: int) -> Any:
+    def counted(self: TrainingStep, update: int, most: int) -> Any:
         program, _ = plain(self, update)
 
         def run(times: int) -> None:
@@ -26,7 +26,7 @@ def counted_updates(strict: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
 
         return run, 1
 
-    monkeypatch.setattr(Step, "program", counted)
+    monkeypatch.setattr(TrainingStep, "program", counted)
     return updates
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import gpunn as gn
 from gpunn.training import training
-from gpunn.training.step import Step
+from gpunn.training.step import TrainingStep
 from tests.training.networks import X, Y, everything, network
 
 OPTIONS: dict[str, Any] = {
@@ -23,14 +23,14 @@ UPDATES = 11  # of an epoch: ten batches of 4 rows and one of 2
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of updates that each call ran; they count as fast however long they take."""
     seen: list[int] = []
-    plain = Step.program
+    plain = TrainingStep.program
 
-    def program(self: Step, update: int, most: int) -> Any:
+    def program(self: TrainingStep, update: int, most: int) -> Any:
         found, times = plain(self, update, most)
         seen.append(times)
         return found, times
 
-    monkeypatch.setattr(Step, "program", program)
+    monkeypatch.setattr(TrainingStep, "program", program)
     monkeypatch.setattr(training, "STRETCH", float("inf"))
     return seen
 
