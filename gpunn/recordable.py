@@ -9,14 +9,11 @@ step later, a check during the training finds it.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import random
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,85 +23,13 @@ from gpunn.errors import ConfigurationError
 from gpunn.memory import hollow
 from gpunn.opaque import Call, NotRecordableError, Opaque, TrialOps, key_of, opaque
 from gpunn.passes import Pass
+from gpunn.python_state import PythonState, comparable
 from gpunn.types import Array
 from gpunn.value import of_users
 
 log = logging.getLogger("gpunn")
 RUNS = 3
 SELDOM = 100  # checks take at most one part in so many of a training's time
-LARGEST = 4096  # elements of a list or an array that are compared
-DEEPEST = 4  # levels of attributes that are followed
-
-
-# State in Python, in which a step could count
-
-
-def python_state(values: list[Any]) -> list[Any]:
-    """All values in which users' classes could count: fields, attributes of classes, what their methods refer to."""
-    found: list[Any] = [random.getstate(), _comparable(np.random.get_state(legacy=False), 0)]
-    for value in values:
-        kinds = [kind for kind in type(value).__mro__ if not kind.__module__.startswith(("gpunn.", "builtins"))]
-        found += [_comparable(vars(holder), 0) for holder in (value, *kinds)]
-    return found
-
-
-def _comparable(value: Any, depth: int) -> Any:
-    """A copy of the value that can be compared with a later one."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return value
-    if depth > DEEPEST:
-        return None
-    if isinstance(value, np.ndarray):
-        return value.tobytes() if value.size <= LARGEST and value.dtype != object else None
-    if isinstance(value, Mapping):
-        return [
-            (_comparable(k, depth + 1), _comparable(v, depth + 1)) for k, v in itertools.islice(value.items(), LARGEST)
-        ]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [len(value), *(_comparable(item, depth + 1) for item in itertools.islice(value, LARGEST))]
-    if isinstance(value, (staticmethod, classmethod)):
-        return _comparable(value.__func__, depth)
-    if isinstance(value, property):
-        return _comparable(value.fget, depth)
-    if isinstance(value, FunctionType):
-        return _of_function(value, depth)
-    if isinstance(value, (np.random.Generator, np.random.RandomState)):
-        generator = value.bit_generator if isinstance(value, np.random.Generator) else value._bit_generator
-        return _comparable(generator.state, depth)
-    if isinstance(value, random.Random):
-        return value.getstate()
-    if isinstance(value, (itertools.count, itertools.cycle)):
-        return repr(value)
-    if isinstance(value, (type, ModuleType)) or type(value).__module__.startswith(("gpunn.", "builtins")):
-        return None
-    return _comparable(vars(value), depth + 1) if hasattr(value, "__dict__") else None
-
-
-def _of_function(function: FunctionType, depth: int) -> Any:
-    """The values in a function's closure and defaults, and of the globals that it names."""
-    if str(function.__module__).startswith("gpunn.") or depth > DEEPEST:
-        return None
-    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    found = [_comparable(item, depth + 1) for item in (*cells, function.__defaults__, function.__kwdefaults__)]
-    names = function.__code__.co_names
-    for name in names:
-        held = function.__globals__.get(name)
-        if isinstance(held, (ModuleType, type)):  # of their attributes, those that the function names
-            found += [_comparable(vars(held).get(attribute), DEEPEST) for attribute in names]
-        else:
-            found.append(_comparable(held, depth + 1))
-    return found
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
-
-
-# The trial
 
 
 class Trial:
@@ -126,7 +51,14 @@ class Trial:
         self.of_users += of_users(value)
 
     def fault(self) -> str | None:
-        """Why the step may not be recorded; None if it may."""
+        """Why the step may not be recorded; None if it may. What it has counted in Python is put back."""
+        state = PythonState(self.of_users)
+        try:
+            return self._fault(state)
+        finally:
+            state.put_back()
+
+    def _fault(self, state: PythonState) -> str | None:
         before: Any = None
         for run in range(RUNS):
             try:
@@ -137,7 +69,7 @@ class Trial:
                 self.first = calls
             elif calls != self.first:
                 return f"{self.names} does something else each time"
-            after = python_state(self.of_users)
+            after = state.now()
             if run > 1 and after != before:
                 return f"{self.names} keeps count in Python"
             before = after
@@ -145,10 +77,13 @@ class Trial:
 
     def is_same(self) -> bool:
         """Whether the step still does the same operations as in the first run."""
+        state = PythonState(self.of_users)
         try:
             return self._calls() == self.first
         except Exception:
             return False
+        finally:
+            state.put_back()
 
     @property
     def names(self) -> str:
@@ -224,7 +159,7 @@ def _frame_contents(holders: Any) -> Iterator[Any]:
     """What frames hold besides the arrays of the plan."""
     for holder in holders:
         for name, value in holder._known.items():
-            yield name, key_of(value) if isinstance(value, Opaque) else _comparable(value, 0)
+            yield name, key_of(value) if isinstance(value, Opaque) else comparable(value)
 
 
 def _description(error: Exception) -> str:

@@ -1,6 +1,8 @@
 """Steps with layers of users: those that work through `t.ops` are recorded, and those that do not are found out."""
 
-from dataclasses import dataclass
+import itertools
+import random
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from gpunn.backends import formulas
 from gpunn.frame import Buffer, Plan
 from gpunn.opaque import Opaque
 from gpunn.optimizers.base import OptimizerFrame
+from gpunn.python_state import PythonState
 from gpunn.recordable import Trial
 from gpunn.regularization import MaxNorm, RegularizationFrame
 from gpunn.testing import check_layer
@@ -63,6 +66,62 @@ def test_a_layer_that_works_through_ops_alone_may_be_recorded(ops: Any, models: 
     assert tried.fault() is None
     assert tried.is_same()
     assert len(tried.first) > 10
+
+
+@pytest.mark.parametrize("kind", OFFENDERS, ids=lambda kind: kind.__name__)
+def test_a_trial_puts_back_what_it_has_counted_in_python(kind: Any) -> None:
+    layer = kind()
+    tried, before = trial(network("cpu", layer)), PythonState([layer]).now()
+    assert tried.fault()
+    assert PythonState([layer]).now() == before
+
+
+class Tally:
+    """What a layer may count in."""
+
+    def __init__(self) -> None:
+        self.steps, self.names = 0, {"a"}
+
+
+def counts_everywhere() -> tuple[gn.Layer, list[Any]]:
+    """A layer that counts in many places, and its places."""
+    numbers, tally, cell = {"n": 0}, Tally(), 0
+    table, draws, rng = np.zeros(3), random.Random(0), np.random.RandomState(0)
+
+    def helper() -> None:
+        nonlocal cell
+        cell += 1
+        numbers["n"] += 1
+
+    @dataclass(frozen=True)
+    class Counts(Gain):
+        history: list[int] = field(default_factory=list)
+        ticks = itertools.count()
+
+        def forward(self, t: Any, X: Any, seen: Any = set()) -> Any:  # noqa: B006
+            helper()
+            tally.steps += 1
+            tally.names.add(f"{tally.steps}")
+            seen.add(cell)
+            table[0] += 1
+            self.history.append(draws.randrange(9) + next(self.ticks) + rng.randint(9))
+            np.random.rand()
+            random.random()
+            return super().forward(t, X)
+
+    layer = Counts()
+    return layer, [numbers, tally.names, table, layer.history]
+
+
+def test_a_trial_puts_back_counts_wherever_they_are() -> None:
+    layer, places = counts_everywhere()
+    before = PythonState([layer]).now()
+    tried = trial(network("cpu", layer))
+    assert "keeps count in Python" in str(tried.fault())
+    assert PythonState([layer]).now() == before
+    assert places[0] == {"n": 0} and places[1] == {"a"} and not places[2].any() and places[3] == []
+    layer.history.append(1)
+    assert PythonState([layer]).now() != before
 
 
 def test_a_trial_changes_no_number() -> None:

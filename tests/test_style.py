@@ -28,6 +28,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     (
         "gpunn.passes",
         "gpunn.opaque",
+        "gpunn.python_state",
         "gpunn.recordable",
         "gpunn.uses",
         "gpunn.inputs",
@@ -48,7 +49,8 @@ NUMPY = {
     "gpunn.initializers", "gpunn.inputs", "gpunn.loss_scale", "gpunn.memory", "gpunn.metrics", "gpunn.network",
     "gpunn.opaque", "gpunn.optimizers.base", "gpunn.optimizers.lbfgs", "gpunn.parameters", "gpunn.per_model",
     "gpunn.precision",
-    "gpunn.prediction", "gpunn.randomness", "gpunn.recordable", "gpunn.schedules",
+    "gpunn.prediction", "gpunn.python_state", "gpunn.randomness",
+    "gpunn.recordable", "gpunn.schedules",
     "gpunn.training", "gpunn.checkpoint", "gpunn.data", "gpunn.estimators", "gpunn.testing",
 }  # fmt: skip
 CUPY = {"gpunn.backends.cuda"}

@@ -102,32 +102,12 @@ def test_an_offender_trains_as_it_does_call_by_call(
 
     start()
     with caplog.at_level(logging.WARNING, "gpunn"):
-        once = _drawless(kind, monkeypatch)
+        once = trained(kind())
     start()
     assert_same(once, call_by_call(kind(), monkeypatch))
     assert caplog.text.count(LINE) == 1
     assert kind.__name__ in caplog.text and OFFENDERS[kind] in caplog.text
     assert not any(hasattr(program, "record") for program in programs)
-
-
-def _drawless(kind: Any, monkeypatch: pytest.MonkeyPatch) -> gn.Network:
-    """Trained without what the trials draw, which nobody draws without a record."""
-    import random
-
-    from tests import offenders
-
-    plain = recordable.Trial.fault
-
-    def fault(self: recordable.Trial) -> str | None:
-        state, generator = random.getstate(), offenders.GENERATOR.bit_generator.state
-        try:
-            return plain(self)
-        finally:
-            random.setstate(state)
-            offenders.GENERATOR.bit_generator.state = generator
-
-    monkeypatch.setattr(recordable.Trial, "fault", fault)
-    return trained(kind())
 
 
 def test_an_offender_is_not_captured_on_cuda(programs: list[Program]) -> None:
