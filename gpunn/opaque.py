@@ -30,11 +30,12 @@ class NotRecordableError(Exception):
 class Opaque:
     """Takes the place of an array: it has its shape and views, and raises a NotRecordableError for everything else."""
 
-    __slots__ = ("_array",)
+    __slots__ = ("_array", "_key")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, array: Array) -> None:
         self._array = array
+        self._key = _address(array), array.shape, array.strides, array.dtype
 
     @property
     def shape(self) -> Shape:
@@ -128,9 +129,13 @@ def _refuse(what: str) -> NoReturn:
     raise NotRecordableError(what)
 
 
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr)
+
+
 def _bounds(array: Any) -> tuple[int, int]:
     """The start and the end (exclusive) of the memory of an array of NumPy or a device."""
-    start = int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+    start = _address(array)
     spans = [stride * (extent - 1) for stride, extent in zip(array.strides, array.shape)]
     return start + sum(s for s in spans if s < 0), start + sum(s for s in spans if s > 0) + array.dtype.itemsize
 
@@ -184,8 +189,7 @@ def _listed(operation: Operation, function: Callable[..., Any]) -> Callable[...,
 def key_of(value: Any) -> Any:
     """A key that is equal for equal arguments; for arrays, if they are the same memory with the same layout."""
     if isinstance(value, Opaque):
-        array = value._array
-        return _bounds(array)[0], array.shape, tuple(array.strides), str(array.dtype)
+        return value._key
     if isinstance(value, tuple):
         return tuple(map(key_of, value))
     return repr(value) if isinstance(value, (str, int, float, bool, np.generic)) else id(value)
