@@ -4,8 +4,8 @@
 
 64-64-10 with ReLU, Adam and the README's `Gain` behind the hidden layer, batches of 32. The three have one forward and
 one backward method; what differs is whose class it is, and, of the last, that it calls NumPy itself, so that its steps
-run without a record. Trainings of five epochs, 1,000 steps, are whole calls of `fit`, with the trial of the layer before
-them, which takes some milliseconds; their weights must be the same, bit for bit.
+run without a record. Trainings of five epochs, 1,000 steps, are whole calls of `fit`, with the trial of the layer
+before them, which takes some milliseconds; their weights must be the same, bit for bit.
 """
 
 from __future__ import annotations
