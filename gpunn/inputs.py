@@ -96,8 +96,12 @@ def check_inputs(
     """Raise an error unless X is finite, in the range of `dtype`, and of shape (n, *shape), or (K, n, *shape) with
     separate inputs for each model; columns for an Embedding must hold row numbers of it."""
     ranks = (len(shape) + 1,) if models is None else (len(shape) + 1, len(shape) + 2)
-    own = array.ndim == len(shape) + 2 and models is not None
-    if array.ndim not in ranks or array.shape[array.ndim - len(shape) :] != shape or (own and array.shape[0] != models):
+    by_model = array.ndim == len(shape) + 2 and models is not None
+    if (
+        array.ndim not in ranks
+        or array.shape[array.ndim - len(shape) :] != shape
+        or (by_model and array.shape[0] != models)
+    ):
         raise ShapeError(
             "X", expected=_wanted_inputs(shape, models), got=f"{array.shape}", fix=_input_hint(array.shape, shape)
         )
@@ -150,8 +154,8 @@ class Checked:
 
     @property
     def shape(self) -> Shape:
-        own: Shape = self.array.shape
-        return own if self.classes is None else (*own, self.classes)
+        given: Shape = self.array.shape
+        return given if self.classes is None else (*given, self.classes)
 
     @property
     def ndim(self) -> int:

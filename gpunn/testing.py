@@ -92,11 +92,11 @@ def check_gradients(
     worst = 0.0
     for k in range(network.models or 1):
         single = network if network.models is None else network.member(k)
-        own = {name: _on_host(network, g if network.models is None else g[k]) for name, g in gradients.items()}
+        of_model = {name: _on_host(network, g if network.models is None else g[k]) for name, g in gradients.items()}
         own_X = _of_member(X, k, network.models is not None, len(network.inputs) + 1)
         labels = loss.target in ("classes", "one_hot") and np.asarray(y).dtype.kind != "f"
         own_y = _of_member(y, k, own_X is not X, 1 if labels else len(network.outputs) + 1)
-        probe = _Probe(single, own_X, own_y, loss, training, own, coordinates)
+        probe = _Probe(single, own_X, own_y, loss, training, of_model, coordinates)
         worst = max(worst, probe.check(tolerance, complex_tolerance))
     return worst
 
@@ -263,11 +263,11 @@ def _compare(what: str, result: Any, expected: Any, tolerance: float) -> None:
 
 def _check_dA(network: Network, X: Array, y: Array, layer: Layer) -> None:
     """Check that backward does not change dA: another layer may need it too."""
-    run = network.compile(len(X), SquaredError())
-    run.value(run.forward(X if layer.integer_input else X.astype(network.dtype)), y)
-    before = run.dA.copy()
-    run.backward()
-    if not np.array_equal(run.dA, before):
+    batch_pass = network.compile(len(X), SquaredError())
+    batch_pass.value(batch_pass.forward(X if layer.integer_input else X.astype(network.dtype)), y)
+    before = batch_pass.dA.copy()
+    batch_pass.backward()
+    if not np.array_equal(batch_pass.dA, before):
         raise AssertionError(f"{layer}: backward writes over dA, which it must leave as it found it")
 
 
@@ -276,8 +276,8 @@ def _check_population(population: Network, X: Array, y: Array, what: str) -> Non
     outputs = population.predict(X)
     for k in range(len(values)):
         single = population.member(k)
-        own = (values[k], {name: g[k] for name, g in gradients.items()})
-        _compare(f"{what}, model {k} of a population", own, single.gradients(X, y, SquaredError()), 1e-12)
+        of_model = (values[k], {name: g[k] for name, g in gradients.items()})
+        _compare(f"{what}, model {k} of a population", of_model, single.gradients(X, y, SquaredError()), 1e-12)
         _compare(f"{what}, model {k} predicting", (outputs[k], {}), (single.predict(X), {}), 1e-12)
 
 
@@ -293,12 +293,12 @@ def _check_allocation(layer: Layer, shape: Shape) -> None:
     """Check that later steps keep no new memory, and never allocate as much as half an activation."""
     X, y, make = _around(layer, shape, max(16, 65536 // math.prod(shape)))
     network = make(get_backend("cpu"), "float64", None)
-    run = network.compile(len(X), SquaredError())
+    batch_pass = network.compile(len(X), SquaredError())
 
     def steps(count: int) -> int:
         for _ in range(count):
-            run.value(run.forward(X), y)
-            run.backward()
+            batch_pass.value(batch_pass.forward(X), y)
+            batch_pass.backward()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 

@@ -106,11 +106,11 @@ def _write(value: Any, pieces: list[str]) -> None:
         pieces.append(f"{type(value).__name__}(")
         written = 0
         for position, field in enumerate(sorted(fields(value), key=lambda f: f.kw_only is True)):
-            own = getattr(value, field.name)
-            if field.default is MISSING or own != field.default:
+            held = getattr(value, field.name)
+            if field.default is MISSING or held != field.default:
                 named = field.kw_only is True or written != position
                 pieces.append(", " * (written > 0) + f"{field.name}=" * named)
-                _write(own, pieces)
+                _write(held, pieces)
                 written += 1
         pieces.append(")")
     else:

@@ -47,9 +47,9 @@ class Layer(Value, abstract=True):
     def backward(self, t: Frame, dA: Array) -> Array | None:
         raise NotImplementedError(f"{type(self).__name__} needs a backward method")
 
-    def child_wants_dX(self, own: bool, below: bool) -> bool:
-        """Whether a child must return dX. `own`: this layer must; `below`: it must, or an earlier child trains."""
-        return own
+    def child_wants_dX(self, wants_dX: bool, below: bool) -> bool:
+        """Whether a child must return dX. `wants_dX`: this layer must; `below`: it must, or an earlier child trains."""
+        return wants_dX
 
     def of_model(self, k: int) -> Self:
         """The layer of model k alone, with that model's numbers."""

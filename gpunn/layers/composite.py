@@ -19,7 +19,7 @@ from gpunn.errors import ConfigurationError, ShapeError
 from gpunn.fields import choice, maybe
 from gpunn.frame import Frame, Plan, planning
 from gpunn.layers.base import Layer
-from gpunn.layers.dense_run import backward_through, runs_of
+from gpunn.layers.dense_run import backward_through, groups_of
 from gpunn.types import Array, Shape
 
 
@@ -83,7 +83,7 @@ class Sequential(Layer):
             shape = plan.output
         return Plan(output=shape, children=children)
 
-    def child_wants_dX(self, own: bool, below: bool) -> bool:
+    def child_wants_dX(self, wants_dX: bool, below: bool) -> bool:
         return below
 
     def forward(self, t: Frame, X: Array) -> Array:
@@ -94,18 +94,18 @@ class Sequential(Layer):
     def backward(self, t: Frame, dA: Array) -> Array | None:
         dX: Array | None = dA
         frames = tuple(t.children.values())
-        for run in self.runs:
-            if run.stop - run.start == 1:
-                dX = self.layers[run.start].backward(frames[run.start], dX)
+        for group in self.groups:
+            if group.stop - group.start == 1:
+                dX = self.layers[group.start].backward(frames[group.start], dX)
             else:
-                dX = backward_through(self.layers[run], frames[run], dX)  # type: ignore[arg-type]
+                dX = backward_through(self.layers[group], frames[group], dX)  # type: ignore[arg-type]
             if dX is None:  # no layer before these has parameters
                 return None
         return dX
 
     @cached_property
-    def runs(self) -> tuple[slice, ...]:
-        return runs_of(self.layers)
+    def groups(self) -> tuple[slice, ...]:
+        return groups_of(self.layers)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from gpunn.layers.dense import Dense
 from gpunn.types import Array
 
 
-def runs_of(layers: Sequence[Layer]) -> tuple[slice, ...]:
+def groups_of(layers: Sequence[Layer]) -> tuple[slice, ...]:
     """The layers in groups, from last to first: Dense layers in a row together, every other layer alone."""
     starts = [0]
     for i, (layer, after) in enumerate(pairwise(layers), 1):

@@ -125,12 +125,12 @@ class BatchNorm(Normalization):
         plan = super().plan(shape)
         width = vector_width(self, shape)
         column = Buffer((1, width), SUMS, rows=False)
-        own = {name: buffer for name, buffer in plan.buffers.items() if name not in ("mean", "var", "inverse")}
+        others = {name: buffer for name, buffer in plan.buffers.items() if name not in ("mean", "var", "inverse")}
         return Plan(
             output=plan.output,
             parameters=plan.parameters,
             state={"mean": State((1, width)), "var": State((1, width), 1.0)},
-            buffers=own,
+            buffers=others,
             backward={**plan.backward, "batch_mean": column, "batch_var": column, "inverse": column},
         )
 

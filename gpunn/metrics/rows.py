@@ -181,10 +181,10 @@ class LogLoss(Metric):
 
 
 @elementwise
-def ahead(xp: Any, A: Any, own: Any, column: Any, place: Any) -> Any:
+def ahead(xp: Any, A: Any, score: Any, column: Any, place: Any) -> Any:
     """1 for each class that ranks before the true one: it has a higher score, or the same score and a higher number."""
-    tied = xp.logical_and(xp.equal(A, own), column > place)
-    return xp.where(xp.logical_or(A > own, tied), 1.0, 0.0)
+    tied = xp.logical_and(xp.equal(A, score), column > place)
+    return xp.where(xp.logical_or(A > score, tied), 1.0, 0.0)
 
 
 @elementwise
@@ -220,7 +220,7 @@ class TopK(Metric):
 
     def prepared(self, ops: Backend, shape: Shape, dtype: Any, loss: Loss) -> Rows:
         S, work, T = (ops.empty(shape, dtype) for _ in range(3))
-        own, place = (ops.empty((*shape[:-1], 1), dtype) for _ in range(2))
+        score, place = (ops.empty((*shape[:-1], 1), dtype) for _ in range(2))
         shared = ops.empty(shape[-2:], dtype) if len(shape) > 2 else T  # for labels that all models share
         one_hot, column = ops.from_host(np.eye(shape[-1]), dtype), ops.from_host(np.arange(shape[-1])[None], dtype)
 
@@ -230,10 +230,10 @@ class TopK(Metric):
                 ops.gather(one_hot, y, out=T)
             else:
                 ops.copy(ops.gather(one_hot, y, out=shared) if y.dtype.kind in "iu" else y, out=T)
-            ops.sum_product(S, T, ROWS, out=own)
+            ops.sum_product(S, T, ROWS, out=score)
             ops.elementwise(formulas.multiply, (T, column), (work,))
             ops.sum(work, ROWS, out=place)
-            ops.elementwise(ahead, (S, own, column, place), (work,))
+            ops.elementwise(ahead, (S, score, column, place), (work,))
             ops.sum(work, ROWS, out=out)
             ops.elementwise(within, (out, float(self.k)), (out,))
 

@@ -50,7 +50,7 @@ def test_consecutive_dense_layers_on_the_cpu_have_the_bits_of_single_layers(
         together = gradients("cpu", layers, models, dtype)[1]
         with monkeypatch.context() as patch:
             single = property(lambda self: tuple(slice(i, i + 1) for i in reversed(range(len(self.layers)))))
-            patch.setattr(gn.Sequential, "runs", single)
+            patch.setattr(gn.Sequential, "groups", single)
             np.testing.assert_array_equal(together, gradients("cpu", layers, models, dtype)[1])
 
 
@@ -83,7 +83,7 @@ def test_sequential_groups_consecutive_dense_layers() -> None:
         ([dense, dense, dense], [[0, 1, 2]]),
         ([dense, other, dense, dense, own, dense], [[5], [4], [2, 3], [1], [0]]),
     ):
-        assert [list(range(6))[run] for run in gn.Sequential(layers).runs] == expected
+        assert [list(range(6))[group] for group in gn.Sequential(layers).groups] == expected
 
 
 def test_the_backward_method_of_a_user_defined_dense_layer_is_called() -> None:
