@@ -10,8 +10,10 @@ before them, which takes some milliseconds; their weights must be the same, bit 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,60 +22,48 @@ import gpunn as gn
 from benchmarks.cases import Case, data
 from benchmarks.command import alone
 from benchmarks.harness import REFUSED, Calls, DisagreementError, Row, Setting, compared, say
-from gpunn.backends import formulas
-from gpunn.frame import Plan
-from gpunn.parameters import Parameter
-from gpunn.types import COLUMNS, Array, Shape
+from gpunn.types import Array
+from gpunn.value import Value
 
 CASE, EPOCHS = Case((64, 64, 10), 32), 5
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-@dataclass(frozen=True)
-class UsersGain(gn.Layer):
-    """A = X * G;  dG = Σ dA * X over the examples,  dX = dA * G."""
-
-    def plan(self, shape: Shape) -> Plan:
-        G = Parameter((1, *shape), gn.initializers.Constant(1.0), decay=False)
-        return Plan(output=shape, parameters={"G": G}, buffers={"A": shape}, backward={"dX": shape})
-
-    def forward(self, t: Any, X: Array) -> Array:
-        t.X = X
-        t.ops.elementwise(formulas.multiply, (X, t.G), (t.A,))
-        return t.A
-
-    def backward(self, t: Any, dA: Array) -> Array | None:
-        t.ops.sum_product(dA, t.X, COLUMNS, out=t.dG)
-        if t.wants_dX:
-            t.ops.elementwise(formulas.multiply, (dA, t.G), (t.dX,))
-        return t.dX if t.wants_dX else None
+@cache
+def gain(module: str) -> Any:
+    """The README's layer, as a class of this module."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    space: dict[str, Any] = {"gn": gn, "__name__": module}
+    exec(next(block for block in blocks if "class Gain" in block), space)
+    Value.known.pop((gn.Layer.family, "Gain"))  # no file names it, and others may have a layer of this name
+    return space["Gain"]
 
 
-@dataclass(frozen=True)
-class OwnGain(UsersGain):
-    """The same as if it were gpunn's own."""
+def numpy_gain() -> Any:
+    """A user's layer that calls NumPy."""
 
-    __module__ = "gpunn.layers"
+    @dataclass(frozen=True)
+    class NumpyGain(gain("users")):  # type: ignore[misc]
+        def forward(self, t: Any, X: Array) -> Array:
+            t.X = X
+            return np.multiply(X, t.G, out=t.A)
 
-
-@dataclass(frozen=True)
-class NumpyGain(UsersGain):
-    """The same, but it calls NumPy."""
-
-    def forward(self, t: Any, X: Array) -> Array:
-        t.X = X
-        return np.multiply(X, t.G, out=t.A)
+    return NumpyGain
 
 
-KINDS = {"gpunn's own": OwnGain, "a user's": UsersGain, "a user's, with NumPy": NumpyGain}
+KINDS = {
+    "gpunn's own": partial(gain, "gpunn.layers"), "a user's": partial(gain, "users"),
+    "a user's, with NumPy": numpy_gain,
+}  # fmt: skip
 
 
 def run(setting: Setting) -> list[Row]:
     say("layers: a user's beside gpunn's own")
-    makers = {name: partial(trainings, kind, setting) for name, kind in KINDS.items()}
+    makers = {name: partial(trainings, make, setting) for name, make in KINDS.items()}
     return compared("layers", f"{CASE} with Gain, {EPOCHS} epochs", makers, setting)
 
 
-def trained(kind: type[gn.Layer], setting: Setting) -> Array:
+def trained(kind: Any, setting: Setting) -> Array:
     """The weights after all epochs."""
     X, y = data(CASE, "cpu")
     X, y = (X[:640], y[:640]) if setting.quick else (X, y)
@@ -82,8 +72,9 @@ def trained(kind: type[gn.Layer], setting: Setting) -> Array:
     return net.ops.to_host(net.vector)
 
 
-def trainings(kind: type[gn.Layer], setting: Setting) -> Calls:
-    if trained(kind, setting).tobytes() != trained(OwnGain, setting).tobytes():
+def trainings(make: Any, setting: Setting) -> Calls:
+    kind = make()
+    if trained(kind, setting).tobytes() != trained(gain("gpunn.layers"), setting).tobytes():
         raise DisagreementError(f"{REFUSED}: its weights are not those of gpunn's own layer")
     return Calls(partial(trained, kind, setting))
 
