@@ -51,9 +51,7 @@ def layers(draw: Any, depth: int = 2) -> Any:
     models=st.sampled_from([None, None, 1, 2, 3, 4]),
     seed=st.integers(0, 2**40),
 )
-def test_the_gradient_of_any_random_network_is_exact(
-    body: Any, loss: Any, rows: int, models: int | None, seed: int
-) -> None:
+def test_the_gradient_of_any_network_is_exact(body: Any, loss: Any, rows: int, models: int | None, seed: int) -> None:
     stack = [*body, gn.Dense(3, zoo.PROBABILITIES.get(type(loss)))]
     network = gn.Network(stack, 4, device="cpu", dtype="float64", models=models, seed=seed)
     if any(layer.minimum_rows > rows for _, layer in gn.layers.base.walk(network.network)):
