@@ -54,7 +54,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
 
     def interrupt(self: Any, run: Any) -> None:
-        run.signals.interrupted = run.at.done == 9
+        run.signals.interrupted = run.standing.done == 9
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FolderCallback, "on_step", interrupt)

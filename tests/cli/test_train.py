@@ -48,7 +48,7 @@ def raising(number: int, *, update: int, times: int = 1) -> Callable[[Any, Any],
     """A callback's on_step that sends this process a signal after an update in the middle of an epoch."""
 
     def on_step(self: Any, run: Any) -> None:
-        for _ in range(times * (run.at.done == update)):
+        for _ in range(times * (run.standing.done == update)):
             os.kill(os.getpid(), number)
 
     return on_step
@@ -200,7 +200,7 @@ def test_ctrl_c_keeps_the_best_weights_and_the_run_can_be_resumed(monkeypatch: p
     assert said.stderr.startswith("gpunn: interrupted; to go on: gpunn train --resume --out a\n")
     assert told["status"] == "interrupted" and told["result"]["epochs"] == 2 and names("a") == FILES
     steps: list[int] = []
-    monkeypatch.setattr(FolderCallback, "on_step", lambda self, run: steps.append(run.at.done))
+    monkeypatch.setattr(FolderCallback, "on_step", lambda self, run: steps.append(run.standing.done))
     again = document("train", "--resume", "--out", "a", "--device", "cpu", "--quiet")
     assert steps == list(range(20, 49)) and model("a") == model("whole")  # it went on, and did not begin again
     assert again["result"]["epochs"] == 6 and again["status"] == "finished"

@@ -178,7 +178,7 @@ def test_an_estimator_uses_fewer_threads_if_other_processes_take_cores(
     waiting = count()
     monkeypatch.setattr("gpunn.training.threads.SMALL", 0.0)
     monkeypatch.setattr("gpunn.training.threads.blas_threads", lambda: 2)
-    monkeypatch.setattr("gpunn.training.watch.LOOK", 0.0)
+    monkeypatch.setattr("gpunn.training.watch.PERIOD", 0.0)
     monkeypatch.setattr("gpunn.training.watch.COST", 0.0)
     monkeypatch.setattr("gpunn.cores.waits", lambda: {"1": 1000.0 * next(waiting)})
     MLPClassifier((4,), solver=solver, max_iter=5, device="cpu").fit(X, Y)
